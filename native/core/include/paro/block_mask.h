@@ -1,0 +1,42 @@
+// Bit-packed block masks: which grid key blocks each grid query tile computes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace paro {
+
+// rows = grid query tiles, cols = grid key blocks. Bit c of a row is bit c % 32 of word c / 32; rows start on words,
+// bits past cols are zero. The kernels walk rows directly.
+class BlockMask {
+   public:
+    BlockMask() = default;
+    // All blocks out. Throws Error for negative sizes.
+    BlockMask(std::int64_t rows, std::int64_t cols);
+    static BlockMask full(std::int64_t rows, std::int64_t cols);
+
+    std::int64_t rows() const { return rows_; }
+    std::int64_t cols() const { return cols_; }
+    std::int64_t words_per_row() const { return words_per_row_; }
+
+    bool get(std::int64_t row, std::int64_t col) const {
+        return (bits_[row * words_per_row_ + col / 32] >> (col % 32)) & 1u;
+    }
+    void set(std::int64_t row, std::int64_t col, bool value = true);
+
+    const std::uint32_t* row(std::int64_t row) const { return bits_.data() + row * words_per_row_; }
+    const std::vector<std::uint32_t>& words() const { return bits_; }
+
+    std::int64_t count() const;
+    std::int64_t row_count(std::int64_t row) const;
+    // Share of blocks in the mask; 0 for an empty mask.
+    double density() const;
+
+    friend bool operator==(const BlockMask&, const BlockMask&) = default;
+
+   private:
+    std::int64_t rows_ = 0, cols_ = 0, words_per_row_ = 0;
+    std::vector<std::uint32_t> bits_;
+};
+
+}  // namespace paro

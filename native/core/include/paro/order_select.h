@@ -1,0 +1,40 @@
+// Choice of a head's axis order: by retained mass at the working density (ours) or by the paper's metric.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <span>
+
+#include "paro/importance.h"
+
+namespace paro {
+
+// The published scores of one order (arXiv 2506.16054, section 3.2): sparsity = share of blocks in which at least 90 %
+// of the entries are below 1e-3; incoherence = max / mean inside a block, averaged over blocks.
+struct PaperMetric {
+    double sparsity = 0.0;
+    double incoherence = 0.0;
+};
+
+struct OrderScores {
+    std::array<double, 6> retained{};       // by AxisOrder
+    AxisOrder by_retained_mass = AxisOrder::FHW;  // greatest; ties to the earlier order
+};
+
+// Retained mass of all six orders at `density`. Orders that flatten the grid alike (a side of 1) share one score.
+OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int32_t block_q, std::int32_t block_kv,
+                         double density);
+// The same from six exact maps, one per order, in the order of kAxisOrders.
+OrderScores score_orders(std::span<const BlockMap> maps, double density);
+
+// Metric of one order from a kernel (entries rebuilt by offset) or an exact map: rows of all grid queries in original
+// order, grid.size() * grid.size() values.
+PaperMetric paper_metric(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block);
+PaperMetric paper_metric(std::span<const float> map, const Grid& grid, AxisOrder order, std::int32_t block);
+
+// Both terms normalised over the six orders to [0, 1], then alpha * (1 - sparsity) + (1 - alpha) * incoherence;
+// smallest wins. The published equation's sign of the first term is ambiguous; this is the reading that rewards
+// sparse blocks.
+AxisOrder select_by_paper_metric(const std::array<PaperMetric, 6>& metrics, double alpha = 0.5);
+
+}  // namespace paro

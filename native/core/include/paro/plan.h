@@ -1,0 +1,58 @@
+// A plan: profile + token layout + tile, ready to launch. One per layer, timestep group and density.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "paro/block_mask.h"
+#include "paro/importance.h"
+#include "paro/token_layout.h"
+
+namespace paro {
+
+struct HeadPlan {
+    AxisOrder order = AxisOrder::FHW;
+    BlockMask mask;         // grid query tiles x grid key blocks
+    double density = 1.0;   // asked for; mask.density() is what runs
+    double retained = 1.0;  // estimated retained mass of the mask
+};
+
+// One unit of work: a query tile of a head. index counts packed query tiles (prefix, grid, suffix).
+struct Tile {
+    std::int32_t head = 0;
+    std::int32_t index = 0;
+    friend bool operator==(const Tile&, const Tile&) = default;
+};
+
+struct Plan {
+    TokenLayout layout;
+    std::int32_t block_q = 64, block_kv = 64;
+    std::vector<HeadPlan> heads;
+    std::vector<Tile> schedule;  // longest first: static, since masks are
+
+    BlockLayout q_blocks() const { return block_layout(layout, block_q); }
+    BlockLayout kv_blocks() const { return block_layout(layout, block_kv); }
+    // Computed grid blocks / all grid blocks, over all heads.
+    double density() const;
+    // The same with prefix and suffix counted (always computed).
+    double density_total() const;
+    // Mean over heads of the estimated retained mass.
+    double retained() const;
+};
+
+// Key blocks that a query tile computes: prefix and suffix always, all for prefix and suffix queries.
+std::int64_t computed_blocks(const Plan& plan, const Tile& tile);
+
+// Checks masks against layout and tiles, then fills schedule. Throws Error naming the head.
+Plan make_plan(const TokenLayout& layout, std::int32_t block_q, std::int32_t block_kv, std::vector<HeadPlan> heads);
+
+// A head's plan from its importance in the chosen order.
+HeadPlan plan_head(const BlockMap& map, double density);
+// Every block in, original order.
+HeadPlan dense_head(const TokenLayout& layout, std::int32_t block_q, std::int32_t block_kv);
+
+// Static assignment of the schedule to `workers` by longest-processing-time first; result[worker] lists schedule
+// positions. Throws Error if workers < 1.
+std::vector<std::vector<std::int32_t>> assign(const Plan& plan, std::int32_t workers);
+
+}  // namespace paro
