@@ -1,0 +1,54 @@
+#include "paro/block_mask.h"
+
+#include <bit>
+#include <limits>
+
+#include "paro/error.h"
+
+namespace paro {
+
+BlockMask::BlockMask(std::int64_t rows, std::int64_t cols) : rows_(rows), cols_(cols) {
+    constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
+    require(rows >= 0 && rows <= limit, "rows", "must be 0 to 2^31 - 1", rows);
+    require(cols >= 0 && cols <= limit, "cols", "must be 0 to 2^31 - 1", cols);
+    words_per_row_ = (cols + 31) / 32;
+    bits_.assign(static_cast<std::size_t>(rows * words_per_row_), 0u);
+}
+
+BlockMask BlockMask::full(std::int64_t rows, std::int64_t cols) {
+    BlockMask mask(rows, cols);
+    const std::int64_t rest = cols % 32;
+    for (std::int64_t word = 0; word < static_cast<std::int64_t>(mask.bits_.size()); ++word) {
+        const bool ragged = rest != 0 && word % mask.words_per_row_ == mask.words_per_row_ - 1;
+        mask.bits_[word] = ragged ? (1u << rest) - 1u : ~0u;
+    }
+    return mask;
+}
+
+void BlockMask::set(std::int64_t row, std::int64_t col, bool value) {
+    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
+    require(col >= 0 && col < cols_, "col", "must lie inside the mask", col);
+    std::uint32_t& word = bits_[row * words_per_row_ + col / 32];
+    const std::uint32_t bit = 1u << (col % 32);
+    word = value ? word | bit : word & ~bit;
+}
+
+std::int64_t BlockMask::count() const {
+    std::int64_t total = 0;
+    for (const std::uint32_t word : bits_) total += std::popcount(word);
+    return total;
+}
+
+std::int64_t BlockMask::row_count(std::int64_t row) const {
+    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
+    std::int64_t total = 0;
+    for (std::int64_t word = 0; word < words_per_row_; ++word) total += std::popcount(this->row(row)[word]);
+    return total;
+}
+
+double BlockMask::density() const {
+    const std::int64_t blocks = rows_ * cols_;
+    return blocks == 0 ? 0.0 : static_cast<double>(count()) / static_cast<double>(blocks);
+}
+
+}  // namespace paro
