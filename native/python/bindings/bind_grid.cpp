@@ -1,0 +1,85 @@
+// Orders, layouts, bins, kernels and the accumulator.
+#include <memory>
+
+#include "bindings.h"
+#include "paro/thread_pool.h"
+
+namespace paro::python {
+
+namespace {
+
+// rows: [heads, queries, grid tokens]; one accumulator per head, heads in parallel.
+void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexArray& queries, const FloatArray& rows,
+              int threads) {
+    require(rows.ndim() == 3, "rows", "must have the shape [heads, queries, grid tokens]", rows.ndim());
+    require(queries.ndim() == 2, "queries", "must have the shape [heads, queries]", queries.ndim());
+    const auto heads = static_cast<std::int64_t>(accumulators.size());
+    require(rows.shape(0) == heads && queries.shape(0) == heads, "rows", "must hold one entry per accumulator",
+            rows.shape(0));
+    require(rows.shape(1) == queries.shape(1), "rows", "must hold one row per query", rows.shape(1));
+    const std::int64_t count = rows.shape(1), width = rows.shape(2);
+    const float* values = rows.data();
+    const std::int32_t* places = queries.data();
+    py::gil_scoped_release release;
+    parallel_for(heads, threads, [&](std::int64_t head, int) {
+        for (std::int64_t i = 0; i < count; ++i) {
+            const float* row = values + (head * count + i) * width;
+            accumulators[static_cast<std::size_t>(head)]->add_row(places[head * count + i],
+                                                                  {row, static_cast<std::size_t>(width)});
+        }
+    });
+}
+
+void bind_bins(py::module_& m) {
+    py::class_<Bins>(m, "Bins")
+        .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w) {
+                 Bins bins{{std::move(f)}, {std::move(h)}, {std::move(w)}};
+                 validate(bins);
+                 return bins;
+             }),
+             py::arg("F"), py::arg("H"), py::arg("W"))
+        .def_static("even", [](const GridTuple& grid) { return Bins::even(to_grid(grid)); })
+        .def_static("signed", [](const GridTuple& grid) { return Bins::signed_offsets(to_grid(grid)); })
+        .def_property_readonly("F", [](const Bins& bins) { return bins.f.edges; })
+        .def_property_readonly("H", [](const Bins& bins) { return bins.h.edges; })
+        .def_property_readonly("W", [](const Bins& bins) { return bins.w.edges; })
+        .def("index", &Bins::index)
+        .def("__len__", &Bins::size)
+        .def("__eq__", [](const Bins& a, const Bins& b) { return a == b; });
+}
+
+}  // namespace
+
+void bind_grid(py::module_& m) {
+    m.attr("ORDERS") = py::make_tuple("FHW", "FWH", "HFW", "HWF", "WFH", "WHF");
+    m.def("permutation", [](const GridTuple& grid, const std::string& order) {
+        const auto values = permutation(to_grid(grid), parse_axis_order(order));
+        return to_numpy(values, {static_cast<py::ssize_t>(values.size())});
+    });
+    m.def("pack_index", [](std::int64_t prefix, const GridTuple& grid, std::int64_t suffix, const std::string& order,
+                           std::int32_t block) {
+        const auto values = pack_index({prefix, to_grid(grid), suffix}, parse_axis_order(order), block);
+        return to_numpy(values, {static_cast<py::ssize_t>(values.size())});
+    });
+    bind_bins(m);
+    m.def("quantise", [](const Bins& bins, const FloatArray& values) {
+        const KernelCode code = quantise(to_kernel(bins, values));
+        return py::make_tuple(py::bytes(reinterpret_cast<const char*>(code.code.data()), code.code.size()), code.peak);
+    });
+    m.def("dequantise", [](const Bins& bins, const std::string& code, float peak) {
+        const OffsetKernel kernel = dequantise(bins, {std::vector<std::uint8_t>(code.begin(), code.end()), peak});
+        return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});
+    });
+    py::class_<OffsetAccumulator>(m, "OffsetAccumulator")
+        .def(py::init([](const Bins& bins, const GridTuple& grid) { return OffsetAccumulator(bins, to_grid(grid)); }))
+        .def_property_readonly("rows", &OffsetAccumulator::rows)
+        .def_property_readonly("grid", [](const OffsetAccumulator& self) { return from_grid(self.grid()); })
+        .def("merge", &OffsetAccumulator::merge)
+        .def("kernel", [](const OffsetAccumulator& self) {
+            const OffsetKernel kernel = self.kernel();
+            return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});
+        });
+    m.def("add_rows", &add_rows, py::arg("accumulators"), py::arg("queries"), py::arg("rows"), py::arg("threads") = 0);
+}
+
+}  // namespace paro::python

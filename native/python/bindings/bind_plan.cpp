@@ -1,0 +1,75 @@
+// Plans.
+#include "bindings.h"
+#include "paro/plan.h"
+#include "paro/profile_plan.h"
+
+namespace paro::python {
+
+void bind_plan(py::module_& m) {
+    py::class_<HeadPlan>(m, "HeadPlan")
+        .def(py::init([](const std::string& order, const BlockMask& mask, double retained) {
+                 return HeadPlan{parse_axis_order(order), mask, mask.density(), retained};
+             }),
+             py::arg("order"), py::arg("mask"), py::arg("retained") = 1.0)
+        .def_property_readonly("order", [](const HeadPlan& head) { return std::string(to_string(head.order)); })
+        .def_property_readonly("mask", [](const HeadPlan& head) { return head.mask; })
+        .def_property_readonly("density", [](const HeadPlan& head) { return head.mask.density(); })
+        .def_property_readonly("retained", [](const HeadPlan& head) { return head.retained; });
+    py::class_<Plan>(m, "Plan")
+        .def(py::init([](const GridTuple& grid, std::int64_t prefix, std::int64_t suffix, std::int32_t block_q,
+                         std::int32_t block_kv, std::vector<HeadPlan> heads) {
+                 return make_plan({prefix, to_grid(grid), suffix}, block_q, block_kv, std::move(heads));
+             }),
+             py::arg("grid"), py::kw_only(), py::arg("prefix") = 0, py::arg("suffix") = 0, py::arg("block_q") = 64,
+             py::arg("block_kv") = 64, py::arg("heads"))
+        .def_property_readonly("grid", [](const Plan& plan) { return from_grid(plan.layout.grid); })
+        .def_property_readonly("prefix", [](const Plan& plan) { return plan.layout.prefix; })
+        .def_property_readonly("suffix", [](const Plan& plan) { return plan.layout.suffix; })
+        .def_property_readonly("length", [](const Plan& plan) { return plan.layout.length(); })
+        .def_property_readonly("block_q", [](const Plan& plan) { return plan.block_q; })
+        .def_property_readonly("block_kv", [](const Plan& plan) { return plan.block_kv; })
+        .def_property_readonly("heads", [](const Plan& plan) { return plan.heads; })
+        .def_property_readonly("head_count", [](const Plan& plan) { return plan.heads.size(); })
+        .def_property_readonly("density", &Plan::density)
+        .def_property_readonly("density_total", &Plan::density_total)
+        .def_property_readonly("retained", &Plan::retained);
+    m.def("plan_head", &plan_head, py::arg("map"), py::arg("density"));
+    m.def(
+        "dense_head",
+        [](const GridTuple& grid, std::int32_t block_q, std::int32_t block_kv) {
+            return dense_head({0, to_grid(grid), 0}, block_q, block_kv);
+        },
+        py::arg("grid"), py::arg("block_q") = 64, py::arg("block_kv") = 64);
+    m.def(
+        "plan_layer",
+        [](const Profile& profile, std::size_t layer, std::size_t group, const GridTuple& grid, std::int64_t prefix,
+           std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads) {
+            const TokenLayout layout{prefix, to_grid(grid), suffix};
+            py::gil_scoped_release release;
+            return plan_layer(profile, layer, group, layout, block_q, block_kv, density, threads);
+        },
+        py::arg("profile"), py::arg("layer"), py::arg("group"), py::arg("grid"), py::kw_only(), py::arg("prefix") = 0,
+        py::arg("suffix") = 0, py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3,
+        py::arg("threads") = 0);
+    m.def(
+        "build_head",
+        [](const Bins& bins, const std::vector<FloatArray>& groups, const GridTuple& grid, double density,
+           const std::optional<std::string>& order) {
+            std::vector<OffsetKernel> kernels;
+            for (const FloatArray& values : groups) kernels.push_back(to_kernel(bins, values));
+            std::optional<AxisOrder> fixed;
+            if (order) fixed = parse_axis_order(*order);
+            py::gil_scoped_release release;
+            BuiltHead built = build_head(kernels, to_grid(grid), density, fixed);
+            py::gil_scoped_acquire acquire;
+            py::dict retained;
+            for (std::size_t i = 0; i < 6; ++i) {
+                retained[py::str(std::string(to_string(kAxisOrders[i])))] = built.retained[i];
+            }
+            return py::make_tuple(std::move(built.head), retained);
+        },
+        py::arg("bins"), py::arg("groups"), py::arg("grid"), py::arg("density"), py::arg("order") = py::none(),
+        "(ProfileHead, retained mass by order) from one kernel per timestep group.");
+}
+
+}  // namespace paro::python
