@@ -1,0 +1,85 @@
+"""Builds the C++ library into the venv, and the Catch2 tests."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import system
+from .paths import REPO, Paths
+from .python_env import PIP
+from .steps import hash_text, hash_tree, run_logged, stage
+
+SOURCES = ("native", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
+BUILD_TODO = "read the compiler's message in the log; after a fix run the same command again"
+
+
+def sources(*more: str) -> str:
+    return hash_tree(REPO, [name for name in (*SOURCES, *more) if (REPO / name).exists()])
+
+
+def toolchain(paths: Paths) -> str:
+    """What a build depends on besides the sources."""
+    compiler = system.find_compiler() or ""
+    packages = (paths.stamps / "packages").read_text(encoding="utf-8")
+    text = ""
+    if compiler:
+        run = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+        text = run.stdout
+    return hash_text(compiler, text, packages, platform.machine(), sys.version)
+
+
+def build_environment(paths: Paths) -> dict[str, str]:
+    extra = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
+    if shutil.which("ccache"):
+        extra["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
+    if shutil.which("ninja", path=str(paths.scripts)):
+        extra["CMAKE_GENERATOR"] = "Ninja"
+    return paths.environment(**extra)
+
+
+def ensure_package(paths: Paths) -> None:
+    """pip install of the repository: the package paroattention with its native module."""
+
+    def build() -> None:
+        command = [str(paths.python), *PIP, "install", "--no-deps", "--no-build-isolation"]
+        command += [
+            "--force-reinstall",
+            "-v",
+            "-C",
+            f"build-dir={paths.build / 'python'}",
+            str(REPO),
+        ]
+        log = paths.logs / "package.log"
+        run_logged(
+            "building the native library", command, log, BUILD_TODO, env=build_environment(paths)
+        )
+
+    stage(paths.stamps / "package", hash_text(sources(), toolchain(paths)), build)
+
+
+def ensure_tests(paths: Paths) -> Path:
+    """The folder in which ctest runs."""
+    folder = paths.build / "native"
+
+    def build() -> None:
+        log = paths.logs / "native-tests.log"
+        env = build_environment(paths)
+        configure = ["cmake", "-S", str(REPO), "-B", str(folder), "-DPARO_BUILD_TESTS=ON"]
+        configure += ["-DCMAKE_BUILD_TYPE=Release"]
+        run_tool(paths, "configuring the C++ tests", configure, log, env)
+        make = ["cmake", "--build", str(folder), "--config", "Release", "--parallel"]
+        run_tool(paths, "building the C++ tests", make, log, env)
+
+    inputs = hash_text(sources("tests/native"), toolchain(paths))
+    stage(folder / ".paro-stamp", inputs, build)
+    return folder
+
+
+def run_tool(paths: Paths, name: str, command: list[str], log: Path, env: dict[str, str]) -> None:
+    tool = shutil.which(command[0], path=str(paths.scripts)) or command[0]
+    run_logged(name, [tool, *command[1:]], log, BUILD_TODO, env=env)

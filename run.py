@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Sets everything up and runs it: the demo, the tests, the benchmarks.
+
+Only Python 3.10 or newer is needed to start; the rest lands in .cache (or PARO_CACHE).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent
+sys.path.insert(0, str(REPO / "assets"))
+
+from bootstrap import comfyui, native, python_env, system  # noqa: E402
+from bootstrap.paths import Paths  # noqa: E402
+from bootstrap.steps import Lock, SetupError, say, stream  # noqa: E402
+
+
+def set_up(paths: Paths, *, with_tests: bool) -> Path:
+    """Everything that the demo and the tests stand on. Returns ComfyUI's folder."""
+    start = time.monotonic()
+    say(f"Setting up in {paths.cache}")
+    python_env.check_python()
+    system.ensure(with_tests, paths.logs)
+    python_env.ensure_venv(paths)
+    folder, pinned = comfyui.ensure(paths)
+    say(f"ComfyUI {comfyui.version(folder)} in {folder}")
+    python_env.ensure_packages(paths, folder, pinned)
+    native.ensure_package(paths)
+    say(f"Set-up is ready after {time.monotonic() - start:.0f} s.\n")
+    return folder
+
+
+def demo(paths: Paths, arguments: argparse.Namespace) -> int:
+    comfy = set_up(paths, with_tests=False)
+    driver = [str(paths.python), str(REPO / "assets" / "demo" / "driver.py")]
+    driver += [
+        "--out",
+        str(Path(arguments.out).resolve()),
+        "--base",
+        str(paths.cache / "comfy-base"),
+    ]
+    return call(driver, paths.environment(COMFYUI_DIR=str(comfy)))
+
+
+def bench(paths: Paths, arguments: argparse.Namespace) -> int:
+    comfy = set_up(paths, with_tests=False)
+    command = [str(paths.python), "-m", "paroattention", "bench", *arguments.arguments]
+    return call(command, paths.environment(COMFYUI_DIR=str(comfy)))
+
+
+def call(command: list[str], env: dict[str, str]) -> int:
+    """Runs a child that talks on this terminal; Ctrl-C and SIGTERM reach it, and it ends first."""
+    child = subprocess.Popen(command, cwd=REPO, env=env)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            pass  # the terminal sent it to the child too
+
+
+# Tests
+
+
+def test(paths: Paths, arguments: argparse.Namespace) -> int:
+    start = time.monotonic()
+    comfy = set_up(paths, with_tests=True)
+    results = paths.cache / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    env = paths.environment(COMFYUI_DIR=str(comfy), PARO_REQUIRE_COMFY="1")
+    suites = [
+        run_ctest(paths, results, env),
+        run_pytest(paths, "python", results, env, arguments.quick),
+        run_pytest(paths, "comfy", results, env, arguments.quick),
+    ]
+    return summarise(suites, time.monotonic() - start)
+
+
+class Suite:
+    """One runner's outcome: its exit code, the counts from its report and its closing line."""
+
+    def __init__(self, name: str, code: int, report: Path, log: Path, closing: str):
+        self.name, self.code, self.log = name, code, log
+        self.passed = self.failed = self.skipped = 0
+        self.seconds = 0.0
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        )
+        self.closing = next((line for line in reversed(lines) if re.search(closing, line)), "")
+        if report.is_file():
+            self._count(ElementTree.parse(report).getroot())
+        if self.passed + self.failed + self.skipped == 0:
+            self.code = self.code or 5  # nothing ran
+
+    def _count(self, root: ElementTree.Element) -> None:
+        for case in root.iter("testcase"):
+            self.seconds += float(case.get("time") or 0)
+            if case.find("failure") is not None or case.find("error") is not None:
+                self.failed += 1
+            elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
+                self.skipped += 1
+            else:
+                self.passed += 1
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0 and self.failed == 0
+
+
+def run_ctest(paths: Paths, results: Path, env: dict[str, str]) -> Suite:
+    folder = native.ensure_tests(paths)
+    ctest = shutil.which("ctest", path=str(paths.scripts)) or "ctest"
+    report, log = results / "ctest.xml", results / "ctest.log"
+    command = [ctest, "--test-dir", str(folder), "--output-on-failure", "-C", "Release"]
+    command += ["--no-tests=error", "-j", str(os.cpu_count() or 1), "--output-junit", str(report)]
+    code = stream(command, log, cwd=REPO, env=env)
+    return Suite("C++ (ctest)", code, report, log, r"tests passed|tests failed")
+
+
+def run_pytest(paths: Paths, name: str, results: Path, env: dict[str, str], quick: bool) -> Suite:
+    report, log = results / f"{name}.xml", results / f"{name}.log"
+    command = [str(paths.python), "-m", "pytest", str(Path("tests") / name)]
+    command += [
+        f"--junitxml={report}",
+        "--durations=5",
+        "-o",
+        f"cache_dir={paths.cache / 'pytest'}",
+    ]
+    if quick:
+        command += ["-m", "not slow"]
+    code = stream(command, log, cwd=REPO, env=env)
+    return Suite(
+        f"tests/{name} (pytest)",
+        code,
+        report,
+        log,
+        r"\d+ (passed|failed|error|skipped)|no tests ran",
+    )
+
+
+def summarise(suites: list[Suite], seconds: float) -> int:
+    say("\nSummary")
+    for suite in suites:
+        verdict = "ok" if suite.ok else "FAILED"
+        counts = f"{suite.passed} passed, {suite.failed} failed, {suite.skipped} skipped"
+        say(f"  {suite.name:<24} {verdict:<6} {counts}, {suite.seconds:.0f} s")
+        if suite.closing:
+            say(f"    {suite.closing.strip()}")
+        if not suite.ok:
+            say(f"    exit code {suite.code}, log: {suite.log}")
+    passed, failed = sum(s.passed for s in suites), sum(s.failed for s in suites)
+    skipped = sum(s.skipped for s in suites)
+    good = all(suite.ok for suite in suites)
+    verdict = "All tests passed" if good else "TESTS FAILED"
+    counts = f"{passed} passed, {failed} failed, {skipped} skipped"
+    say(f"{verdict}: {counts} in {seconds:.0f} s, set-up included.")
+    return 0 if good else 1
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="PAROAttention for ComfyUI: set-up included in every command."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser(
+        "demo", help="sample the bundled model in a real ComfyUI, dense and sparse"
+    )
+    one.add_argument(
+        "--out", default=str(REPO / "out" / "demo"), help="folder for the report (out/demo)"
+    )
+    one.set_defaults(run=demo)
+    one = commands.add_parser("test", help="run all tests")
+    one.add_argument("--quick", action="store_true", help="leave out the slow ones")
+    one.set_defaults(run=test)
+    one = commands.add_parser(
+        "bench", help="benchmarks; arguments go to python -m paroattention bench"
+    )
+    one.add_argument("arguments", nargs=argparse.REMAINDER)
+    one.set_defaults(run=bench)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(argv)
+    paths = Paths()
+    try:
+        with Lock(paths.cache / "lock"):
+            return arguments.run(paths, arguments)
+    except SetupError as error:
+        print(f"\nrun.py {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished stages are kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
