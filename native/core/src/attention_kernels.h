@@ -1,0 +1,79 @@
+// What an instruction set provides to the CPU attention: plain structs and function pointers. The units that fill a
+// KernelTable are compiled with their own flags, so nothing here may be an inline function with linkage of its own:
+// the linker could keep the AVX-512 copy of it for everybody.
+#pragma once
+
+#include <cstdint>
+
+#include "paro/attention.h"
+
+namespace paro::cpu {
+
+// Rows of a packed query tile come in twos: the kernels handle strips of 6, 4 or 2 rows.
+constexpr std::int32_t kStripRows = 6;
+// head_dim, block_kv and block_q are multiples of this.
+constexpr std::int32_t kAlign = 16;
+
+// The online softmax of a query tile. Scores count in powers of two: log2(e) is folded into the scale of q.
+struct SoftmaxState {
+    float* m;  // [rows] running maximum, starts at -inf
+    float* l;  // [rows] normaliser, starts at 0
+    float* o;  // [rows][head_dim] unnormalised output, starts at 0
+};
+
+struct Fp32Tile {
+    const float* q;              // [rows][head_dim], times sm_scale * log2(e)
+    const float* k;              // [blocks][head_dim][block_kv]
+    const float* v;              // [blocks][block_kv][head_dim]
+    const float* bias;           // [blocks][block_kv] added to the scores, or null
+    const std::int32_t* blocks;  // [count] blocks to compute, by index
+    const std::int32_t* tokens;  // [blocks] keys in each block, by index
+    std::int64_t count;
+    std::int32_t rows, head_dim, block_kv;
+    float* s;  // [kStripRows][block_kv] scratch
+    SoftmaxState state;
+};
+
+struct Int8Tile {
+    const void* q;               // [rows][head_dim] u8 (q + 128) or s16, as the table's `group` says
+    const float* q_scale;        // [rows], times sm_scale * log2(e)
+    const void* k;               // [blocks][head_dim / group][block_kv][group] s8 or s16
+    const std::int32_t* k_init;  // [blocks][block_kv] what the s32 scores start from: -128 * sum(k) for u8 q, else 0
+    const float* k_scale;        // [blocks]
+    const void* v;               // [blocks][block_kv / group][head_dim][group] s8 or s16
+    const float* v_scale;        // [blocks]; the factor per channel is applied by store_row
+    const std::int32_t* blocks;  // [count]
+    const std::int32_t* tokens;  // [blocks]
+    std::int64_t count;
+    std::int32_t rows, head_dim, block_kv;
+    std::int32_t* s;  // [kStripRows][block_kv] scratch
+    void* p;          // [kStripRows][block_kv] u8 or s16 scratch
+    SoftmaxState state;
+};
+
+struct KernelTable {
+    void (*attend_fp32)(const Fp32Tile& tile);
+    void (*attend_int8)(const Int8Tile& tile);
+    // 4: bytes, dotted four at a time (VNNI). 2: 16-bit integers, two at a time.
+    std::int32_t group;
+
+    // Rows of n elements, n a multiple of kAlign.
+    void (*load_row)(const void* src, DType dtype, float* dst, std::int32_t n);
+    // dst = x * inverse * channel (channel may be null)
+    void (*store_row)(const float* x, float inverse, const float* channel, void* dst, DType dtype, std::int32_t n);
+    // x = (x - shift) * factor, either may be null. Returns max |x|, NaN if any x is not finite.
+    float (*prepare_row)(float* x, const float* shift, const float* factor, std::int32_t n);
+    // round(x * inverse), ties to even, clamped to +-127, plus offset: bytes or 16-bit integers, as `group` says.
+    void (*quantise_row)(const float* x, float inverse, std::int32_t offset, void* dst, std::int32_t n);
+};
+
+// Null where the unit was built for another processor.
+const KernelTable* scalar_kernels();
+const KernelTable* avx2_kernels();
+const KernelTable* avx512_kernels();
+const KernelTable* avx512_vnni_kernels();
+
+// The table of active_isa().
+const KernelTable& active_kernels();
+
+}  // namespace paro::cpu

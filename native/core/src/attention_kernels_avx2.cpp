@@ -1,0 +1,86 @@
+// AVX2 + FMA + F16C (Haswell, Zen and later).
+#include "attention_kernels.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+
+#include "attention_kernels_fp32.h"
+
+namespace paro::cpu {
+namespace {
+
+struct Vec {
+    using F = __m256;
+    using I = __m256i;
+    static constexpr int W = 8, NV = 2, kGroup = 2;
+
+    static F load(const float* p) { return _mm256_loadu_ps(p); }
+    static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
+    static F set1(float a) { return _mm256_set1_ps(a); }
+    static F add(F a, F b) { return _mm256_add_ps(a, b); }
+    static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+    static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+    static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    static F max(F a, F b) { return _mm256_max_ps(a, b); }
+    static F min(F a, F b) { return _mm256_min_ps(a, b); }
+    static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+    static float hmax(F a) {
+        __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+    }
+    static float hsum(F a) {
+        __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+    }
+    static F add_exponent(F p, F t) {
+        return _mm256_castsi256_ps(
+            _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+    }
+    static F zero_below(F y, F x, F floor) { return _mm256_andnot_ps(_mm256_cmp_ps(x, floor, _CMP_LT_OQ), y); }
+
+    static F load_f16(const std::uint16_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static F load_bf16(const std::uint16_t* p) {
+        const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+    }
+    static void store_f16(std::uint16_t* p, F a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static void store_bf16(std::uint16_t* p, F a) {
+        const I bits = _mm256_castps_si256(a);
+        const I odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const I rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        const I nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+        const I y =
+            _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_or_si256(bits, _mm256_set1_epi32(0x400000)), nan), 16);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm_packus_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+    }
+
+    static I to_int(F a) { return _mm256_cvtps_epi32(a); }
+    static I set1_int(std::int32_t a) { return _mm256_set1_epi32(a); }
+    static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
+    static void store_int16(std::int16_t* p, I a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
+    }
+};
+
+}  // namespace
+
+const KernelTable* avx2_kernels() {
+    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    return &table;
+}
+
+}  // namespace paro::cpu
+#else
+namespace paro::cpu {
+const KernelTable* avx2_kernels() { return nullptr; }
+}  // namespace paro::cpu
+#endif

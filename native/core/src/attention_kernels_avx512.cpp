@@ -1,0 +1,21 @@
+// AVX-512 F, BW, VL, DQ (Skylake-X and later).
+#include "attention_kernels.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "attention_kernels_avx512_vec.h"
+#include "attention_kernels_fp32.h"
+
+namespace paro::cpu {
+
+const KernelTable* avx512_kernels() {
+    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    return &table;
+}
+
+}  // namespace paro::cpu
+#else
+namespace paro::cpu {
+const KernelTable* avx512_kernels() { return nullptr; }
+}  // namespace paro::cpu
+#endif

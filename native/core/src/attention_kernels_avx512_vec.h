@@ -1,0 +1,70 @@
+// The vector type of both AVX-512 units. For them alone: it sits in an anonymous namespace on purpose.
+#pragma once
+
+#include <immintrin.h>
+
+#include "attention_kernels.h"
+
+namespace paro::cpu {
+namespace {
+
+struct Vec {
+    using F = __m512;
+    using I = __m512i;
+    static constexpr int W = 16, NV = 4;
+#if defined(PARO_VNNI)
+    static constexpr int kGroup = 4;
+#else
+    static constexpr int kGroup = 2;
+#endif
+
+    static F load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+    static F set1(float a) { return _mm512_set1_ps(a); }
+    static F add(F a, F b) { return _mm512_add_ps(a, b); }
+    static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+    static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static F max(F a, F b) { return _mm512_max_ps(a, b); }
+    static F min(F a, F b) { return _mm512_min_ps(a, b); }
+    static F abs(F a) { return _mm512_abs_ps(a); }
+    static float hmax(F a) { return _mm512_reduce_max_ps(a); }
+    static float hsum(F a) { return _mm512_reduce_add_ps(a); }
+    static F add_exponent(F p, F t) {
+        return _mm512_castsi512_ps(
+            _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+    }
+    static F zero_below(F y, F x, F floor) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ), y); }
+
+    static F load_f16(const std::uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static F load_bf16(const std::uint16_t* p) {
+        const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    }
+    static void store_f16(std::uint16_t* p, F a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static void store_bf16(std::uint16_t* p, F a) {
+        const I bits = _mm512_castps_si512(a);
+        const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        I y = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+        y = _mm512_mask_or_epi32(y, nan, bits, _mm512_set1_epi32(0x400000));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(y, 16)));
+    }
+
+    static I to_int(F a) { return _mm512_cvtps_epi32(a); }
+    static I set1_int(std::int32_t a) { return _mm512_set1_epi32(a); }
+    static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+    static void store_int16(std::int16_t* p, I a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a));
+    }
+    static void store_int8(std::uint8_t* p, I a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+    }
+};
+
+}  // namespace
+}  // namespace paro::cpu

@@ -1,0 +1,23 @@
+// AVX-512 with VNNI (Cascade Lake, Ice Lake, Zen 4 and later).
+#include "attention_kernels.h"
+
+// MSVC has the intrinsics with /arch:AVX512 but no macro for them.
+#if defined(__AVX512VNNI__) || (defined(_MSC_VER) && defined(__AVX512F__))
+#define PARO_VNNI
+#include "attention_kernels_avx512_vec.h"
+#include "attention_kernels_fp32.h"
+
+namespace paro::cpu {
+
+const KernelTable* avx512_vnni_kernels() {
+    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    return &table;
+}
+
+}  // namespace paro::cpu
+#else
+namespace paro::cpu {
+const KernelTable* avx512_vnni_kernels() { return nullptr; }
+}  // namespace paro::cpu
+#endif

@@ -1,0 +1,230 @@
+#include "attention_pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace paro::cpu {
+namespace {
+
+// Tokens sampled for the key shift and the values' channel factors. Any vectors are exact there; these are good ones.
+constexpr std::int64_t kSample = 512;
+
+// 127 / amax. Rows too small to divide by count as zero; NaN gives 0 here, and the scale carries it on.
+float inverse_scale(float amax) { return amax >= 1e-30f ? 127.0f / amax : 0.0f; }
+
+// A matrix of 4-byte words [rows][cols] into [cols][stride], zeros from `rows` to `stride`.
+void transpose_words(const void* src, std::int32_t rows, std::int32_t cols, void* dst, std::int32_t stride) {
+    constexpr std::int32_t step = 16;
+    const auto* from = static_cast<const std::byte*>(src);
+    auto* to = static_cast<std::byte*>(dst);
+    for (std::int32_t r = 0; r < stride; r += step) {
+        const std::int32_t valid = std::clamp(rows - r, 0, step);
+        for (std::int32_t c = 0; c < cols; ++c) {
+            std::byte* out = to + (std::int64_t{c} * stride + r) * 4;
+            const std::byte* in = from + (std::int64_t{r} * cols + c) * 4;
+            for (std::int32_t i = 0; i < valid; ++i) std::memcpy(out + i * 4, in + std::int64_t{i} * cols * 4, 4);
+            std::memset(out + valid * 4, 0, static_cast<std::size_t>(step - valid) * 4);
+        }
+    }
+}
+
+// The mean of `count` rows goes to dst[c * stride].
+void mean_row(const float* rows, std::int32_t count, std::int32_t head_dim, float* dst, std::int32_t stride) {
+    float sum[128];
+    std::fill_n(sum, head_dim, 0.0f);
+    for (std::int32_t j = 0; j < count; ++j) {
+        for (std::int32_t c = 0; c < head_dim; ++c) sum[c] += rows[std::int64_t{j} * head_dim + c];
+    }
+    const float inverse = 1.0f / static_cast<float>(count);
+    for (std::int32_t c = 0; c < head_dim; ++c) dst[std::int64_t{c} * stride] = sum[c] * inverse;
+}
+
+void pool_block(const PackShape& shape, std::int64_t block, const float* k_rows, const float* v_rows,
+                std::int32_t count, const PackedHead& head) {
+    const std::int64_t grid_block = block - shape.kv.first_grid_block();
+    const std::int64_t panel = grid_block / kPooledPanel, column = grid_block % kPooledPanel;
+    const std::int64_t base = panel * kPooledPanel * shape.head_dim;
+    mean_row(k_rows, count, shape.head_dim, head.pooled_k + base + column, kPooledPanel);
+    mean_row(v_rows, count, shape.head_dim, head.pooled_v + base + column * shape.head_dim, 1);
+    if (grid_block + 1 < shape.kv.grid_blocks) return;
+    for (std::int64_t c = column + 1; c < kPooledPanel; ++c) {
+        for (std::int32_t d = 0; d < shape.head_dim; ++d) head.pooled_k[base + d * kPooledPanel + c] = 0.0f;
+        std::fill_n(head.pooled_v + base + c * shape.head_dim, shape.head_dim, 0.0f);
+    }
+}
+
+void load_rows(const PackShape& shape, const HeadRows& from, const std::int32_t* tokens, std::int32_t count,
+               float* rows) {
+    for (std::int32_t j = 0; j < count; ++j) {
+        shape.kernels->load_row(from.row(tokens[j]), shape.dtype, rows + std::int64_t{j} * shape.head_dim,
+                                shape.head_dim);
+    }
+}
+
+// (rows - shift) * factor in place; the greatest magnitude, NaN if anything is not finite.
+float prepare_rows(const PackShape& shape, float* rows, std::int32_t count, const float* shift, const float* factor) {
+    float top = 0.0f, probe = 0.0f;
+    for (std::int32_t j = 0; j < count; ++j) {
+        const float amax =
+            shape.kernels->prepare_row(rows + std::int64_t{j} * shape.head_dim, shift, factor, shape.head_dim);
+        top = std::max(top, amax);
+        probe += amax * 0.0f;
+    }
+    return top + probe;
+}
+
+void quantise_keys(const PackShape& shape, const float* rows, std::int32_t count, float inverse, std::int64_t block,
+                   const PackedHead& head, std::byte* scratch) {
+    const std::int32_t group = shape.kernels->group, dim = shape.head_dim, block_kv = shape.kv.block;
+    const std::int64_t row_bytes = std::int64_t{dim} * (4 / group);
+    std::int32_t* init = head.k_init + block * block_kv;
+    std::fill_n(init, block_kv, 0);
+    for (std::int32_t j = 0; j < count; ++j) {
+        std::byte* row = scratch + j * row_bytes;
+        shape.kernels->quantise_row(rows + std::int64_t{j} * dim, inverse, 0, row, dim);
+        if (group != 4) continue;
+        const auto* values = reinterpret_cast<const std::int8_t*>(row);
+        std::int32_t sum = 0;
+        for (std::int32_t d = 0; d < dim; ++d) sum += values[d];
+        init[j] = -128 * sum;  // takes back the 128 by which q is offset
+    }
+    transpose_words(scratch, count, dim / group, head.k8 + block * block_kv * row_bytes, block_kv);
+}
+
+// Rows of T, [block_kv][head_dim], into [block_kv / group][head_dim][group].
+template <class T, int group>
+void interleave(const T* rows, std::int32_t block_kv, std::int32_t dim, T* dst) {
+    for (std::int32_t j = 0; j < block_kv; j += group) {
+        const T* in = rows + std::int64_t{j} * dim;
+        T* out = dst + std::int64_t{j} * dim;
+        for (std::int32_t c = 0; c < dim; ++c) {
+            for (int i = 0; i < group; ++i) out[c * group + i] = in[i * dim + c];
+        }
+    }
+}
+
+void quantise_values(const PackShape& shape, const float* rows, std::int32_t count, float inverse, std::int64_t block,
+                     const PackedHead& head, std::byte* scratch) {
+    const std::int32_t group = shape.kernels->group, dim = shape.head_dim, block_kv = shape.kv.block;
+    const std::int64_t row_bytes = std::int64_t{dim} * (4 / group);
+    for (std::int32_t j = 0; j < count; ++j) {
+        shape.kernels->quantise_row(rows + std::int64_t{j} * dim, inverse, 0, scratch + j * row_bytes, dim);
+    }
+    std::memset(scratch + count * row_bytes, 0, static_cast<std::size_t>((block_kv - count) * row_bytes));
+    std::byte* dst = head.v8 + block * block_kv * row_bytes;
+    if (group == 4) {
+        interleave<std::int8_t, 4>(reinterpret_cast<const std::int8_t*>(scratch), block_kv, dim,
+                                   reinterpret_cast<std::int8_t*>(dst));
+    } else {
+        interleave<std::int16_t, 2>(reinterpret_cast<const std::int16_t*>(scratch), block_kv, dim,
+                                    reinterpret_cast<std::int16_t*>(dst));
+    }
+}
+
+}  // namespace
+
+PackedHead place_head(const PackShape& shape, Carver& carver) {
+    PackedHead head;
+    const std::int64_t values = shape.kv.padded_length() * shape.head_dim;
+    if (shape.precision == Precision::fp32) {
+        head.k = carver.take<float>(values);
+        head.v = carver.take<float>(values);
+    } else {
+        const std::int64_t bytes = values * (4 / shape.kernels->group);
+        head.k8 = carver.take<std::byte>(bytes);
+        head.v8 = carver.take<std::byte>(bytes);
+        head.k_init = carver.take<std::int32_t>(shape.kv.padded_length());
+        head.k_scale = carver.take<float>(shape.kv.blocks());
+        head.v_scale = carver.take<float>(shape.kv.blocks());
+        head.shift = carver.take<float>(shape.head_dim);
+        head.channel = carver.take<float>(shape.head_dim);
+        head.channel_inverse = carver.take<float>(shape.head_dim);
+    }
+    if (shape.tail) {
+        head.pooled_k = carver.take<float>(shape.panels() * kPooledPanel * shape.head_dim);
+        head.pooled_v = carver.take<float>(shape.panels() * kPooledPanel * shape.head_dim);
+    }
+    return head;
+}
+
+void pack_statistics(const PackShape& shape, const HeadRows& k, const HeadRows& v, const PackedHead& head) {
+    const std::int32_t dim = shape.head_dim;
+    const std::int64_t length = shape.layout.length(), count = std::min(length, kSample);
+    float row[128], key_sum[128] = {}, value_sum[128] = {};
+    for (std::int64_t i = 0; i < count; ++i) {
+        // Spread evenly, the place inside each stretch by the golden ratio: a plain stride could meet one grid column.
+        const std::int64_t first = i * length / count, width = (i + 1) * length / count - first;
+        const std::int64_t token = first + ((i * 40503) & 0xffff) * width / 65536;
+        shape.kernels->load_row(k.row(token), shape.dtype, row, dim);
+        for (std::int32_t d = 0; d < dim; ++d) key_sum[d] += row[d];
+        shape.kernels->load_row(v.row(token), shape.dtype, row, dim);
+        for (std::int32_t d = 0; d < dim; ++d) value_sum[d] += std::fabs(row[d]);
+    }
+    const float inverse = 1.0f / static_cast<float>(count);
+    float top = 0.0f;
+    for (std::int32_t d = 0; d < dim; ++d) {
+        head.shift[d] = key_sum[d] * inverse;
+        head.channel[d] = value_sum[d] * inverse;
+        top = std::max(top, head.channel[d]);
+    }
+    // A channel that is silent in the sample may speak elsewhere: its factor must not be zero.
+    const float floor = top > 1e-30f ? top * 1e-4f : 1.0f;
+    for (std::int32_t d = 0; d < dim; ++d) {
+        if (head.channel[d] < floor) head.channel[d] = floor;
+        head.channel_inverse[d] = 1.0f / head.channel[d];
+    }
+}
+
+void pack_block(const PackShape& shape, const HeadRows& k, const HeadRows& v, std::int64_t block,
+                const std::int32_t* tokens, std::int32_t count, const PackedHead& head, float* scratch) {
+    const std::int32_t dim = shape.head_dim, block_kv = shape.kv.block;
+    const std::int64_t values = std::int64_t{block_kv} * dim;
+    float* k_rows = scratch;
+    float* v_rows = shape.precision == Precision::fp32 ? head.v + block * values : scratch;
+    auto* bytes = reinterpret_cast<std::byte*>(scratch + values);
+
+    load_rows(shape, k, tokens, count, k_rows);
+    if (shape.precision == Precision::int8) {
+        const float amax = prepare_rows(shape, k_rows, count, head.shift, nullptr);
+        head.k_scale[block] = amax / 127.0f;
+        quantise_keys(shape, k_rows, count, inverse_scale(amax), block, head, bytes);
+    } else {
+        transpose_words(k_rows, count, dim, head.k + block * values, block_kv);
+    }
+    const bool pooled = shape.tail && shape.kv.is_grid_block(block);
+    if (pooled && shape.precision == Precision::int8) v_rows = scratch + 2 * values;
+    load_rows(shape, v, tokens, count, v_rows);
+    if (shape.precision == Precision::int8) {
+        const float amax = prepare_rows(shape, v_rows, count, nullptr, head.channel_inverse);
+        head.v_scale[block] = amax / 127.0f;
+        quantise_values(shape, v_rows, count, inverse_scale(amax), block, head, bytes);
+    }
+    if (pooled) pool_block(shape, block, k_rows, v_rows, count, head);
+}
+
+void pack_queries(const PackShape& shape, const HeadRows& q, const std::int32_t* tokens, std::int32_t count,
+                  float scale, const PackedQueries& packed) {
+    const std::int32_t dim = shape.head_dim, group = shape.kernels->group;
+    const std::int64_t row_bytes = std::int64_t{dim} * (4 / group);
+    const std::int32_t padded = (count + 1) / 2 * 2;
+    const bool int8 = shape.precision == Precision::int8;
+    for (std::int32_t r = 0; r < padded; ++r) {
+        float* row = packed.q + std::int64_t{r} * dim;
+        if (r < count) {
+            shape.kernels->load_row(q.row(tokens[r]), shape.dtype, row, dim);
+        } else {
+            std::fill_n(row, dim, 0.0f);
+        }
+        if (int8) {
+            const float amax = shape.kernels->prepare_row(row, nullptr, nullptr, dim);
+            packed.q_scale[r] = amax / 127.0f * scale;
+            shape.kernels->quantise_row(row, inverse_scale(amax), group == 4 ? 128 : 0, packed.q8 + r * row_bytes, dim);
+        }
+        if (!int8 || shape.tail) {
+            for (std::int32_t d = 0; d < dim; ++d) row[d] *= scale;
+        }
+    }
+}
+
+}  // namespace paro::cpu
