@@ -50,7 +50,7 @@ class GreatestValue {
         const auto [line, line_end] =
             range(1, key.line_begin - query.line_end + 1, key.line_end - 1 - query.line_begin);
         const auto [bin, bin_end] = range(2, key.begin - query.end + 1, key.end - 1 - query.begin);
-        const int level = std::bit_width(static_cast<std::uint64_t>(bin_end - bin)) - 1;
+        const auto level = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(bin_end - bin))) - 1;
         const std::int64_t left = bin * axis_[2].stride,
                            right = (bin_end - (std::int64_t{1} << level)) * axis_[2].stride;
         const float* values = levels_[level].data() + first;
