@@ -1,0 +1,274 @@
+"""PAROAttention, PAROCalibrate and PAROCompare (V3 API)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from comfy_api.latest import ComfyExtension, io, ui
+
+from .native import MISSING, paro
+
+if paro is not None:
+    from . import patch, store
+
+log = logging.getLogger("paroattention")
+CATEGORY = "PARO"
+_PROFILE_WORDS = ("auto", "none")
+
+
+def _profile_options() -> list[str]:
+    return [*_PROFILE_WORDS, *(store.names() if paro is not None else [])]
+
+
+def _check_name(name: str, argument: str) -> str | None:
+    """What is wrong with a profile name, or None."""
+    try:
+        paro.validate_profile_name(name)
+    except paro.Error as error:
+        return f"{argument}: {error}"
+    return None
+
+
+def _dense(model, node_id):
+    log.warning("PARO: %s", MISSING)
+    return io.NodeOutput(model, ui=ui.PreviewText(MISSING))
+
+
+class PAROAttention(io.ComfyNode):
+    """Sparse, quantised self-attention for the model's sampling runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PAROAttention",
+            display_name="PARO Attention",
+            category=CATEGORY,
+            description=(
+                "Makes video and image diffusion faster: each head's tokens are reordered so that "
+                "its attention becomes block-wise, and blocks that carry nothing are skipped. Put "
+                "it between the model loader and the sampler. The first run watches a few steps "
+                "and saves a profile; later runs start with it."
+            ),
+            inputs=[
+                io.Model.Input("model"),
+                io.Combo.Input(
+                    "profile",
+                    options=_profile_options(),
+                    default="auto",
+                    tooltip="auto: the saved profile that fits model and grid, else watch this run "
+                    "and save. none: watch this run only. Or a saved profile's name.",
+                ),
+                io.Float.Input(
+                    "density",
+                    default=0.3,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of attention blocks that are computed. Lower is faster.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["int8", "int4", "bf16"],
+                    default="int8",
+                    tooltip="int8: quantised products. bf16: unquantised (fp32 on a CPU). "
+                    "int4 is not built yet.",
+                ),
+                io.Combo.Input(
+                    "mask",
+                    options=["static", "dynamic"],
+                    default="static",
+                    tooltip="static: masks from the profile. dynamic is not built yet.",
+                ),
+                io.Boolean.Input(
+                    "tail",
+                    default=True,
+                    tooltip="Every skipped block still adds one pooled term: 2 to 5 dB closer to "
+                    "dense for about one key a block.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the run's steps that stay dense at the start.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Steps from this share of the run on are dense again.",
+                ),
+                io.Int.Input(
+                    "observe_steps",
+                    default=4,
+                    min=0,
+                    max=1000,
+                    tooltip="How many first steps run dense and are watched when no profile fits. "
+                    "0: never watch.",
+                ),
+                io.String.Input(
+                    "save_as",
+                    default="",
+                    tooltip="Name for the profile that is watched in this run. Empty: "
+                    "family-fingerprint-grid with auto, not saved with none.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, profile="auto", precision="int8", mask="static", save_as="", **_):
+        if paro is None:
+            return True
+        for value in (precision, mask):
+            if value in paro.settings.NOT_BUILT:
+                return f"{paro.settings.NOT_BUILT[value]} is not built yet"
+        if profile not in _PROFILE_WORDS:
+            wrong = _check_name(profile, "profile")
+            if wrong or store.find(profile) is None:
+                return wrong or f"profile: no saved profile is named {profile!r}"
+        return (_check_name(save_as, "save_as") if save_as else None) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        profile,
+        density,
+        precision,
+        mask,
+        tail,
+        start_percent,
+        end_percent,
+        observe_steps,
+        save_as,
+    ) -> io.NodeOutput:
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        if paro is None:
+            return _dense(model, node_id)
+        settings = paro.Settings(
+            density=density,
+            precision=precision,
+            mask=mask,
+            tail=tail,
+            start_percent=start_percent,
+            end_percent=end_percent,
+            observe_steps=observe_steps,
+        )
+        settings.validate()
+        if profile not in _PROFILE_WORDS:
+            store.load(profile)
+        if save_as:
+            paro.validate_profile_name(save_as)
+        request = patch.Request(settings, profile, save_as, node_id)
+        return io.NodeOutput(patch.apply(model, request))
+
+
+class PAROCalibrate(io.ComfyNode):
+    """A dense run that only watches, and saves or extends a profile."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PAROCalibrate",
+            display_name="PARO Calibrate",
+            category=CATEGORY,
+            description=(
+                "Watches a whole dense run and saves a profile with masks of their own for the "
+                "first and second half of the steps. A name that already holds a profile of this "
+                "model is extended by the new prompt."
+            ),
+            inputs=[
+                io.Model.Input("model"),
+                io.String.Input("name", default="my-profile", tooltip="Letters, digits, . _ -"),
+                io.Int.Input(
+                    "queries",
+                    default=64,
+                    min=1,
+                    max=4096,
+                    tooltip="Sampled queries per head and model evaluation.",
+                ),
+                io.Int.Input(
+                    "every_n_steps", default=1, min=1, max=1000, tooltip="Watch every n-th step."
+                ),
+                io.Boolean.Input(
+                    "exact", default=False, tooltip="Full maps instead of samples: not built yet."
+                ),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name="", exact=False, **_):
+        if paro is None:
+            return True
+        if exact:
+            return "exact is not built yet"
+        return _check_name(name, "name") or True
+
+    @classmethod
+    def execute(cls, model, name, queries, every_n_steps, exact) -> io.NodeOutput:
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        if paro is None:
+            return _dense(model, node_id)
+        if exact:
+            raise paro.Error("exact must be false: exact calibration is not built yet (got True)")
+        paro.validate_profile_name(name)
+        settings = paro.Settings(calibrate=True, queries=queries, every_n_steps=every_n_steps)
+        settings.validate()
+        return io.NodeOutput(patch.apply(model, patch.Request(settings, "none", name, node_id)))
+
+
+class PAROCompare(io.ComfyNode):
+    """PSNR, SSIM and flicker of a result against its dense original."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PAROCompare",
+            display_name="PARO Compare",
+            category=CATEGORY,
+            description="How far images_b is from images_a: PSNR, SSIM, flicker, and a picture.",
+            inputs=[
+                io.Image.Input("images_a", tooltip="The dense result."),
+                io.Image.Input("images_b", tooltip="The result to judge."),
+            ],
+            outputs=[
+                io.String.Output(display_name="text"),
+                io.Image.Output(display_name="difference"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images_a, images_b) -> io.NodeOutput:
+        if paro is None:
+            return io.NodeOutput(MISSING, images_a, ui=ui.PreviewText(MISSING))
+        metrics = paro.metrics
+        if images_a.shape != images_b.shape:
+            raise paro.Error(
+                f"images_b must have the shape of images_a, {tuple(images_a.shape)}"
+                f" (got {tuple(images_b.shape)})"
+            )
+        a, b = images_a.cpu().numpy(), images_b.cpu().numpy()
+        try:
+            ssim = f"{metrics.ssim(a, b):.4f}"
+        except ImportError:
+            ssim = "needs scikit-image"
+        text = (
+            f"PSNR {metrics.psnr(a, b):.2f} dB, SSIM {ssim}, "
+            f"flicker {metrics.flicker(a, b):.3f} of the dense one"
+        )
+        difference = torch.clamp((images_b - images_a).abs() * 4, 0, 1)
+        return io.NodeOutput(text, difference, ui=ui.PreviewText(text))
+
+
+class ParoExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [PAROAttention, PAROCalibrate, PAROCompare]

@@ -1,0 +1,105 @@
+"""The attention override: hands grid self-attention to the session, all else to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .layouts import CROSS_ATTENTION, Call, layout_for
+
+RUN, FORWARD = "paro_run", "paro_forward"
+
+
+class Override:
+    """`optimized_attention_override`. previous: an override that was set before; it stays the
+    fallback, so that nothing of the user's graph is dropped.
+    """
+
+    def __init__(self, previous: Callable | None = None):
+        self.previous = previous
+
+    def __call__(self, func: Callable, *args, **kwargs):
+        def host():
+            if self.previous is not None:
+                return self.previous(func, *args, **kwargs)
+            return func(*args, **kwargs)
+
+        options = kwargs.get("transformer_options") or {}
+        run, forward = options.get(RUN), options.get(FORWARD)
+        if run is None or forward is None:
+            return host()
+        call = _Arguments(*args, **kwargs)
+        reason = call.refusal()
+        if reason is None:
+            shape = Call(call.qo_len, call.kv_len, options, forward.context_length)
+            layout = layout_for(run.session.model.family, shape)
+            reason = layout if isinstance(layout, str) else None
+        if reason is not None:
+            if reason != CROSS_ATTENTION:
+                run.session.note(reason)
+            return host()
+        block = str(options.get("block_type", "block")), int(options.get("block_index", 0))
+        q, k, v = call.heads_first()
+        out, ours = run.session.attention(
+            forward, forward.layer_id(*block), q, k, v, layout, host, sm_scale=call.scale
+        )
+        return call.host_shape(out) if ours else out
+
+
+class _Arguments:
+    """Arguments of ComfyUI's attention functions, in either of their layouts."""
+
+    def __init__(
+        self,
+        q,
+        k,
+        v,
+        heads,
+        mask=None,
+        attn_precision=None,
+        skip_reshape=False,
+        skip_output_reshape=False,
+        **kwargs,
+    ):
+        self.q, self.k, self.v, self.heads, self.mask = q, k, v, heads, mask
+        self.skip_reshape, self.skip_output_reshape = skip_reshape, skip_output_reshape
+        self.scale = kwargs.get("scale")
+        self.gqa = kwargs.get("enable_gqa", False)
+
+    def refusal(self) -> str | None:
+        """Why the call cannot be ours whatever the model, or None."""
+        if not all(isinstance(x, torch.Tensor) for x in (self.q, self.k, self.v)):
+            return "q, k and v come in a container"
+        if self.kv_len != self.qo_len:
+            return CROSS_ATTENTION
+        if self.mask is not None:
+            return "attention mask"
+        if self.gqa or self.q.shape != self.k.shape or self.k.shape != self.v.shape:
+            return "grouped heads"
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (self.q, self.k, self.v)):
+            return "gradients are wanted"
+        return None
+
+    @property
+    def qo_len(self) -> int:
+        return self.q.shape[-2]
+
+    @property
+    def kv_len(self) -> int:
+        return self.k.shape[-2]
+
+    def heads_first(self) -> list[torch.Tensor]:
+        """q, k, v as (B, H, N, D) views."""
+        if self.skip_reshape:
+            return [self.q, self.k, self.v]
+        batch, length, width = self.q.shape
+        shape = (batch, length, self.heads, width // self.heads)
+        return [x.view(shape).permute(0, 2, 1, 3) for x in (self.q, self.k, self.v)]
+
+    def host_shape(self, out: torch.Tensor) -> torch.Tensor:
+        """Our (B, H, N, D) output as the host's function would return it."""
+        if self.skip_output_reshape:
+            return out
+        batch, heads, length, head_dim = out.shape
+        return out.permute(0, 2, 1, 3).reshape(batch, length, heads * head_dim)

@@ -1,0 +1,110 @@
+"""Profiles by name: the plugin's `profiles/` (shipped, read-only) and ComfyUI's `models/paro/`.
+
+Names come from workflows, so from anyone who reaches the HTTP port: they are checked as names,
+never used as paths, and what they resolve to must lie inside the folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+
+from .native import paro
+
+SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
+FOLDER = "paro"
+# Not profiles: the JSON Schema lies beside the shipped ones.
+_OTHER_FILES = {"schema"}
+_cache: dict[Path, tuple[tuple[int, int], object]] = {}
+
+
+def user_folder() -> Path:
+    """ComfyUI's models/paro (or where extra_model_paths puts it); made when first saved to."""
+    if FOLDER not in folder_paths.folder_names_and_paths:
+        default = str(Path(folder_paths.models_dir) / FOLDER)
+        folder_paths.add_model_folder_path(FOLDER, default, is_default=True)
+    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+
+
+def _contained(folder: Path, name: str, suffix: str = ".json") -> Path:
+    """folder/name.json, refused when it resolves to a place outside of the folder."""
+    paro.validate_profile_name(name)
+    path = folder / (name + suffix)
+    root = folder.resolve()
+    if path.resolve().parent != root:
+        raise paro.Error(f"profile must lie in {root.name}/ (got the name {name!r})")
+    return path
+
+
+def names() -> list[str]:
+    """All profile names, the user's first; unreadable folders count as empty."""
+    found: dict[str, None] = {}
+    for folder in (user_folder(), SHIPPED):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            if path.stem not in _OTHER_FILES and path.is_file():
+                found.setdefault(path.stem)
+    return list(found)
+
+
+def find(name: str) -> Path | None:
+    """Where a name's profile lies: the user's comes before a shipped one. Error on a bad name."""
+    for folder in (user_folder(), SHIPPED):
+        path = _contained(folder, name)
+        if name not in _OTHER_FILES and path.is_file():
+            return path
+    return None
+
+
+def load(name: str):
+    """A profile by name. Error when there is none, or it breaks a rule of the schema."""
+    path = find(name)
+    if path is None:
+        raise paro.Error(f"profile must name a saved profile, one of {names()[:20]} (got {name!r})")
+    stat = path.stat()
+    stamp = (stat.st_mtime_ns, stat.st_size)
+    if _cache.get(path, (None,))[0] != stamp:
+        _cache[path] = (stamp, paro.Profile.load(path))
+    return _cache[path][1]
+
+
+@dataclass
+class Match:
+    """What `auto` found: a profile with its name, or why not."""
+
+    profile: object = None
+    name: str = ""
+    grid: str = ""
+    skipped: tuple[str, ...] = ()
+
+
+def match(fingerprint: str, patches: str, grid: tuple[int, int, int]) -> Match:
+    """The saved profile of this model, these patches and an equal, else a near grid."""
+    found, skipped = Match(), []
+    for name in names():
+        try:
+            profile = load(name)
+        except (paro.Error, OSError) as error:
+            skipped.append(f"profile {name} skipped: {error}")
+            continue
+        model = profile.model
+        if (model.fingerprint, model.patches) != (fingerprint, patches):
+            continue
+        fits = profile.match_grid(grid)
+        if fits == "exact" or (fits == "near" and found.profile is None):
+            if found.grid != "exact":
+                found = Match(profile, name, fits)
+    found.skipped = tuple(skipped)
+    return found
+
+
+def save(name: str, profile, tensors: dict | None = None) -> Path:
+    """Writes models/paro/name.json atomically, and name.capture.safetensors if rows are given."""
+    folder = user_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _contained(folder, name)
+    profile.save(path)
+    if tensors:
+        paro._core.save_capture(_contained(folder, name, ".capture.safetensors"), profile, tensors)
+    return path

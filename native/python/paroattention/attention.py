@@ -1,0 +1,93 @@
+"""attention(q, k, v, plan): the checked entry to the native kernels."""
+
+from __future__ import annotations
+
+import torch
+
+from . import _core
+
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_HEAD_DIMS = (64, 128)
+# What the user's precision computes as on a CPU: "bf16" is the unquantised mode.
+CPU_PRECISION = {"int8": "int8", "bf16": "fp32", "fp32": "fp32"}
+
+
+def unsupported(q: torch.Tensor) -> str | None:
+    """Why the native kernels cannot take q (B, H, N, D), or None. Never raises."""
+    if q.device.type != "cpu":
+        return f"no kernel for device {q.device.type} in this build"
+    if q.dtype not in _DTYPES:
+        return f"dtype {q.dtype} is not float32, float16 or bfloat16"
+    if q.shape[-1] not in _HEAD_DIMS:
+        return f"head_dim {q.shape[-1]} is not 64 or 128"
+    return None
+
+
+def _check(name: str, x: torch.Tensor, like: torch.Tensor) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise _core.Error(f"{name} must be a tensor (got {type(x).__name__})")
+    if x.dim() != 4:
+        raise _core.Error(f"{name} must have the shape (B, H, N, D) (got {tuple(x.shape)})")
+    for what, got, want in (
+        ("shape", tuple(x.shape), tuple(like.shape)),
+        ("dtype", x.dtype, like.dtype),
+        ("device", x.device, like.device),
+    ):
+        if got != want:
+            raise _core.Error(f"{name} must have the {what} of q, {want} (got {got})")
+
+
+def _view(x: torch.Tensor) -> tuple[int, int, int, int]:
+    return (x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    plan: _core.Plan,
+    *,
+    sm_scale: float | None = None,
+    precision: str = "int8",
+    tail: bool = True,
+    threads: int | None = None,
+) -> torch.Tensor:
+    """o = softmax(q k^T sm_scale) v over the plan's blocks, tokens in their original order.
+
+    q, k, v: (B, H, N, D), any strides with D contiguous, float32, float16 or bfloat16, on a CPU.
+    N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
+    "int8", or "bf16" (unquantised; fp32 on a CPU). tail adds one pooled term per skipped key
+    block. Returns (B, H, N, D) of q's dtype, a view of contiguous (B, N, H, D) memory.
+    Raises Error (a ValueError) naming the argument, the rule and the value received.
+    """
+    _check("q", q, q)
+    reason = unsupported(q)
+    if reason:
+        raise _core.Error(f"q must be supported: {reason}")
+    _check("k", k, q)
+    _check("v", v, q)
+    if precision not in CPU_PRECISION:
+        raise _core.Error(f"precision must be int8 or bf16 in this version (got {precision!r})")
+    batch, heads, length, head_dim = q.shape
+    if length != plan.length:
+        raise _core.Error(f"q must hold plan.length = {plan.length} tokens (got {length})")
+    if heads != plan.head_count:
+        raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {heads})")
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    o = torch.empty((batch, length, heads, head_dim), dtype=q.dtype).permute(0, 2, 1, 3)
+    _core.attention_cpu(
+        _view(q),
+        _view(k),
+        _view(v),
+        _view(o),
+        dtype=_DTYPES[q.dtype],
+        batch=batch,
+        heads=heads,
+        head_dim=head_dim,
+        plan=plan,
+        sm_scale=float(sm_scale) if sm_scale else head_dim**-0.5,
+        precision=CPU_PRECISION[precision],
+        tail=tail,
+        threads=threads or torch.get_num_threads(),
+    )
+    return o

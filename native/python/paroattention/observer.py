@@ -1,0 +1,147 @@
+"""Observers: what watches a dense run and learns where each head looks.
+
+`Observer` samples a few query rows a head and bins them into offset kernels (all but free).
+`ExactObserver` reduces full attention maps to block maps in all six orders (slow; the yardstick).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from . import _core
+from .layout import TokenLayout
+
+# Scores of one observation are held in pieces of at most this many values: VRAM stays bounded.
+_MAX_SCORES = 1 << 24
+
+
+def _sampled_rows(q, k, layout, places, scale) -> torch.Tensor:
+    """Softmax rows [H, n, grid tokens] of the grid queries `places` [H, n] of one batch entry."""
+    index = (places + layout.prefix).to(q.device)
+    rows = torch.gather(q, 1, index[..., None].expand(-1, -1, q.shape[-1]))
+    scores = torch.matmul(rows, k.transpose(-1, -2)).float() * scale
+    probabilities = torch.softmax(scores, -1)
+    return probabilities[..., layout.prefix : layout.prefix + layout.grid_size]
+
+
+def _head_slices(heads: int, scores_per_head: int) -> list[slice]:
+    step = max(1, _MAX_SCORES // scores_per_head)
+    return [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
+
+
+class _Watched:
+    """What is known of one layer: accumulators[group][head] and the newest rows for a capture."""
+
+    def __init__(self, layout: TokenLayout, bins, heads: int, head_dim: int):
+        self.layout, self.bins, self.heads, self.head_dim = layout, bins, heads, head_dim
+        self.groups: dict[int, list] = {}
+        self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def accumulators(self, group: int) -> list:
+        if group not in self.groups:
+            make = _core.OffsetAccumulator
+            self.groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
+        return self.groups[group]
+
+
+class Observer:
+    """Samples `queries` grid queries per head and model evaluation, split over the batch.
+
+    Draws come from a generator of its own, so watching never changes the user's noise.
+    keep_rows: keep the newest rows of every head for a capture.
+    """
+
+    def __init__(self, queries: int = 64, seed: int = 0, *, keep_rows: bool = False):
+        if not 1 <= queries <= 4096:
+            raise _core.Error(f"queries must lie in 1..4096 (got {queries})")
+        self.queries = queries
+        self.keep_rows = keep_rows
+        self.layers: dict[str, _Watched] = {}
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
+        """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order.
+
+        Raises Error when the layer was watched on another grid before, or rows are not finite.
+        """
+        batch, heads = q.shape[:2]
+        watched = self.layers.get(layer)
+        if watched is None:
+            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1])
+            self.layers[layer] = watched
+        if (watched.layout.grid, watched.heads) != (layout.grid, heads):
+            raise _core.Error(
+                f"layout must keep the grid and heads that {layer} was watched with,"
+                f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
+            )
+        share = -(-self.queries // batch)
+        for entry in range(batch):
+            places = torch.randint(layout.grid_size, (heads, share), generator=self._generator)
+            for part in _head_slices(heads, share * layout.length):
+                rows = _sampled_rows(q[entry, part], k[entry, part], layout, places[part], sm_scale)
+                self._add(watched, group, part, places[part], rows.cpu().numpy(), entry)
+
+    def _add(self, watched, group, part, places, rows, entry):
+        index = places.numpy().astype(np.int32)
+        heads = watched.accumulators(group)[part]
+        _core.add_rows(heads, index, rows, threads=torch.get_num_threads())
+        if self.keep_rows and entry == 0:
+            for offset, head in enumerate(range(part.start, part.stop)):
+                watched.newest[(group, head)] = (index[offset], rows[offset].astype(np.float16))
+
+    def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
+        """One offset kernel (float32 [bins]) per head."""
+        return [head.kernel() for head in self.layers[layer].accumulators(group)]
+
+
+class ExactObserver:
+    """Full attention maps, summed per block for all six orders at one tile."""
+
+    def __init__(self, block_q: int = 64, block_kv: int = 64, chunk: int = 512):
+        self.block_q, self.block_kv, self.chunk = block_q, block_kv, chunk
+        self.layouts: dict[str, TokenLayout] = {}
+        self.maps: dict[tuple[str, int], list[list]] = {}
+
+    def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
+        """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order."""
+        self.layouts.setdefault(layer, layout)
+        heads = self.maps.setdefault(
+            (layer, group),
+            [
+                [
+                    _core.empty_map(layout.grid, order, self.block_q, self.block_kv)
+                    for order in _core.ORDERS
+                ]
+                for _ in range(q.shape[1])
+            ],
+        )
+        for entry in range(q.shape[0]):
+            for head, maps in enumerate(heads):
+                self._add_head(maps, q[entry, head], k[entry, head], layout, sm_scale)
+
+    def _add_head(self, maps, q, k, layout, scale):
+        grid = slice(layout.prefix, layout.prefix + layout.grid_size)
+        for start in range(0, layout.grid_size, self.chunk):
+            stop = min(start + self.chunk, layout.grid_size)
+            places = np.arange(start, stop, dtype=np.int32)
+            rows = torch.softmax((q[grid][start:stop] @ k.T).float() * scale, -1)[:, grid]
+            values = rows.cpu().numpy()
+            for block_map in maps:
+                _core.accumulate_rows(block_map, layout.grid, places, values)
+
+    def plan(self, layer: str, density: float, *, group: int = 0, order: str | None = None):
+        """A Plan from the exact maps: per head the order of greatest retained mass, or `order`."""
+        layout = self.layouts[layer]
+        heads = []
+        for maps in self.maps[(layer, group)]:
+            chosen = order or _core.score_order_maps(maps, density)["order"]
+            heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], density))
+        return _core.Plan(
+            layout.grid,
+            prefix=layout.prefix,
+            suffix=layout.suffix,
+            block_q=self.block_q,
+            block_kv=self.block_kv,
+            heads=heads,
+        )

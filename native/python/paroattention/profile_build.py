@@ -1,0 +1,160 @@
+"""From what an observer saw to a Profile, and merging it into one that a name already holds."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+
+from . import _core
+from .observer import Observer
+from .settings import ModelInfo, Settings
+
+
+def _bins(old, new):
+    """Bins that cover both profiles' grids: the longer edges of each axis."""
+    axes = [max((getattr(b, axis) for b in (old, new)), key=lambda e: e[-1]) for axis in "FHW"]
+    return _core.Bins(*axes)
+
+
+def _rebin(values: np.ndarray, source, target) -> np.ndarray:
+    """A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0)."""
+    if source == target:
+        return values
+    cube = values.reshape(len(source.F), len(source.H), len(source.W))
+    picks, inside = [], []
+    for axis in "FHW":
+        edges, wanted = np.array(getattr(source, axis)), np.array(getattr(target, axis))
+        picks.append(np.abs(edges[None, :] - wanted[:, None]).argmin(1))
+        inside.append(np.abs(wanted) <= np.abs(edges).max())
+    out = cube[np.ix_(*picks)] * np.einsum("f,h,w->fhw", *[x.astype(np.float32) for x in inside])
+    return np.ascontiguousarray(out.reshape(-1), dtype=np.float32)
+
+
+def _mean(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
+    """Weighted mean of two kernels; where one never observed an offset the other one counts."""
+    both = old * weight + new * (1 - weight)
+    return np.where(old <= 0, new, np.where(new <= 0, old, both)).astype(np.float32)
+
+
+def build_profile(
+    observer: Observer,
+    model: ModelInfo,
+    settings: Settings,
+    groups: list[tuple[float, float]],
+    *,
+    steps: int,
+    sampler: str = "",
+    fixed_order: str | None = None,
+) -> _core.Profile:
+    """A profile of every watched layer, orders by retained mass at settings.density.
+
+    A timestep group that saw nothing borrows the kernels of the nearest one that did.
+    Raises Error when nothing was watched.
+    """
+    if not observer.layers:
+        raise _core.Error("observer must have watched at least one layer (got none)")
+    profile = _core.Profile()
+    first = next(iter(observer.layers.values()))
+    profile.bins = first.bins
+    profile.timestep_groups = groups
+    profile.model = _model(observer, model, first)
+    profile.calibration = _calibration(observer, first, steps, sampler)
+    defaults = _core.ProfileDefaults()
+    defaults.density, defaults.precision = settings.density, settings.precision
+    defaults.tail = settings.tail
+    profile.defaults = defaults
+    layers = []
+    for layer, watched in observer.layers.items():
+        kernels = [_group_kernels(observer, layer, group) for group in range(len(groups))]
+        heads = [
+            _core.build_head(
+                first.bins,
+                [group[head] for group in kernels],
+                watched.layout.grid,
+                settings.density,
+                fixed_order,
+            )[0]
+            for head in range(watched.heads)
+        ]
+        layers.append(_core.ProfileLayer(layer, heads))
+    profile.layers = layers
+    profile.validate()
+    return profile
+
+
+def _group_kernels(observer: Observer, layer: str, group: int) -> list[np.ndarray]:
+    seen = sorted(observer.layers[layer].groups, key=lambda other: abs(other - group))
+    return observer.kernels(layer, seen[0])
+
+
+def _model(observer: Observer, info: ModelInfo, first) -> _core.ProfileModel:
+    model = _core.ProfileModel()
+    model.family, model.fingerprint, model.patches = info.family, info.fingerprint, info.patches
+    model.layers, model.heads = len(observer.layers), first.heads
+    model.head_dim = first.head_dim
+    return model
+
+
+def _calibration(observer: Observer, first, steps: int, sampler: str):
+    calibration = _core.ProfileCalibration()
+    calibration.grids = [first.layout.grid]
+    calibration.steps, calibration.sampler = steps, sampler
+    calibration.prompts, calibration.queries = 1, observer.queries
+    calibration.date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    calibration.version = _core.__version__
+    return calibration
+
+
+def merge_profiles(old: _core.Profile, new: _core.Profile, *, density: float) -> _core.Profile:
+    """The mean of both, weighted by their prompts; orders chosen anew unless a head is locked.
+
+    Raises Error if they are of different models, layers or timestep groups, or of far grids.
+    """
+    for what in ("family", "fingerprint", "heads", "head_dim"):
+        a, b = getattr(old.model, what), getattr(new.model, what)
+        if a != b:
+            raise _core.Error(f"profile must be of the same model: {what} is {b} (got {a})")
+    if old.layer_ids() != new.layer_ids():
+        raise _core.Error("profile must hold the same layers as the run (got others)")
+    if len(old.timestep_groups) != len(new.timestep_groups):
+        raise _core.Error(
+            f"profile must have {len(new.timestep_groups)} timestep groups to be merged"
+            f" (got {len(old.timestep_groups)})"
+        )
+    grid = new.calibration.grids[0]
+    if old.match_grid(grid) == "far":
+        raise _core.Error(f"profile must be calibrated near the grid {grid} (got a far one)")
+    return _merge(old, new, grid, density)
+
+
+def _merge(old, new, grid, density):
+    bins = _bins(old.bins, new.bins)
+    weight = old.calibration.prompts / (old.calibration.prompts + new.calibration.prompts)
+    layers = []
+    for before, after in zip(old.layers, new.layers, strict=True):
+        heads = []
+        for a, b in zip(before.heads, after.heads, strict=True):
+            kernels = []
+            for x, y in zip(a.groups, b.groups, strict=True):
+                was = _rebin(_core.dequantise(old.bins, x.code, x.peak), old.bins, bins)
+                now = _rebin(_core.dequantise(new.bins, y.code, y.peak), new.bins, bins)
+                kernels.append(_mean(was, now, weight))
+            head = _core.build_head(bins, kernels, grid, density, a.order if a.locked else None)[0]
+            head.density, head.locked = a.density, a.locked
+            heads.append(head)
+        layers.append(_core.ProfileLayer(before.id, heads))
+    merged = _core.Profile()
+    merged.model, merged.timestep_groups, merged.bins = old.model, old.timestep_groups, bins
+    merged.defaults = old.defaults
+    calibration = new.calibration
+    calibration.prompts = old.calibration.prompts + new.calibration.prompts
+    calibration.queries = max(old.calibration.queries, new.calibration.queries)
+    calibration.grids = [
+        *old.calibration.grids,
+        *(g for g in [grid] if g not in old.calibration.grids),
+    ]
+    merged.calibration = calibration
+    merged.layers = layers
+    merged.validate()
+    return merged

@@ -1,0 +1,35 @@
+"""runlog.jsonl: one line per step, layer and head group; read by the viewer and by bug reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+_MAX_BYTES = 16 << 20
+
+
+class RunLog:
+    """Collects lines in memory and appends them in one write, so that a run never waits for a disk.
+
+    A file beyond 16 MB is renamed to `<name>.1` first, replacing an older one.
+    """
+
+    def __init__(self, path: str | os.PathLike | None):
+        self.path = Path(path) if path else None
+        self.lines: list[dict] = []
+
+    def add(self, **fields) -> None:
+        self.lines.append(fields)
+
+    def flush(self) -> None:
+        """Appends what was collected. OSError passes to the caller: a log must not end a run."""
+        lines, self.lines = self.lines, []
+        if self.path is None or not lines:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size > _MAX_BYTES:
+            os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)

@@ -1,0 +1,89 @@
+"""What a user asks of a run, and the model a run belongs to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import _core
+
+PRECISIONS = ("int8", "bf16")
+MASKS = ("static",)
+# Public values that later versions bring: refused by name, never silently replaced.
+NOT_BUILT = {"int4": "precision int4", "dynamic": "mask dynamic"}
+TILES = (64, 128)
+
+
+def _require(ok: bool, name: str, rule: str, value) -> None:
+    if not ok:
+        raise _core.Error(f"{name} {rule} (got {value!r})")
+
+
+def _in_range(value, low: float, high: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and low <= value <= high
+
+
+def _whole(value, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+@dataclass(frozen=True)
+class Settings:
+    """density: share of grid blocks computed, 0.05 to 1. percents: share of the run's steps.
+
+    calibrate: a dense run that only watches every `every_n_steps`-th step. observe_steps: how many
+    of the first steps are watched when there is no profile to go by. offload: copy tensors of other
+    devices to the CPU kernels (for benchmarks; slow).
+    """
+
+    density: float = 0.3
+    precision: str = "int8"
+    mask: str = "static"
+    tail: bool = True
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    observe_steps: int = 4
+    queries: int = 64
+    calibrate: bool = False
+    every_n_steps: int = 1
+    block_q: int = 64
+    block_kv: int = 64
+    offload: bool = False
+
+    def validate(self) -> None:
+        """Raises Error naming the first setting that breaks its rule."""
+        for value in (self.precision, self.mask):
+            if value in NOT_BUILT:
+                raise _core.Error(
+                    f"{NOT_BUILT[value]} is not built yet; choose int8 or bf16, static"
+                )
+        _require(_in_range(self.density, 0.05, 1), "density", "must lie in 0.05..1", self.density)
+        _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
+        _require(self.mask in MASKS, "mask", "must be static", self.mask)
+        _require(isinstance(self.tail, bool), "tail", "must be true or false", self.tail)
+        for name in ("start_percent", "end_percent"):
+            value = getattr(self, name)
+            _require(_in_range(value, 0, 1), name, "must lie in 0..1", value)
+        _require(
+            self.start_percent <= self.end_percent,
+            "start_percent",
+            f"must not exceed end_percent = {self.end_percent}",
+            self.start_percent,
+        )
+        for name, high in (("observe_steps", 1000), ("every_n_steps", 1000), ("queries", 4096)):
+            value = getattr(self, name)
+            low = 0 if name == "observe_steps" else 1
+            _require(_whole(value, low, high), name, f"must be whole, {low}..{high}", value)
+        for name in ("block_q", "block_kv"):
+            value = getattr(self, name)
+            _require(value in TILES, name, f"must be one of {TILES}", value)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model a profile belongs to. patches: hash of LoRA and the like, "" without."""
+
+    family: str = "unknown"
+    fingerprint: str = "0" * 64
+    patches: str = ""
