@@ -16,6 +16,7 @@ struct CaptureTensor {
     std::string dtype;  // F16 I32 U8
     std::vector<std::int64_t> shape;
     std::vector<std::uint8_t> bytes;
+    friend bool operator==(const CaptureTensor&, const CaptureTensor&) = default;
 };
 
 // Keys: rows/<layer id>/<head>/<group> (F16 [queries, keys], original order), queries/... (I32 [queries]),
@@ -23,6 +24,7 @@ struct CaptureTensor {
 struct Capture {
     Profile profile;
     std::map<std::string, CaptureTensor> tensors;
+    friend bool operator==(const Capture&, const Capture&) = default;
 };
 
 // Refuses wrong headers, offsets that overlap, leave gaps or exceed the file, unknown keys and dtypes, sizes that do

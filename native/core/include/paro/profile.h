@@ -26,6 +26,7 @@ struct ProfileModel {
     std::string family, fingerprint;
     std::int32_t layers = 0, heads = 0, head_dim = 0;
     std::string patches;  // hash of LoRA and other patches, empty without
+    friend bool operator==(const ProfileModel&, const ProfileModel&) = default;
 };
 
 struct ProfileCalibration {
@@ -35,22 +36,26 @@ struct ProfileCalibration {
     std::int32_t prompts = 0;  // how many were merged
     std::int32_t queries = 0;  // per head and model evaluation
     std::string date, version;
+    friend bool operator==(const ProfileCalibration&, const ProfileCalibration&) = default;
 };
 
 // sigma_max >= sigma > sigma_min. At most two in a file, sigmas falling.
 struct TimestepGroup {
     double sigma_max = 0.0, sigma_min = 0.0;
+    friend bool operator==(const TimestepGroup&, const TimestepGroup&) = default;
 };
 
 struct ProfileDefaults {
     double density = 0.3;
     std::string precision = "int8";  // int8 int4 bf16
     bool tail = true;
+    friend bool operator==(const ProfileDefaults&, const ProfileDefaults&) = default;
 };
 
 struct HeadGroup {
     KernelCode kernel;
     std::array<double, 4> mass{};  // retained mass at kMassDensities, tile 64 x 64
+    friend bool operator==(const HeadGroup&, const HeadGroup&) = default;
 };
 
 struct ProfileHead {
@@ -58,11 +63,13 @@ struct ProfileHead {
     std::optional<double> density;
     bool locked = false;
     std::vector<HeadGroup> groups;  // one per timestep group
+    friend bool operator==(const ProfileHead&, const ProfileHead&) = default;
 };
 
 struct ProfileLayer {
     std::string id;  // block_type.block_index.occurrence
     std::vector<ProfileHead> heads;
+    friend bool operator==(const ProfileLayer&, const ProfileLayer&) = default;
 };
 
 struct Profile {
@@ -72,6 +79,7 @@ struct Profile {
     Bins bins;
     ProfileDefaults defaults;
     std::vector<ProfileLayer> layers;
+    friend bool operator==(const Profile&, const Profile&) = default;
 };
 
 // Every rule of the schema on a value already in memory. Throws Error naming the place, e.g. "layers[3].heads[1].order".

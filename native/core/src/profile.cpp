@@ -1,0 +1,89 @@
+// Profiles as files, their names, and the questions that are asked of them.
+#include "paro/profile.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "file_io.h"
+#include "paro/error.h"
+#include "text.h"
+
+namespace paro {
+
+Profile load_profile(const std::filesystem::path& path, const ProfileLimits& limits) {
+    detail::InputFile file(path);
+    require(file.size() <= limits.bytes, detail::show(path),
+            "must not exceed " + std::to_string(limits.bytes) + " bytes", file.size());
+    std::string text(static_cast<std::size_t>(file.size()), '\0');
+    file.read(std::span(text));
+    try {
+        return parse_profile(text, limits);
+    } catch (const Error& error) {
+        throw Error(detail::show(path) + ": " + error.what());
+    }
+}
+
+void save_profile(const Profile& profile, const std::filesystem::path& path) {
+    std::string text;
+    try {
+        text = dump_profile(profile);
+    } catch (const Error& error) {
+        throw Error(detail::show(path) + ": " + error.what());
+    }
+    // What is saved must be readable again.
+    const std::size_t most = ProfileLimits{}.bytes;
+    require(text.size() <= most, detail::show(path), "must not exceed " + std::to_string(most) + " bytes", text.size());
+    detail::AtomicFile file(path);
+    file.write(text);
+    file.commit();
+}
+
+void validate_profile_name(std::string_view name) {
+    const auto allowed = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+               c == '-';
+    };
+    const std::string shown = '"' + detail::clean(name) + '"';
+    const bool fits = !name.empty() && name.size() <= 80 && std::ranges::all_of(name, allowed);
+    require(fits, "profile name", "must be 1 to 80 letters, digits, dots, underscores and hyphens", shown);
+    require(name.front() != '.' && name.back() != '.', "profile name", "must neither start nor end with a dot", shown);
+
+    // Windows takes a device's name for the device whatever the extension.
+    std::string stem(name.substr(0, name.find('.')));
+    for (char& c : stem) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+    const bool numbered =
+        stem.size() == 4 && (stem.starts_with("COM") || stem.starts_with("LPT")) && stem[3] >= '0' && stem[3] <= '9';
+    const bool device = numbered || stem == "CON" || stem == "PRN" || stem == "AUX" || stem == "NUL";
+    require(!device, "profile name", "must not be a device name of Windows", shown);
+}
+
+GridMatch match_grid(const Profile& profile, const Grid& grid) {
+    GridMatch best = GridMatch::far;
+    for (const Grid& calibrated : profile.calibration.grids) {
+        if (calibrated == grid) return GridMatch::exact;
+        bool near = true;
+        for (std::size_t i = 0; i < 3; ++i) {
+            const std::int64_t side = std::int64_t{100} * grid.sides()[i], known = calibrated.sides()[i];
+            near = near && side >= 75 * known && side <= 135 * known;
+        }
+        if (near) best = GridMatch::near;
+    }
+    return best;
+}
+
+std::int32_t timestep_group(const Profile& profile, double sigma) {
+    std::int32_t nearest = 0;
+    double least = INFINITY;
+    for (std::size_t i = 0; i < profile.timestep_groups.size(); ++i) {
+        const TimestepGroup& group = profile.timestep_groups[i];
+        if (sigma <= group.sigma_max && sigma > group.sigma_min) return static_cast<std::int32_t>(i);
+        const double distance = sigma > group.sigma_max ? sigma - group.sigma_max : group.sigma_min - sigma;
+        if (distance < least) {
+            least = distance;
+            nearest = static_cast<std::int32_t>(i);
+        }
+    }
+    return nearest;
+}
+
+}  // namespace paro
