@@ -1,0 +1,217 @@
+// Profiles as files: sizes, names, whole or not at all, and damage of every kind.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <chrono>
+#include <fstream>
+
+#include "profile_samples.h"
+
+#ifndef _WIN32
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+using Catch::Matchers::ContainsSubstring;
+using samples::error_of;
+
+namespace {
+
+std::string read(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const std::filesystem::path& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+}
+
+}  // namespace
+
+TEST_CASE("a saved profile loads again and leaves nothing beside it", "[profile][file]") {
+    const samples::Folder folder;
+    paro::Profile profile = samples::small();
+    save_profile(profile, folder / "a.json");
+    CHECK(paro::load_profile(folder / "a.json") == profile);
+    profile.defaults.tail = false;
+    save_profile(profile, folder / "a.json");
+    CHECK(paro::load_profile(folder / "a.json") == profile);
+    CHECK(folder.files() == 1);
+}
+
+TEST_CASE("an existing profile survives every failure to save", "[profile][file]") {
+    const samples::Folder folder;
+    const paro::Profile profile = samples::small();
+    save_profile(profile, folder / "a.json");
+    const std::string before = read(folder / "a.json");
+
+    paro::Profile broken = profile;
+    broken.layers.clear();
+    CHECK_THAT(error_of([&] { save_profile(broken, folder / "a.json"); }),
+               ContainsSubstring("a.json: layers must hold"));
+    CHECK(read(folder / "a.json") == before);
+
+    CHECK_THAT(error_of([&] { save_profile(profile, folder / "none/a.json"); }), ContainsSubstring("none/a.json"));
+    std::filesystem::create_directory(folder / "d.json");
+    CHECK_THAT(error_of([&] { save_profile(profile, folder / "d.json"); }),
+               ContainsSubstring("must not be a directory"));
+    CHECK(folder.files() == 2);
+}
+
+TEST_CASE("only regular files of a fitting size are loaded", "[profile][file]") {
+    const samples::Folder folder;
+    CHECK_THAT(error_of([&] { paro::load_profile(folder / "a.json"); }), ContainsSubstring("a.json must be readable"));
+    CHECK_THAT(error_of([&] { paro::load_profile(folder.path()); }), ContainsSubstring("must be a regular file"));
+    write(folder / "b\n.json", "{}");
+    CHECK_THAT(error_of([&] { paro::load_profile(folder / "b\n.json"); }),
+               ContainsSubstring("b\\u000a.json: schema is required"));
+    write(folder / "c.json", "");
+    std::filesystem::resize_file(folder / "c.json", 65u << 20);
+    CHECK_THAT(error_of([&] { paro::load_profile(folder / "c.json"); }),
+               ContainsSubstring("must not exceed 67108864 bytes"));
+}
+
+#ifndef _WIN32
+TEST_CASE("pipes and devices are refused without waiting, links to files are followed", "[profile][file]") {
+    const samples::Folder folder;
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+    CHECK_THAT(error_of([&] { paro::load_profile(folder / "pipe"); }), ContainsSubstring("must be a regular file"));
+    CHECK_THAT(error_of([&] { paro::load_profile("/dev/zero"); }), ContainsSubstring("must be a regular file"));
+    save_profile(samples::small(), folder / "a.json");
+    std::filesystem::create_symlink(folder / "a.json", folder / "link.json");
+    CHECK(paro::load_profile(folder / "link.json") == samples::small());
+    // A write replaces the link and leaves what it pointed to.
+    paro::Profile other = samples::small();
+    other.defaults.tail = false;
+    save_profile(other, folder / "link.json");
+    CHECK(paro::load_profile(folder / "a.json") == samples::small());
+    CHECK(paro::load_profile(folder / "link.json") == other);
+}
+
+TEST_CASE("a folder that cannot be written to keeps its profile", "[profile][file]") {
+    if (::geteuid() == 0) SKIP("root may write anywhere");
+    const samples::Folder folder;
+    const paro::Profile profile = samples::small();
+    save_profile(profile, folder / "a.json");
+    std::filesystem::permissions(folder.path(),
+                                 std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    CHECK_THAT(error_of([&] { save_profile(profile, folder / "a.json"); }),
+               ContainsSubstring("a.json must be in a folder"));
+    CHECK(folder.files() == 1);
+    CHECK(paro::load_profile(folder / "a.json") == profile);
+    std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
+}
+#endif
+
+TEST_CASE("names of profiles", "[profile]") {
+    for (const char* good :
+         {"a", "wan21-0f19aaaa-21x45x80", "A_b.c-1", "console", "com", "com10", "lpt", "nullify.x", "a..b"}) {
+        INFO(good);
+        CHECK(error_of([&] { paro::validate_profile_name(good); }) == "no error");
+    }
+    CHECK(error_of([&] { paro::validate_profile_name(std::string(80, 'x')); }) == "no error");
+    const std::string bad[] = {"",
+                               ".",
+                               "..",
+                               ".a",
+                               "a.",
+                               "a/b",
+                               "a\\b",
+                               "a b",
+                               "a:b",
+                               "CON",
+                               "con",
+                               "nul.json",
+                               "AuX.tar.gz",
+                               "prn",
+                               "COM0",
+                               "com9.x",
+                               "LpT5",
+                               "ä",
+                               "a\n",
+                               std::string(81, 'x'),
+                               std::string("a\0", 2)};
+    for (const std::string& name : bad) {
+        INFO(name);
+        CHECK_THAT(error_of([&] { paro::validate_profile_name(name); }), ContainsSubstring("profile name must"));
+    }
+}
+
+TEST_CASE("grids near a calibrated one are told from far ones", "[profile]") {
+    paro::Profile profile = samples::small();
+    profile.calibration.grids = {{20, 40, 80}, {4, 4, 4}};
+    using paro::GridMatch;
+    CHECK(match_grid(profile, {20, 40, 80}) == GridMatch::exact);
+    CHECK(match_grid(profile, {4, 4, 4}) == GridMatch::exact);
+    CHECK(match_grid(profile, {15, 54, 80}) == GridMatch::near);
+    CHECK(match_grid(profile, {27, 30, 108}) == GridMatch::near);
+    CHECK(match_grid(profile, {14, 40, 80}) == GridMatch::far);
+    CHECK(match_grid(profile, {20, 55, 80}) == GridMatch::far);
+    CHECK(match_grid(profile, {20, 4, 4}) == GridMatch::far);  // a side of each does not make a grid
+    CHECK(match_grid(profile, {2147483647, 1, 1}) == GridMatch::far);
+}
+
+TEST_CASE("the timestep group of a sigma is the nearest", "[profile]") {
+    paro::Profile profile = samples::small();
+    profile.timestep_groups = {{1.0, 0.75}, {0.5, 0.25}};
+    CHECK(timestep_group(profile, 1.0) == 0);
+    CHECK(timestep_group(profile, 0.9) == 0);
+    CHECK(timestep_group(profile, 0.75) == 0);  // in neither: sigma_min is outside
+    CHECK(timestep_group(profile, 0.5) == 1);
+    CHECK(timestep_group(profile, 0.6) == 1);
+    CHECK(timestep_group(profile, 0.7) == 0);
+    CHECK(timestep_group(profile, 80.0) == 0);
+    CHECK(timestep_group(profile, INFINITY) == 0);
+    CHECK(timestep_group(profile, 0.0) == 1);
+    CHECK(timestep_group(profile, NAN) == 0);
+    profile.timestep_groups = {{1.0, 0.5}, {0.5, 0.0}};
+    CHECK(timestep_group(profile, 0.5) == 1);
+}
+
+TEST_CASE("profiles stay small", "[profile]") {
+    // As the bundled model's: 8 layers of 2 heads, 880 bins, two groups.
+    const paro::Grid grid{10, 16, 22};
+    const paro::Profile bundled = samples::profile(grid, 8, 2, 2, paro::Bins::even(grid));
+    CHECK(bundled.bins.size() == 880);
+    // Codes that do not deflate at all still fit.
+    paro::Profile noise = bundled;
+    std::mt19937 random(1);
+    for (auto& layer : noise.layers)
+        for (auto& head : layer.heads)
+            for (auto& group : head.groups)
+                for (auto& code : group.kernel.code) code = static_cast<std::uint8_t>(random());
+    const std::size_t size = dump_profile(bundled).size(), worst = dump_profile(noise).size();
+    INFO(size << " bytes, of noise " << worst);
+    CHECK(size < 60'000);
+    CHECK(worst < 60'000);
+}
+
+TEST_CASE("a profile of Wan 14B parses in linear time", "[profile]") {
+    const paro::Grid grid{21, 45, 80};
+    const paro::Profile profile = samples::profile(grid, 40, 40, 2, paro::Bins::even(grid));
+    const std::string json = dump_profile(profile);
+    const auto start = std::chrono::steady_clock::now();
+    const paro::Profile read = paro::parse_profile(json);
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+    INFO(profile.bins.size() << " bins, " << json.size() << " bytes, parsed in " << time.count() << " ms");
+    CHECK(read == profile);
+    CHECK(json.size() < 16'000'000);
+    CHECK(time.count() < 10'000.0);  // a parser gone quadratic takes longer
+}
+
+TEST_CASE("damaged profiles are refused by Error alone", "[profile][fuzz]") {
+    const std::string json = dump_profile(samples::profile({3, 4, 5}, 1, 2, 2, paro::Bins::even({3, 4, 5})));
+    int refused = 0;
+    constexpr int kRounds = 8000;
+    for (int round = 0; round < kRounds; ++round) {
+        const std::string damaged = samples::mutated(json, static_cast<std::uint32_t>(round));
+        try {
+            const paro::Profile read = paro::parse_profile(damaged);
+            // What is accepted must hold every rule, and be written and read again.
+            REQUIRE(paro::parse_profile(dump_profile(read)) == read);
+        } catch (const paro::Error& error) {
+            ++refused;
+            REQUIRE(std::string_view(error.what()).size() < 600);
+        }
+    }
+    CHECK(refused > kRounds / 2);
+}
