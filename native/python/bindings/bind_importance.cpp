@@ -102,7 +102,8 @@ void bind_importance(py::module_& m) {
               const auto values = view(rows);
               py::gil_scoped_release release;
               accumulate_rows(map, to_grid(grid), places, values);
-          });
+          },
+          py::arg("map"), py::arg("grid"), py::arg("queries"), py::arg("rows"));
     m.def("make_mask", &make_mask, py::arg("map"), py::arg("density"));
     m.def("retained_mass", &retained_mass, py::arg("map"), py::arg("mask"));
     bind_orders(m);

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -102,6 +105,7 @@ class ExactObserver:
         self.block_q, self.block_kv, self.chunk = block_q, block_kv, chunk
         self.layouts: dict[str, TokenLayout] = {}
         self.maps: dict[tuple[str, int], list[list]] = {}
+        self._pool = ThreadPoolExecutor(len(_core.ORDERS))
 
     def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
         """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order."""
@@ -127,8 +131,9 @@ class ExactObserver:
             places = np.arange(start, stop, dtype=np.int32)
             rows = torch.softmax((q[grid][start:stop] @ k.T).float() * scale, -1)[:, grid]
             values = rows.cpu().numpy()
-            for block_map in maps:
-                _core.accumulate_rows(block_map, layout.grid, places, values)
+            # The six sums are independent and run outside of the interpreter's lock.
+            add = partial(_core.accumulate_rows, grid=layout.grid, queries=places, rows=values)
+            list(self._pool.map(add, maps))
 
     def plan(self, layer: str, density: float, *, group: int = 0, order: str | None = None):
         """A Plan from the exact maps: per head the order of greatest retained mass, or `order`."""

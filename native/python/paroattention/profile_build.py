@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 
 import numpy as np
 
@@ -45,10 +46,11 @@ def build_profile(
     *,
     steps: int,
     sampler: str = "",
-    fixed_order: str | None = None,
+    order_of: Callable[[list[np.ndarray]], str] | None = None,
 ) -> _core.Profile:
     """A profile of every watched layer, orders by retained mass at settings.density.
 
+    order_of(kernels of a head, one per group): another choice of the order.
     A timestep group that saw nothing borrows the kernels of the nearest one that did.
     Raises Error when nothing was watched.
     """
@@ -67,16 +69,13 @@ def build_profile(
     layers = []
     for layer, watched in observer.layers.items():
         kernels = [_group_kernels(observer, layer, group) for group in range(len(groups))]
-        heads = [
-            _core.build_head(
-                first.bins,
-                [group[head] for group in kernels],
-                watched.layout.grid,
-                settings.density,
-                fixed_order,
-            )[0]
-            for head in range(watched.heads)
-        ]
+        heads = []
+        for head in range(watched.heads):
+            own = [group[head] for group in kernels]
+            order = order_of(own) if order_of else None
+            grid = watched.layout.grid
+            built = _core.build_head(first.bins, own, grid, settings.density, order)
+            heads.append(built[0])
         layers.append(_core.ProfileLayer(layer, heads))
     profile.layers = layers
     profile.validate()

@@ -20,6 +20,8 @@ from .steps import Forward, Steps
 
 # Paths of a call, as the run log names them.
 DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
+# What the user asked for: logged, but no warning.
+_BETWEEN, _OUTSIDE = "between watched steps", "outside start_percent and end_percent"
 
 
 class Session:
@@ -27,8 +29,9 @@ class Session:
 
     find_profile(grid) -> (Profile or None, why): looked up at the first call, when the grid is
     known. save_profile(profile, tensors): called once when an observed profile is complete.
-    progress(text, step, steps): what the user sees. plans(layer, group, layout) -> Plan or None:
-    replaces profiles altogether (exact maps). seed: of the observer's own draws.
+    progress(text, step, steps): what the user sees. plans(layer, sigma, layout) -> Plan or None:
+    replaces profiles altogether (exact maps), asked once per layer and step. seed: of the
+    observer's own draws.
     """
 
     def __init__(
@@ -92,7 +95,8 @@ class Session:
             steps=self.steps.count,
             sampler=self.sampler,
         )
-        self.profile_note = f"observed in this run ({self.settings.observe_steps} steps)"
+        watched = self.steps.count if self.settings.calibrate else self.settings.observe_steps
+        self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps)"
         self.plan_seconds += time.perf_counter() - started
         self._store()
 
@@ -150,14 +154,14 @@ class Session:
         settings = self.settings
         if settings.calibrate:
             if forward.step % settings.every_n_steps:
-                return DENSE, "between watched steps", None
+                return DENSE, _BETWEEN, None
             return OBSERVE, "calibrating", None
         if self.profile is None and self._plans is None:
             if forward.step < settings.observe_steps:
                 return OBSERVE, "observing", None
             return DENSE, "no profile, and observe_steps is 0", None
         if not self.steps.allowed(forward.step):
-            return DENSE, "outside start_percent and end_percent", None
+            return DENSE, _OUTSIDE, None
         why = unsupported(q)
         if why and not settings.offload:
             return DENSE, why, None
@@ -176,7 +180,7 @@ class Session:
 
     def _plan(self, forward, layer, q, layout) -> _core.Plan | str:
         """The cached plan of a layer at this sigma, or why there is none."""
-        group = self.profile.timestep_group(forward.sigma) if self.profile else 0
+        group = self.profile.timestep_group(forward.sigma) if self.profile else forward.sigma
         key = (layer, group, layout, q.shape[1], q.shape[-1])
         with self._lock:
             if key not in self._plan_cache:
@@ -246,7 +250,7 @@ class Session:
 
     def _log(self, forward, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
-        if reason and path in (DENSE, FALLBACK):
+        if reason not in ("", _BETWEEN, _OUTSIDE) and path in (DENSE, FALLBACK):
             self.note(reason)
         # A step with several evaluations keeps its last line: one per step and layer.
         self._logged[(forward.step, layer)] = {

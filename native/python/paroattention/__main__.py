@@ -1,0 +1,38 @@
+"""`python -m paroattention doctor | profile show|validate|merge | bench attention|fidelity`."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _core, doctor, profile_cli
+
+USAGE = __doc__
+
+
+def _bench(arguments: list[str]) -> int:
+    # Benchmarks import more than the package needs; only who asks pays for it.
+    from .bench import attention, fidelity
+
+    tools = {"attention": attention.main, "fidelity": fidelity.main}
+    if not arguments or arguments[0] not in tools:
+        print(f"bench needs one of {', '.join(tools)} (got {arguments[:1]})", file=sys.stderr)
+        return 2
+    return tools[arguments[0]](arguments[1:])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 1 on a failed check, 2 on bad usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"doctor": doctor.main, "profile": profile_cli.main, "bench": _bench}
+    if not arguments or arguments[0] not in commands:
+        print(f"usage: {USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except (_core.Error, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
