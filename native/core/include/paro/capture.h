@@ -20,7 +20,8 @@ struct CaptureTensor {
 };
 
 // Keys: rows/<layer id>/<head>/<group> (F16 [queries, keys], original order), queries/... (I32 [queries]),
-// maps/<layer id>/<head>/<group>/<order> (U8 log2 block map, at most 512 x 512).
+// maps/<layer id>/<head>/<group>/<order> (U8 log2 block map, at most 512 x 512). Rows and queries come in pairs; rows are
+// probabilities, and have as many keys as one of the profile's calibrated grids.
 struct Capture {
     Profile profile;
     std::map<std::string, CaptureTensor> tensors;
@@ -28,7 +29,7 @@ struct Capture {
 };
 
 // Refuses wrong headers, offsets that overlap, leave gaps or exceed the file, unknown keys and dtypes, sizes that do
-// not multiply up (checked multiplication), a header beyond 100 MB. Errors name file and place.
+// not multiply up (checked multiplication), a header beyond 100 MB, a file beyond 8 GiB. Errors name file and place.
 Capture load_capture(const std::filesystem::path& path);
 void save_capture(const Capture& capture, const std::filesystem::path& path);
 

@@ -82,11 +82,13 @@ struct Profile {
     friend bool operator==(const Profile&, const Profile&) = default;
 };
 
-// Every rule of the schema on a value already in memory. Throws Error naming the place, e.g. "layers[3].heads[1].order".
+// Every rule of the schema on a value already in memory, among them at most 2^28 codes in all kernels together. Throws
+// Error naming the place, e.g. "layers[3].heads[1].order".
 void validate(const Profile& profile);
 
 // Refuses unknown and duplicate keys, wrong sizes, NaN, depth and size beyond the limits, each with the place named.
 Profile parse_profile(std::string_view json, const ProfileLimits& limits = {});
+// One head per line, the same bytes for the same profile, numbers that read back exactly. Validates first.
 std::string dump_profile(const Profile& profile);
 
 // Regular files only. Errors name the file.
