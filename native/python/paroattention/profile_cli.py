@@ -21,7 +21,8 @@ def show(path: Path) -> str:
         f"model {model.family} {model.fingerprint[:12]}, patches {model.patches or 'none'}:"
         f" {model.layers} layers of {model.heads} heads of {model.head_dim}",
         f"calibrated {run.date} by version {run.version}: {run.prompts} prompt(s),"
-        f" {run.steps} steps, {run.queries} queries, sampler {run.sampler or 'unknown'}, grids {run.grids}",
+        f" {run.steps} steps, {run.queries} queries, sampler {run.sampler or 'unknown'},"
+        f" grids {run.grids}",
         f"timestep groups (sigma): {profile.timestep_groups}",
     ]
     orders = Counter(head.order for layer in profile.layers for head in layer.heads)

@@ -1,0 +1,205 @@
+"""`bench fidelity`: the policies against dense on the bundled model, held-out prompts and seeds.
+
+Attention runs in this package's CPU kernels whatever device the rest of the model runs on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from .. import _core, metrics
+from .bundled import Bundle
+from .policies import Calibration, Case, cases, session_for
+
+# Calibration's prompt is one the model was trained on; the others are combinations it never saw.
+CALIBRATION = ("cat closer ball", 11)
+HELD_OUT = (
+    ("astronaut right cup", 20250611),
+    ("cat up horse", 101),
+    ("rocket up star", 102),
+    ("photographer down ball", 103),
+)
+
+
+def sample(bundle: Bundle, prompts, seeds, steps, session=None):
+    """(pixels, seconds): one batch through the model, attention by a session or dense."""
+    current = {}
+
+    def attention(q, k, v, layer):
+        def dense():
+            return bundle.wan.sdpa(q, k, v, layer)
+
+        name = f"double.{layer}.0"
+        return session.attention(current["forward"], name, q, k, v, bundle.layout, dense)[0]
+
+    def on_step(step, sigma, x):
+        if session is not None:
+            current["forward"] = session.begin_forward(sigma)
+
+    bundle.model.attention = attention if session is not None else bundle.wan.sdpa
+    started = time.perf_counter()
+    noise, context = bundle.noise(seeds), bundle.context(prompts)
+    latent = bundle.wan.sample(bundle.model, noise, context, steps, on_step=on_step)
+    pixels = bundle.decode(latent)
+    return pixels, time.perf_counter() - started
+
+
+def _scores(reference, pixels) -> dict:
+    row = {
+        "psnr_db": metrics.psnr(reference, pixels),
+        "flicker": metrics.flicker(reference, pixels),
+    }
+    try:
+        row["ssim"] = metrics.ssim(reference, pixels)
+    except ImportError:
+        row["ssim"] = None
+    return row
+
+
+class Bench:
+    """Runs cases over prompts; rows in the format of report.json."""
+
+    def __init__(self, bundle: Bundle, prompts, seeds, steps: int, exact_every: int, tiles):
+        self.bundle, self.prompts, self.seeds, self.steps = bundle, prompts, seeds, steps
+        started = time.perf_counter()
+        self.calibration = Calibration(bundle, *CALIBRATION, steps, tiles, exact_every)
+        self.calibration_seconds = time.perf_counter() - started
+        self.dense, _ = sample(bundle, prompts, seeds, steps)
+        self.pool = ThreadPoolExecutor(8)
+        self._pending: list = []
+
+    def run(self, case: Case) -> None:
+        # auto watches one user's run: prompts of a batch would share its samples.
+        batches = [[i] for i in range(len(self.prompts))]
+        if case.policy != "auto":
+            batches = [list(range(len(self.prompts)))]
+        for batch in batches:
+            prompts, seeds = ([x[i] for i in batch] for x in (self.prompts, self.seeds))
+            session = session_for(case, self.calibration, seeds[0])
+            pixels, seconds = sample(self.bundle, prompts, seeds, self.steps, session)
+            summary = session.finish()
+            if summary["reasons"]:
+                raise RuntimeError(f"{case}: not all calls were sparse: {summary['reasons']}")
+            for place, index in enumerate(batch):
+                scores = self.pool.submit(_scores, self.dense[index].numpy(), pixels[place].numpy())
+                self._pending.append((case, index, summary, seconds / len(batch), scores))
+
+    def rows(self) -> list[dict]:
+        return [self._row(*entry) for entry in self._pending]
+
+    def _row(self, case, index, summary, seconds, scores) -> dict:
+        tail = "-tail" if case.tail else ""
+        row = asdict(case)
+        block = row.pop("block")
+        return {
+            "name": f"{case.policy}{tail}-{case.density}-{case.precision}",
+            **row,
+            "density": round(summary["density"], 4),
+            "density_asked": case.density,
+            "density_total": round(summary["density_total"], 4),
+            "retained": round(summary["retained"], 4),
+            "mask": "static",
+            "block_q": block,
+            "block_kv": block,
+            "prompt": self.prompts[index],
+            "seed": self.seeds[index],
+            **{k: v if v is None else round(v, 4) for k, v in scores.result().items()},
+            "seconds": round(seconds, 3),
+            "attention_seconds": round(summary["attention_seconds"], 3),
+        }
+
+
+def mean_psnr(rows: list[dict], **wanted) -> float | None:
+    """Mean PSNR of the rows with these values, None if there are none."""
+    found = [r["psnr_db"] for r in rows if all(r[k] == v for k, v in wanted.items())]
+    return sum(found) / len(found) if found else None
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: a line per policy, tail, tile, precision and dense steps; densities across."""
+    densities = sorted({r["density_asked"] for r in rows}, reverse=True)
+    keys = ("dense_steps", "block_q", "precision", "policy", "tail")
+    lines = [
+        "| dense steps | tile | precision | policy | tail | " + " | ".join(map(str, densities))
+    ]
+    lines[0] += " |"
+    lines.append("|" + "---|" * (len(keys) + len(densities)))
+    groups = sorted({tuple(r[k] for k in keys) for r in rows}, key=lambda g: (-g[0], *g[1:]))
+    for group in groups:
+        wanted = dict(zip(keys, group, strict=True))
+        cells = [mean_psnr(rows, **wanted, density_asked=d) for d in densities]
+        shown = " | ".join("-" if c is None else f"{c:.2f}" for c in cells)
+        steps, block, precision, policy, tail = group
+        place = f"| {steps} | {block}x{block} | {precision} | {policy} | {'yes' if tail else 'no'}"
+        lines.append(f"{place} | {shown} |")
+    return "\n".join(lines)
+
+
+def _arguments(arguments):
+    parser = argparse.ArgumentParser(prog="paroattention bench fidelity", description=__doc__)
+    parser.add_argument("--assets", type=Path, default=Path("assets/model"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--prompts", type=int, default=4, help="how many held-out prompts")
+    parser.add_argument("--exact-every", type=int, default=2, help="exact maps every n-th step")
+    parser.add_argument(
+        "--limit", type=float, default=1e9, help="seconds; later cases are left out"
+    )
+    parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
+    parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    options = _arguments(arguments)
+    started = time.perf_counter()
+    bundle = Bundle(options.assets, options.device)
+    held_out = HELD_OUT[: options.prompts]
+    prompts, seeds = [p for p, _ in held_out], [s for _, s in held_out]
+    todo = cases(options.quick)
+    tiles = sorted({case.block for case in todo})
+    bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles)
+    print(f"calibrated in {bench.calibration_seconds:.1f} s", flush=True)
+    left_out = []
+    for number, case in enumerate(todo):
+        if time.perf_counter() - started > options.limit:
+            left_out.append(asdict(case))
+            continue
+        bench.run(case)
+        if number % 16 == 15:
+            print(f"{number + 1}/{len(todo)}: {time.perf_counter() - started:.0f} s", flush=True)
+    rows = bench.rows()
+    if options.out:
+        _write(options, bench, rows, left_out)
+    print(table(rows))
+    if left_out:
+        print(f"left out at the time limit: {len(left_out)} cases")
+    return 0
+
+
+def _write(options, bench, rows, left_out):
+    profile = bench.calibration.profiles["profile"]
+    meta = {
+        "date": time.strftime("%Y-%m-%d"),
+        "version": _core.__version__,
+        "isa": _core.active_isa(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "steps": options.steps,
+        "calibration": list(CALIBRATION),
+        "profile_bytes": len(profile.dump()),
+        "left_out": left_out,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    head = json.dumps(meta, indent=1)[:-2]
+    options.out.write_text(f'{head},\n "runs": [\n{lines}\n]}}\n')
+    options.out.with_suffix(".md").write_text(table(rows) + "\n")

@@ -1,0 +1,152 @@
+"""The policies that are compared: where a run's plans come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .. import _core
+from ..observer import ExactObserver
+from ..profile_build import build_profile
+from ..session import Session
+from ..settings import ModelInfo, Settings
+from .bundled import Bundle
+
+POLICIES = ("fhw", "profile", "paper", "auto", "exact")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One policy at one setting. block: tile, queries and keys alike."""
+
+    policy: str
+    density: float
+    tail: bool = False
+    block: int = 64
+    precision: str = "fp32"
+    dense_steps: int = 4
+
+
+def paper_order(bins, grid):
+    """order_of for build_profile: the published metric on the mean kernel of the groups."""
+
+    def choose(kernels):
+        mean = np.mean(kernels, axis=0).astype(np.float32)
+        metrics = [_core.paper_metric(bins, mean, grid, order, 64) for order in _core.ORDERS]
+        return _core.select_by_paper_metric(metrics)
+
+    return choose
+
+
+class Calibration:
+    """One dense run of one prompt, watched by samples and by exact maps."""
+
+    def __init__(self, bundle: Bundle, prompt: str, seed: int, steps: int, tiles, exact_every: int):
+        self.bundle, self.steps = bundle, steps
+        self.exact = {block: ExactObserver(block, block) for block in tiles}
+        self.sigmas = [float(s) for s in bundle.wan.simple_sigmas(steps)]
+        # Five steps apart: 4 of 20 steps are sampled, 64 queries a head.
+        settings = Settings(calibrate=True, every_n_steps=max(1, steps // 4), offload=True)
+        self.session = Session(settings, self.sigmas, model=ModelInfo("wan2.1"))
+        groups = self.session.steps.groups(halves=True)
+        self.border = groups[0][1] if len(groups) > 1 else -1.0
+        self._run(prompt, seed, exact_every)
+        self.profiles = self._profiles(groups)
+
+    def _run(self, prompt, seed, exact_every):
+        bundle, layout = self.bundle, self.bundle.layout
+        current = {}
+
+        def attention(q, k, v, layer):
+            name = f"double.{layer}.0"
+            if current["step"] % exact_every == 0:
+                scale, group = q.shape[-1] ** -0.5, self.group(current["forward"].sigma)
+                for observer in self.exact.values():
+                    observer.observe(name, q, k, layout, sm_scale=scale, group=group)
+            return self.session.attention(
+                current["forward"], name, q, k, v, layout, lambda: bundle.wan.sdpa(q, k, v, layer)
+            )[0]
+
+        def on_step(step, sigma, x):
+            current.update(step=step, forward=self.session.begin_forward(sigma))
+
+        bundle.model.attention = attention
+        bundle.wan.sample(
+            bundle.model,
+            bundle.noise([seed]),
+            bundle.context([prompt]),
+            self.steps,
+            on_step=on_step,
+        )
+        bundle.model.attention = bundle.wan.sdpa
+
+    def _profiles(self, groups):
+        observer = self.session.observer
+        settings, info = Settings(), ModelInfo("wan2.1")
+        first = next(iter(observer.layers.values()))
+        choices = {
+            "profile": None,
+            "fhw": lambda kernels: "FHW",
+            "paper": paper_order(first.bins, self.bundle.layout.grid),
+        }
+        return {
+            name: build_profile(
+                observer, info, settings, groups, steps=self.steps, order_of=order_of
+            )
+            for name, order_of in choices.items()
+        }
+
+    def group(self, sigma: float) -> int:
+        return int(sigma <= self.border * (1 + 1e-5))
+
+
+def session_for(case: Case, calibration: Calibration, seed: int) -> Session:
+    """A session that runs a case; auto observes its own first steps."""
+    start = case.dense_steps / calibration.steps
+    settings = Settings(
+        density=case.density,
+        precision="int8" if case.precision == "int8" else "bf16",
+        tail=case.tail,
+        start_percent=0.0 if case.policy == "auto" else start,
+        observe_steps=case.dense_steps if case.policy == "auto" else 0,
+        block_q=case.block,
+        block_kv=case.block,
+        offload=True,
+    )
+    keywords = {"model": ModelInfo("wan2.1"), "seed": seed}
+    if case.policy == "exact":
+        maps, cache = calibration.exact[case.block], {}
+
+        def plans(layer, sigma, layout):
+            key = (layer, calibration.group(sigma))
+            if key not in cache:
+                cache[key] = maps.plan(layer, case.density, group=key[1])
+            return cache[key]
+
+        return Session(settings, calibration.sigmas, plans=plans, **keywords)
+    if case.policy == "auto":
+        return Session(settings, calibration.sigmas, **keywords)
+    profile = calibration.profiles[case.policy]
+    return Session(
+        settings, calibration.sigmas, find_profile=lambda grid: (profile, case.policy), **keywords
+    )
+
+
+def cases(quick: bool = False) -> list[Case]:
+    """Every case, the most telling first: a time limit cuts off the end."""
+    base = [
+        Case(policy, density, tail)
+        for density in (0.3, 0.2, 0.5, 0.1)
+        for policy in ("fhw", "profile", "auto", "exact")
+        for tail in (False, True)
+    ]
+    if quick:
+        return [case for case in base if case.density in (0.3, 0.2)]
+    int8 = [replace(case, precision="int8") for case in base if case.policy in ("profile", "auto")]
+    paper = [Case("paper", density, False) for density in (0.3, 0.2, 0.5, 0.1)]
+    both = base + int8 + paper
+    none = [replace(case, dense_steps=0) for case in both if case.policy != "auto"]
+    tile = [replace(case, block=128) for case in both]
+    none_tile = [replace(case, block=128) for case in none]
+    return both + tile + none + none_tile
