@@ -20,8 +20,8 @@ struct CaptureTensor {
 };
 
 // Keys: rows/<layer id>/<head>/<group> (F16 [queries, keys], original order), queries/... (I32 [queries]),
-// maps/<layer id>/<head>/<group>/<order> (U8 log2 block map, at most 512 x 512). Rows and queries come in pairs; rows are
-// probabilities, and have as many keys as one of the profile's calibrated grids.
+// maps/<layer id>/<head>/<group>/<order> (U8 log2 block map, at most 512 x 512). Rows and queries come in pairs; rows
+// are probabilities, and have as many keys as one of the profile's calibrated grids.
 struct Capture {
     Profile profile;
     std::map<std::string, CaptureTensor> tensors;
