@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from . import _core
@@ -37,6 +39,13 @@ def _check(name: str, x: torch.Tensor, like: torch.Tensor) -> None:
             raise _core.Error(f"{name} must have the {what} of q, {want} (got {got})")
 
 
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """x, or a copy where the kernels cannot step through it: D apart, or expanded (stride 0)."""
+    sides = zip(x.stride()[:3], x.shape[:3], strict=True)
+    steps = all(side == 1 or stride >= x.shape[-1] for stride, side in sides)
+    return x if x.stride(-1) == 1 and steps else x.contiguous()
+
+
 def _view(x: torch.Tensor) -> tuple[int, int, int, int]:
     return (x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
 
@@ -54,7 +63,8 @@ def attention(
 ) -> torch.Tensor:
     """o = softmax(q k^T sm_scale) v over the plan's blocks, tokens in their original order.
 
-    q, k, v: (B, H, N, D), any strides with D contiguous, float32, float16 or bfloat16, on a CPU.
+    q, k, v: (B, H, N, D), any strides (D contiguous saves a copy), float32, float16 or bfloat16,
+    on a CPU.
     N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
     "int8", or "bf16" (unquantised; fp32 on a CPU). tail adds one pooled term per skipped key
     block. Returns (B, H, N, D) of q's dtype, a view of contiguous (B, N, H, D) memory.
@@ -68,12 +78,16 @@ def attention(
     _check("v", v, q)
     if precision not in CPU_PRECISION:
         raise _core.Error(f"precision must be int8 or bf16 in this version (got {precision!r})")
+    if not isinstance(plan, _core.Plan):
+        raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
+    if sm_scale is not None and not (math.isfinite(sm_scale) and sm_scale > 0):
+        raise _core.Error(f"sm_scale must be finite and above 0 (got {sm_scale})")
     batch, heads, length, head_dim = q.shape
     if length != plan.length:
         raise _core.Error(f"q must hold plan.length = {plan.length} tokens (got {length})")
     if heads != plan.head_count:
         raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {heads})")
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    q, k, v = (_readable(x) for x in (q, k, v))
     o = torch.empty((batch, length, heads, head_dim), dtype=q.dtype).permute(0, 2, 1, 3)
     _core.attention_cpu(
         _view(q),
@@ -85,7 +99,7 @@ def attention(
         heads=heads,
         head_dim=head_dim,
         plan=plan,
-        sm_scale=float(sm_scale) if sm_scale else head_dim**-0.5,
+        sm_scale=float(sm_scale or head_dim**-0.5),
         precision=CPU_PRECISION[precision],
         tail=tail,
         threads=threads or torch.get_num_threads(),
