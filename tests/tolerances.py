@@ -1,0 +1,50 @@
+"""How far attention may be from the float64 reference: one place for every test.
+
+Measured on random inputs with logits of standard deviation 1, over all cases of test_attention.py
+and all instruction sets; about twice the worst value seen. `total` is the error's norm over that of
+the reference. `token` is the worst token's error over the mean norm of a token: one wrong token
+among thousands shows there, and nowhere else. test_tolerances.py keeps both honest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    total: float
+    token: float
+
+
+# By the dtype of the inputs, unquantised ("bf16"; fp32 on a CPU) and int8. Rounding of the output
+# rules float16 and bfloat16; int8's own error hides it.
+_UNQUANTISED = {
+    torch.float32: Tolerance(2e-6, 1e-5),
+    torch.float16: Tolerance(4e-4, 2e-3),
+    torch.bfloat16: Tolerance(3e-3, 1.5e-2),
+}
+_INT8 = Tolerance(2.5e-2, 0.12)
+
+
+def tolerance(dtype: torch.dtype, precision: str) -> Tolerance:
+    return _INT8 if precision == "int8" else _UNQUANTISED[dtype]
+
+
+def errors(out: torch.Tensor, ref: torch.Tensor) -> Tolerance:
+    """What `out` measures against `ref`, both (..., tokens, head_dim)."""
+    out, ref = out.double(), ref.double()
+    difference = (out - ref).norm(dim=-1)
+    norms = ref.norm(dim=-1)
+    total = difference.norm() / norms.norm().clamp_min(1e-300)
+    return Tolerance(float(total), float(difference.max() / norms.mean().clamp_min(1e-300)))
+
+
+def assert_close(out: torch.Tensor, ref: torch.Tensor, dtype: torch.dtype, precision: str) -> None:
+    assert out.shape == ref.shape, f"shape {tuple(out.shape)}, not {tuple(ref.shape)}"
+    assert torch.isfinite(out).all(), f"{int((~torch.isfinite(out)).sum())} values are not finite"
+    measured, allowed = errors(out, ref), tolerance(dtype, precision)
+    assert measured.total <= allowed.total, f"{measured} over {allowed}"
+    assert measured.token <= allowed.token, f"{measured} over {allowed}"
