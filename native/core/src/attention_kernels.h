@@ -35,6 +35,7 @@ struct Fp32Tile {
 };
 
 struct Int8Tile {
+    // q and k are rotated (rotate_row), which multiplies q . k by head_dim.
     const void* q;               // [rows][head_dim] u8 (q + 128) or s16, as the table's `group` says
     const float* q_scale;        // [rows], times sm_scale * log2(e)
     const void* k;               // [blocks][head_dim / group][block_kv][group] s8 or s16
@@ -63,6 +64,8 @@ struct KernelTable {
     void (*store_row)(const float* x, float inverse, const float* channel, void* dst, DType dtype, std::int32_t n);
     // x = (x - shift) * factor, either may be null. Returns max |x|, NaN if any x is not finite.
     float (*prepare_row)(float* x, const float* shift, const float* factor, std::int32_t n);
+    // x = H x, H the Walsh-Hadamard matrix of order n (64 or 128), entries +-1.
+    void (*rotate_row)(float* x, std::int32_t n);
     // round(x * inverse), ties to even, clamped to +-127, plus offset: bytes or 16-bit integers, as `group` says.
     void (*quantise_row)(const float* x, float inverse, std::int32_t offset, void* dst, std::int32_t n);
 };

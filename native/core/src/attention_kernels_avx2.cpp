@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "attention_kernels_fp32.h"
+#include "attention_kernels_int8.h"
 
 namespace paro::cpu {
 namespace {
@@ -40,6 +41,15 @@ struct Vec {
     }
     static F zero_below(F y, F x, F floor) { return _mm256_andnot_ps(_mm256_cmp_ps(x, floor, _CMP_LT_OQ), y); }
 
+    // Walsh-Hadamard within the vector: every element meets its partner, the second of a pair changes sign.
+    static F rotate(F a) {
+        const F sign1 = _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), sign2 = _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1);
+        const F sign4 = _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1);
+        a = _mm256_fmadd_ps(a, sign1, _mm256_permute_ps(a, 0xb1));
+        a = _mm256_fmadd_ps(a, sign2, _mm256_permute_ps(a, 0x4e));
+        return _mm256_fmadd_ps(a, sign4, _mm256_permute2f128_ps(a, a, 1));
+    }
+
     static F load_f16(const std::uint16_t* p) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     }
@@ -64,6 +74,28 @@ struct Vec {
     static I to_int(F a) { return _mm256_cvtps_epi32(a); }
     static I set1_int(std::int32_t a) { return _mm256_set1_epi32(a); }
     static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
+    static I load_int(const void* p) { return _mm256_loadu_si256(static_cast<const I*>(p)); }
+    static void store_int(void* p, I a) { _mm256_storeu_si256(static_cast<I*>(p), a); }
+    static I broadcast(const std::byte* p) {
+        return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(p)));
+    }
+    static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
+    static I and_int(I a, I b) { return _mm256_and_si256(a, b); }
+    static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }
+    static std::int32_t hmax_int(I a) {
+        __m128i x = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+        x = _mm_max_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(1, 0, 3, 2)));
+        return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1))));
+    }
+    static std::int32_t hsum_int(I a) {
+        __m128i x = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+        x = _mm_add_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(1, 0, 3, 2)));
+        return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1))));
+    }
+    static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+    // vpmaddubsw would saturate at 16 bits: 255 * 127 twice. Hence 16-bit integers.
+    static I dot(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+    static void store_weight(std::byte* p, I a) { store_int16(reinterpret_cast<std::int16_t*>(p), a); }
     static void store_int16(std::int16_t* p, I a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                          _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
@@ -73,8 +105,8 @@ struct Vec {
 }  // namespace
 
 const KernelTable* avx2_kernels() {
-    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
-                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    static const KernelTable table = {attend_fp32<Vec>, attend_int8<Vec>, Vec::kGroup,     load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, rotate_row<Vec>, quantise_row<Vec>};
     return &table;
 }
 

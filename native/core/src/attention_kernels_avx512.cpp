@@ -4,12 +4,13 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "attention_kernels_avx512_vec.h"
 #include "attention_kernels_fp32.h"
+#include "attention_kernels_int8.h"
 
 namespace paro::cpu {
 
 const KernelTable* avx512_kernels() {
-    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
-                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    static const KernelTable table = {attend_fp32<Vec>, attend_int8<Vec>, Vec::kGroup,     load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, rotate_row<Vec>, quantise_row<Vec>};
     return &table;
 }
 

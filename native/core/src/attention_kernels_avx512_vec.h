@@ -36,6 +36,15 @@ struct Vec {
     }
     static F zero_below(F y, F x, F floor) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ), y); }
 
+    // Walsh-Hadamard within the vector: every element meets its partner, the second of a pair changes sign.
+    static F rotate(F a) {
+        const F one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f);
+        a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xaaaa, minus), _mm512_permute_ps(a, 0xb1));
+        a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xcccc, minus), _mm512_permute_ps(a, 0x4e));
+        a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xf0f0, minus), _mm512_shuffle_f32x4(a, a, 0xb1));
+        return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xff00, minus), _mm512_shuffle_f32x4(a, a, 0x4e));
+    }
+
     static F load_f16(const std::uint16_t* p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     }
@@ -58,6 +67,24 @@ struct Vec {
     static I to_int(F a) { return _mm512_cvtps_epi32(a); }
     static I set1_int(std::int32_t a) { return _mm512_set1_epi32(a); }
     static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+    static I load_int(const void* p) { return _mm512_loadu_si512(p); }
+    static void store_int(void* p, I a) { _mm512_storeu_si512(p, a); }
+    static I broadcast(const std::byte* p) {
+        return _mm512_castps_si512(_mm512_broadcastss_ps(_mm_load_ss(reinterpret_cast<const float*>(p))));
+    }
+    static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+    static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
+    static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
+    static std::int32_t hmax_int(I a) { return _mm512_reduce_max_epi32(a); }
+    static std::int32_t hsum_int(I a) { return _mm512_reduce_add_epi32(a); }
+    static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+#if defined(PARO_VNNI)
+    static I dot(I acc, I a, I b) { return _mm512_dpbusd_epi32(acc, a, b); }
+    static void store_weight(std::byte* p, I a) { store_int8(reinterpret_cast<std::uint8_t*>(p), a); }
+#else
+    static I dot(I acc, I a, I b) { return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)); }
+    static void store_weight(std::byte* p, I a) { store_int16(reinterpret_cast<std::int16_t*>(p), a); }
+#endif
     static void store_int16(std::int16_t* p, I a) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a));
     }

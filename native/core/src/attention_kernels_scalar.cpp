@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "attention_kernels_fp32.h"
+#include "attention_kernels_int8.h"
 
 namespace paro::cpu {
 namespace {
@@ -97,6 +99,12 @@ struct Vec {
         return map([&](int i) { return x.x[i] < floor.x[i] ? 0.0f : y.x[i]; });
     }
 
+    // Walsh-Hadamard within the vector.
+    static F rotate(F a) {
+        const F b = {a.x[0] + a.x[1], a.x[0] - a.x[1], a.x[2] + a.x[3], a.x[2] - a.x[3]};
+        return {b.x[0] + b.x[2], b.x[1] + b.x[3], b.x[0] - b.x[2], b.x[1] - b.x[3]};
+    }
+
     static F load_f16(const std::uint16_t* p) {
         return map([&](int i) { return f16_to_float(p[i]); });
     }
@@ -118,6 +126,39 @@ struct Vec {
     static I add_int(I a, I b) {
         return map_int([&](int i) { return a.x[i] + b.x[i]; });
     }
+    static I load_int(const void* p) {
+        I a;
+        std::memcpy(a.x, p, sizeof(a.x));
+        return a;
+    }
+    static void store_int(void* p, I a) { std::memcpy(p, a.x, sizeof(a.x)); }
+    static I broadcast(const std::byte* p) {
+        std::int32_t a;
+        std::memcpy(&a, p, 4);
+        return set1_int(a);
+    }
+    static I sub_int(I a, I b) {
+        return map_int([&](int i) { return a.x[i] - b.x[i]; });
+    }
+    static I and_int(I a, I b) {
+        return map_int([&](int i) { return a.x[i] & b.x[i]; });
+    }
+    static I max_int(I a, I b) {
+        return map_int([&](int i) { return std::max(a.x[i], b.x[i]); });
+    }
+    static std::int32_t hmax_int(I a) { return std::max(std::max(a.x[0], a.x[1]), std::max(a.x[2], a.x[3])); }
+    static std::int32_t hsum_int(I a) { return a.x[0] + a.x[1] + a.x[2] + a.x[3]; }
+    static F to_float(I a) {
+        return map([&](int i) { return static_cast<float>(a.x[i]); });
+    }
+    // Two 16-bit integers a word.
+    static I dot(I acc, I a, I b) {
+        return map_int([&](int i) {
+            return acc.x[i] + static_cast<std::int16_t>(a.x[i]) * static_cast<std::int16_t>(b.x[i]) +
+                   (a.x[i] >> 16) * (b.x[i] >> 16);
+        });
+    }
+    static void store_weight(std::byte* p, I a) { store_int16(reinterpret_cast<std::int16_t*>(p), a); }
     static void store_int16(std::int16_t* p, I a) {
         for (int i = 0; i < 4; ++i) p[i] = static_cast<std::int16_t>(a.x[i]);
     }
@@ -126,8 +167,8 @@ struct Vec {
 }  // namespace
 
 const KernelTable* scalar_kernels() {
-    static const KernelTable table = {attend_fp32<Vec>, nullptr,          Vec::kGroup,      load_row<Vec>,
-                                      store_row<Vec>,   prepare_row<Vec>, quantise_row<Vec>};
+    static const KernelTable table = {attend_fp32<Vec>, attend_int8<Vec>, Vec::kGroup,     load_row<Vec>,
+                                      store_row<Vec>,   prepare_row<Vec>, rotate_row<Vec>, quantise_row<Vec>};
     return &table;
 }
 

@@ -1,6 +1,7 @@
 // What the kernels share over any vector type V: exponentials and the row passes of packing.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -96,6 +97,22 @@ float prepare_row(float* x, const float* shift, const float* factor, std::int32_
         probe = V::fma(y, V::set1(0.0f), probe);  // 0 as long as y is finite, else NaN
     }
     return V::hmax(top) + V::hsum(probe);
+}
+
+// Stages from distance 1 up: the same sums in the same order for any width of V.
+template <class V>
+void rotate_row(float* x, std::int32_t n) {
+    using F = typename V::F;
+    for (std::int32_t i = 0; i < n; i += V::W) V::store(x + i, V::rotate(V::load(x + i)));
+    for (std::int32_t step = V::W; step < n; step *= 2) {
+        for (std::int32_t i = 0; i < n; i += 2 * step) {
+            for (std::int32_t j = i; j < i + step; j += V::W) {
+                const F a = V::load(x + j), b = V::load(x + j + step);
+                V::store(x + j, V::add(a, b));
+                V::store(x + j + step, V::sub(a, b));
+            }
+        }
+    }
 }
 
 template <class V>

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace paro::cpu {
 namespace {
 
-// Tokens sampled for the key shift and the values' channel factors. Any vectors are exact there; these are good ones.
+// Tokens sampled for the key shift: any vector is exact there, a mean is a good one.
 constexpr std::int64_t kSample = 512;
 
 // 127 / amax. Rows too small to divide by count as zero; NaN gives 0 here, and the scale carries it on.
@@ -150,25 +151,31 @@ PackedHead place_head(const PackShape& shape, Carver& carver) {
 
 void pack_statistics(const PackShape& shape, const HeadRows& k, const HeadRows& v, const PackedHead& head) {
     const std::int32_t dim = shape.head_dim;
-    const std::int64_t length = shape.layout.length(), count = std::min(length, kSample);
-    float row[128], key_sum[128] = {}, value_sum[128] = {};
-    for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t length = shape.layout.length(), samples = std::min(length, kSample);
+    float row[128], key_sum[128] = {};
+    for (std::int64_t i = 0; i < samples; ++i) {
         // Spread evenly, the place inside each stretch by the golden ratio: a plain stride could meet one grid column.
-        const std::int64_t first = i * length / count, width = (i + 1) * length / count - first;
+        const std::int64_t first = i * length / samples, width = (i + 1) * length / samples - first;
         const std::int64_t token = first + ((i * 40503) & 0xffff) * width / 65536;
         shape.kernels->load_row(k.row(token), shape.dtype, row, dim);
         for (std::int32_t d = 0; d < dim; ++d) key_sum[d] += row[d];
-        shape.kernels->load_row(v.row(token), shape.dtype, row, dim);
-        for (std::int32_t d = 0; d < dim; ++d) value_sum[d] += std::fabs(row[d]);
     }
-    const float inverse = 1.0f / static_cast<float>(count);
+    // Over all tokens: where one token towers above the rest, its channels must be heard.
+    float cubes[128] = {};
+    for (std::int64_t token = 0; token < length; ++token) {
+        shape.kernels->load_row(v.row(token), shape.dtype, row, dim);
+        for (std::int32_t d = 0; d < dim; ++d) cubes[d] += std::fabs(row[d]) * row[d] * row[d];
+    }
     float top = 0.0f;
     for (std::int32_t d = 0; d < dim; ++d) {
-        head.shift[d] = key_sum[d] * inverse;
-        head.channel[d] = value_sum[d] * inverse;
+        head.shift[d] = key_sum[d] / static_cast<float>(samples);
+        float mean = cubes[d] / static_cast<float>(length);
+        // An overflow or a NaN here would spoil every block; the scale of the block that holds it carries it on.
+        if (!(mean < std::numeric_limits<float>::max())) mean = std::numeric_limits<float>::max();
+        head.channel[d] = std::cbrt(mean);
         top = std::max(top, head.channel[d]);
     }
-    // A channel that is silent in the sample may speak elsewhere: its factor must not be zero.
+    // A channel without values still needs a factor to divide by.
     const float floor = top > 1e-30f ? top * 1e-4f : 1.0f;
     for (std::int32_t d = 0; d < dim; ++d) {
         if (head.channel[d] < floor) head.channel[d] = floor;
@@ -180,27 +187,30 @@ void pack_block(const PackShape& shape, const HeadRows& k, const HeadRows& v, st
                 const std::int32_t* tokens, std::int32_t count, const PackedHead& head, float* scratch) {
     const std::int32_t dim = shape.head_dim, block_kv = shape.kv.block;
     const std::int64_t values = std::int64_t{block_kv} * dim;
-    float* k_rows = scratch;
-    float* v_rows = shape.precision == Precision::fp32 ? head.v + block * values : scratch;
-    auto* bytes = reinterpret_cast<std::byte*>(scratch + values);
-
-    load_rows(shape, k, tokens, count, k_rows);
-    if (shape.precision == Precision::int8) {
-        const float amax = prepare_rows(shape, k_rows, count, head.shift, nullptr);
-        head.k_scale[block] = amax / 127.0f;
-        quantise_keys(shape, k_rows, count, inverse_scale(amax), block, head, bytes);
-    } else {
-        transpose_words(k_rows, count, dim, head.k + block * values, block_kv);
-    }
     const bool pooled = shape.tail && shape.kv.is_grid_block(block);
-    if (pooled && shape.precision == Precision::int8) v_rows = scratch + 2 * values;
-    load_rows(shape, v, tokens, count, v_rows);
-    if (shape.precision == Precision::int8) {
-        const float amax = prepare_rows(shape, v_rows, count, nullptr, head.channel_inverse);
-        head.v_scale[block] = amax / 127.0f;
-        quantise_values(shape, v_rows, count, inverse_scale(amax), block, head, bytes);
+    if (shape.precision == Precision::fp32) {
+        float* v_rows = head.v + block * values;
+        load_rows(shape, k, tokens, count, scratch);
+        load_rows(shape, v, tokens, count, v_rows);
+        transpose_words(scratch, count, dim, head.k + block * values, block_kv);
+        if (pooled) pool_block(shape, block, scratch, v_rows, count, head);
+        return;
     }
+    float* k_rows = scratch;
+    float* v_rows = scratch + values;
+    auto* bytes = reinterpret_cast<std::byte*>(scratch + 2 * values);
+    load_rows(shape, k, tokens, count, k_rows);
+    load_rows(shape, v, tokens, count, v_rows);
+    prepare_rows(shape, k_rows, count, head.shift, nullptr);
+    const float v_amax = prepare_rows(shape, v_rows, count, nullptr, head.channel_inverse);
     if (pooled) pool_block(shape, block, k_rows, v_rows, count, head);
+
+    for (std::int32_t j = 0; j < count; ++j) shape.kernels->rotate_row(k_rows + std::int64_t{j} * dim, dim);
+    const float k_amax = prepare_rows(shape, k_rows, count, nullptr, nullptr);
+    head.k_scale[block] = k_amax / 127.0f;
+    quantise_keys(shape, k_rows, count, inverse_scale(k_amax), block, head, bytes);
+    head.v_scale[block] = v_amax / 127.0f;
+    quantise_values(shape, v_rows, count, inverse_scale(v_amax), block, head, bytes);
 }
 
 void pack_queries(const PackShape& shape, const HeadRows& q, const std::int32_t* tokens, std::int32_t count,
@@ -209,20 +219,23 @@ void pack_queries(const PackShape& shape, const HeadRows& q, const std::int32_t*
     const std::int64_t row_bytes = std::int64_t{dim} * (4 / group);
     const std::int32_t padded = (count + 1) / 2 * 2;
     const bool int8 = shape.precision == Precision::int8;
+    float loaded[128];
     for (std::int32_t r = 0; r < padded; ++r) {
-        float* row = packed.q + std::int64_t{r} * dim;
         if (r < count) {
-            shape.kernels->load_row(q.row(tokens[r]), shape.dtype, row, dim);
+            shape.kernels->load_row(q.row(tokens[r]), shape.dtype, loaded, dim);
         } else {
-            std::fill_n(row, dim, 0.0f);
-        }
-        if (int8) {
-            const float amax = shape.kernels->prepare_row(row, nullptr, nullptr, dim);
-            packed.q_scale[r] = amax / 127.0f * scale;
-            shape.kernels->quantise_row(row, inverse_scale(amax), group == 4 ? 128 : 0, packed.q8 + r * row_bytes, dim);
+            std::fill_n(loaded, dim, 0.0f);
         }
         if (!int8 || shape.tail) {
-            for (std::int32_t d = 0; d < dim; ++d) row[d] *= scale;
+            float* row = packed.q + std::int64_t{r} * dim;
+            for (std::int32_t d = 0; d < dim; ++d) row[d] = loaded[d] * scale;
+        }
+        if (int8) {
+            shape.kernels->rotate_row(loaded, dim);
+            const float amax = shape.kernels->prepare_row(loaded, nullptr, nullptr, dim);
+            packed.q_scale[r] = amax / 127.0f * scale / static_cast<float>(dim);
+            shape.kernels->quantise_row(loaded, inverse_scale(amax), group == 4 ? 128 : 0, packed.q8 + r * row_bytes,
+                                        dim);
         }
     }
 }
