@@ -1,0 +1,77 @@
+"""The real ComfyUI for tests: where it lies, a base directory of its own, a server, workflows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+if str(REPO / "assets") not in sys.path:
+    sys.path.insert(0, str(REPO / "assets"))
+
+from bootstrap.comfyui import VERSION, is_comfyui  # noqa: E402
+from demo.server import ComfyServer, Result, ServerError, prepare_base  # noqa: E402
+
+__all__ = [
+    "DEMO_NODES",
+    "MODEL",
+    "REPO",
+    "ComfyServer",
+    "Result",
+    "ServerError",
+    "find_comfyui",
+    "make_base",
+    "read_runlog",
+    "small",
+    "workflow",
+]
+
+MODEL = REPO / "assets" / "model" / "paro-wan-tiny.safetensors"
+DEMO_NODES = REPO / "assets" / "demo_nodes" / "paro_demo"
+
+
+def find_comfyui() -> Path | None:
+    """COMFYUI_DIR, else what run.py fetched, else None."""
+    named = os.environ.get("COMFYUI_DIR")
+    cache = Path(os.environ.get("PARO_CACHE") or REPO / ".cache")
+    folder = Path(named) if named else cache / f"comfyui-{VERSION}"
+    return folder.resolve() if is_comfyui(folder) else None
+
+
+def make_base(base: Path) -> Path:
+    """A base directory with the plugin, the demo's nodes and the bundled model in it."""
+    prepare_base(base, REPO, [DEMO_NODES], {f"diffusion_models/{MODEL.name}": MODEL})
+    return base
+
+
+def workflow(name: str, /, *, sampler: dict | None = None, **node) -> dict:
+    """One of assets/workflows; `sampler` changes the KSampler's inputs, the rest our node's."""
+    path = REPO / "assets" / "workflows" / f"{name}.json"
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    graph["6"]["inputs"] |= sampler or {}
+    if node:
+        graph["3"]["inputs"] |= node
+    return graph
+
+
+def small(graph: dict, steps: int = 3) -> dict:
+    """The same graph on 4 x 8 x 11 tokens and few steps, so that it takes a second."""
+    graph["5"]["inputs"] |= {"width": 176, "height": 128, "length": 13}
+    graph["6"]["inputs"]["steps"] = steps
+    return graph
+
+
+def read_runlog(base: Path) -> list[list[dict]]:
+    """The lines of every run in a base directory's run log, oldest run first."""
+    path = base / "output" / "paro" / "runlog.jsonl"
+    if not path.is_file():
+        return []
+    runs: list[list[dict]] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if "run" in line and "end" not in line and "step" not in line:
+            runs.append([])
+        runs[-1].append(line)
+    return runs

@@ -1,0 +1,92 @@
+"""The real ComfyUI for tests, in process and as a server.
+
+Where ComfyUI is not to be found the tests are skipped, except under run.py, which sets
+PARO_REQUIRE_COMFY=1: there its absence is a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import comfy_server
+
+COMFYUI = comfy_server.find_comfyui()
+BASE = Path(tempfile.mkdtemp(prefix="paro-comfy-"))
+
+
+def start_in_process() -> None:
+    """ComfyUI takes its folders from its arguments at import, once: so before any test module."""
+    os.environ["COMFYUI_DIR"] = str(COMFYUI)
+    comfy_server.make_base(BASE)
+    sys.path.insert(0, str(COMFYUI))
+    # It also reads the command line then, which is pytest's.
+    sys.argv, kept = [sys.argv[0]], sys.argv
+    from comfy.cli_args import args
+
+    sys.argv = kept
+    args.cpu = True
+    args.use_pytorch_cross_attention = True
+    args.disable_api_nodes = True
+    args.base_directory = str(BASE)
+
+
+if COMFYUI is not None:
+    start_in_process()
+
+
+def pytest_ignore_collect(collection_path):
+    """Without ComfyUI the modules cannot even be imported; test_comfyui.py says so."""
+    return True if COMFYUI is None and collection_path.name != "test_comfyui.py" else None
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(BASE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def comfyui_dir() -> Path:
+    if COMFYUI is None:
+        text = "no ComfyUI: set COMFYUI_DIR, or run `python3 run.py test`, which fetches one"
+        (pytest.fail if os.environ.get("PARO_REQUIRE_COMFY") else pytest.skip)(text)
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui_dir) -> SimpleNamespace:
+    """ComfyUI in this process, on the CPU, with our plugin loaded by ComfyUI's own loader.
+
+    Has `base`, `nodes` (the module), `NODES` (id to class) and `call(id, **inputs)`, which runs a
+    node of either API and returns its outputs as a tuple.
+    """
+    import nodes
+
+    asyncio.run(nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False))
+    found = nodes.NODE_CLASS_MAPPINGS
+
+    def call(node_id: str, **inputs) -> tuple:
+        node = found[node_id]
+        if hasattr(node, "define_schema"):
+            return tuple(node.EXECUTE_NORMALIZED(**inputs).result or ())
+        out = getattr(node(), node.FUNCTION)(**inputs)
+        return tuple(out["result"] if isinstance(out, dict) else out)
+
+    return SimpleNamespace(base=BASE, nodes=nodes, NODES=found, call=call)
+
+
+@pytest.fixture(scope="session")
+def comfy_live(comfyui_dir, tmp_path_factory):
+    """A running server with our plugin, shared by all tests. `server.base` is its folder."""
+    base = comfy_server.make_base(tmp_path_factory.mktemp("server") / "base")
+    log = base.parent / "server.log"
+    with comfy_server.ComfyServer(comfyui_dir, base, log) as server:
+        yield server
