@@ -18,17 +18,31 @@ def _bins(old, new):
     return _core.Bins(*axes)
 
 
+def _axis_weights(source: list[int], target: list[int]) -> np.ndarray:
+    """[target, source] shares of one axis; rows beyond the source's own reach are 0.
+
+    Edges that start at 0 hold |offset|, others signed offsets: to go from signed to even is the
+    mean of both sides, and back every side gets the value of |offset|.
+    """
+    edges, wanted = np.array(source), np.array(target)
+    even, to_even = source[0] == 0, target[0] == 0
+    weights = np.zeros((len(wanted), len(edges)), dtype=np.float32)
+    for row, offset in enumerate(wanted):
+        if abs(offset) > np.abs(edges).max():
+            continue
+        sides = [abs(offset)] if even else [offset, -offset] if to_even else [offset]
+        for side in sides:
+            weights[row, np.abs(edges - side).argmin()] += 1 / len(sides)
+    return weights
+
+
 def _rebin(values: np.ndarray, source, target) -> np.ndarray:
     """A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0)."""
     if source == target:
         return values
     cube = values.reshape(len(source.F), len(source.H), len(source.W))
-    picks, inside = [], []
-    for axis in "FHW":
-        edges, wanted = np.array(getattr(source, axis)), np.array(getattr(target, axis))
-        picks.append(np.abs(edges[None, :] - wanted[:, None]).argmin(1))
-        inside.append(np.abs(wanted) <= np.abs(edges).max())
-    out = cube[np.ix_(*picks)] * np.einsum("f,h,w->fhw", *[x.astype(np.float32) for x in inside])
+    weights = [_axis_weights(getattr(source, axis), getattr(target, axis)) for axis in "FHW"]
+    out = np.einsum("fhw,af,bh,cw->abc", cube, *weights, optimize=True)
     return np.ascontiguousarray(out.reshape(-1), dtype=np.float32)
 
 
@@ -129,7 +143,9 @@ def merge_profiles(old: _core.Profile, new: _core.Profile, *, density: float) ->
 
 def _merge(old, new, grid, density):
     bins = _bins(old.bins, new.bins)
-    weight = old.calibration.prompts / (old.calibration.prompts + new.calibration.prompts)
+    # A file may say 0 prompts: then both count the same.
+    prompts = [profile.calibration.prompts for profile in (old, new)]
+    weight = prompts[0] / sum(prompts) if any(prompts) else 0.5
     layers = []
     for before, after in zip(old.layers, new.layers, strict=True):
         heads = []
@@ -146,14 +162,15 @@ def _merge(old, new, grid, density):
     merged = _core.Profile()
     merged.model, merged.timestep_groups, merged.bins = old.model, old.timestep_groups, bins
     merged.defaults = old.defaults
-    calibration = new.calibration
-    calibration.prompts = old.calibration.prompts + new.calibration.prompts
+    merged.calibration = new.calibration
+    # Assigned to the merged profile's own copy: both inputs stay as they were.
+    calibration = merged.calibration
+    calibration.prompts = min(sum(prompts), 2**31 - 1)
     calibration.queries = max(old.calibration.queries, new.calibration.queries)
     calibration.grids = [
         *old.calibration.grids,
         *(g for g in [grid] if g not in old.calibration.grids),
     ]
-    merged.calibration = calibration
     merged.layers = layers
     merged.validate()
     return merged
