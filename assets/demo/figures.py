@@ -81,11 +81,8 @@ def block_map(values: np.ndarray, mask: np.ndarray, scale: int = 5) -> np.ndarra
     colours = np.where(kept[..., None], colours, 0.35 * colours + 0.65 * SKIPPED)
     picture = np.repeat(np.repeat(colours, scale, 0), scale, 1).round().astype(np.uint8)
     large = np.repeat(np.repeat(kept, scale, 0), scale, 1)
-    inner = large.copy()
-    inner[1:] &= large[:-1]
-    inner[:-1] &= large[1:]
-    inner[:, 1:] &= large[:, :-1]
-    inner[:, :-1] &= large[:, 1:]
+    ring = np.pad(large, 1)
+    inner = ring[:-2, 1:-1] & ring[2:, 1:-1] & ring[1:-1, :-2] & ring[1:-1, 2:]
     picture[large & ~inner] = EDGE
     return picture
 
