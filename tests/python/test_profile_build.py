@@ -5,7 +5,7 @@ import pytest
 import torch
 from paroattention import Error, ModelInfo, Observer, Profile, Settings, TokenLayout, _core
 from paroattention.profile_build import build_profile, merge_profiles
-from problems import GRID, MODEL, observed, profile
+from problems import GRID, MODEL, observed, profile, tensors
 
 TWO = ((1.0, 0.6), (0.6, 0.0))
 
@@ -102,9 +102,35 @@ def test_groups_have_kernels_of_their_own():
     assert not np.array_equal(first, second)
 
 
-def test_nothing_watched_is_refused():
+def spoilt(layer):
+    """An observer whose rows of one layer were not finite in one of its heads."""
+    observer = observed()
+    layout = TokenLayout(GRID)
+    q, k, _ = tensors(2, layout.length, 64)
+    q = torch.cat([q[:, :1], q[:, 1:] * float("nan")], 1)
+    observer.layers.pop(layer, None)
+    with pytest.raises(Error, match="finite"):
+        observer.observe(layer, q, k, layout, sm_scale=0.1)
+    return observer
+
+
+@pytest.mark.parametrize("layer", ["double.0.0", "double.1.0"])
+def test_a_layer_that_was_never_finite_is_left_out(layer):
+    built = build_profile(spoilt(layer), MODEL, Settings(), [(1.0, 0.0)], steps=8)
+    assert built.layer_ids() == [{"double.0.0": "double.1.0", "double.1.0": "double.0.0"}[layer]]
+    assert built.model.layers == 1
+
+
+def nothing_finite():
+    observer = spoilt("double.0.0")
+    del observer.layers["double.1.0"]
+    return observer
+
+
+@pytest.mark.parametrize("observer", [Observer(), nothing_finite()], ids=["none", "not finite"])
+def test_nothing_watched_is_refused(observer):
     with pytest.raises(Error, match=r"observer must have watched .*got none"):
-        build_profile(Observer(), MODEL, Settings(), [(1.0, 0.0)], steps=8)
+        build_profile(observer, MODEL, Settings(), [(1.0, 0.0)], steps=8)
 
 
 def test_layers_of_different_heads_are_refused():

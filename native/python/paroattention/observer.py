@@ -47,6 +47,10 @@ class _Watched:
             self.groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
         return self.groups[group]
 
+    def seen_groups(self) -> list[int]:
+        """The groups in which every head has rows; one whose rows were not finite has none."""
+        return [group for group, heads in self.groups.items() if all(head.rows for head in heads)]
+
 
 class Observer:
     """Samples `queries` grid queries per head and model evaluation, split over the batch.

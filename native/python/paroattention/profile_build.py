@@ -65,24 +65,27 @@ def build_profile(
     """A profile of every watched layer, orders by retained mass at settings.density.
 
     order_of(kernels of a head, one per group): another choice of the order.
-    A timestep group that saw nothing borrows the kernels of the nearest one that did.
-    Raises Error when nothing was watched.
+    A timestep group that saw nothing borrows the kernels of the nearest one that did; a layer
+    whose rows never were finite is left out. Raises Error when nothing was watched.
     """
-    if not observer.layers:
+    seen = {layer: watched.seen_groups() for layer, watched in observer.layers.items()}
+    watched_layers = {layer: observer.layers[layer] for layer, own in seen.items() if own}
+    if not watched_layers:
         raise _core.Error("observer must have watched at least one layer (got none)")
     profile = _core.Profile()
-    first = next(iter(observer.layers.values()))
+    first = next(iter(watched_layers.values()))
     profile.bins = first.bins
     profile.timestep_groups = groups
-    profile.model = _model(observer, model, first)
+    profile.model = _model(model, first, len(watched_layers))
     profile.calibration = _calibration(observer, first, steps, sampler)
     defaults = _core.ProfileDefaults()
     defaults.density, defaults.precision = settings.density, settings.precision
     defaults.tail = settings.tail
     profile.defaults = defaults
     layers = []
-    for layer, watched in observer.layers.items():
-        kernels = [_group_kernels(observer, layer, group) for group in range(len(groups))]
+    for layer, watched in watched_layers.items():
+        nearest = [min(seen[layer], key=lambda g: abs(g - group)) for group in range(len(groups))]
+        kernels = [observer.kernels(layer, group) for group in nearest]
         heads = []
         for head in range(watched.heads):
             own = [group[head] for group in kernels]
@@ -96,15 +99,10 @@ def build_profile(
     return profile
 
 
-def _group_kernels(observer: Observer, layer: str, group: int) -> list[np.ndarray]:
-    seen = sorted(observer.layers[layer].groups, key=lambda other: abs(other - group))
-    return observer.kernels(layer, seen[0])
-
-
-def _model(observer: Observer, info: ModelInfo, first) -> _core.ProfileModel:
+def _model(info: ModelInfo, first, layers: int) -> _core.ProfileModel:
     model = _core.ProfileModel()
     model.family, model.fingerprint, model.patches = info.family, info.fingerprint, info.patches
-    model.layers, model.heads = len(observer.layers), first.heads
+    model.layers, model.heads = layers, first.heads
     model.head_dim = first.head_dim
     return model
 

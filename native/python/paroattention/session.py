@@ -60,6 +60,8 @@ class Session:
         self._plan_cache: dict[tuple, _core.Plan | str] = {}
         self._lock = threading.RLock()
         self._looked_up = self._saved = False
+        # Why nothing can be made of what was observed, if so: the rest of the run is dense.
+        self._no_plan = ""
         self._grid: tuple[int, int, int] | None = None
         self._groups = self.steps.groups(halves=settings.calibrate)
         self.reasons: Counter[str] = Counter()
@@ -76,13 +78,17 @@ class Session:
         with self._lock:
             # The plan is made between two evaluations: no layer is then half observed.
             if self._observed_enough(forward):
-                self._adopt_observed()
+                try:
+                    self._adopt_observed()
+                except Exception as error:
+                    self._no_plan = f"no plan could be made: {_first_line(error)}"
         self._progress(self.status(forward), forward.step, self.steps.count)
         return forward
 
     def _observed_enough(self, forward: Forward) -> bool:
         settings = self.settings
         ready = self.profile is None and self._plans is None and not settings.calibrate
+        ready = ready and not self._no_plan
         return ready and bool(self.observer.layers) and forward.step >= settings.observe_steps
 
     def _adopt_observed(self) -> None:
@@ -157,9 +163,7 @@ class Session:
                 return DENSE, _BETWEEN, None
             return OBSERVE, "calibrating", None
         if self.profile is None and self._plans is None:
-            if forward.step < settings.observe_steps:
-                return OBSERVE, "observing", None
-            return DENSE, "no profile, and observe_steps is 0", None
+            return self._without_profile(forward)
         if not self.steps.allowed(forward.step):
             return DENSE, _OUTSIDE, None
         why = unsupported(q)
@@ -169,6 +173,15 @@ class Session:
         if isinstance(plan, str):
             return DENSE, plan, None
         return SPARSE, "", plan
+
+    def _without_profile(self, forward) -> tuple[str, str, None]:
+        if self._no_plan:
+            return DENSE, self._no_plan, None
+        if forward.step < self.settings.observe_steps:
+            return OBSERVE, "observing", None
+        if self.settings.observe_steps == 0:
+            return DENSE, "no profile, and observe_steps is 0", None
+        return DENSE, "no profile, and no step was watched yet", None
 
     def _look_up(self, layout: TokenLayout) -> None:
         if self._looked_up:
@@ -318,7 +331,7 @@ class Session:
 
         ok False (error or interrupt) saves nothing that is half done. Returns the summary.
         """
-        complete = ok and self.observer.layers and self.profile is None
+        complete = ok and self.observer.layers and self.profile is None and not self._no_plan
         if complete and self._save is not None and self._plans is None:
             try:
                 self._adopt_observed()
