@@ -16,7 +16,7 @@ def kernels(built, layer=0, head=0):
     return [_core.dequantise(built.bins, group.code, group.peak) for group in groups]
 
 
-# -- building ------------------------------------------------------------------------------------
+# -- building --------------------------------------------------------------------------------------
 
 
 def test_says_what_it_is():
@@ -141,7 +141,7 @@ def test_layers_of_different_heads_are_refused():
         build_profile(observer, MODEL, Settings(), [(1.0, 0.0)], steps=8)
 
 
-# -- merging -------------------------------------------------------------------------------------
+# -- merging ---------------------------------------------------------------------------------------
 
 
 def with_prompts(built, prompts):

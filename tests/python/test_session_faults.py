@@ -1,0 +1,268 @@
+"""Nothing that goes wrong on our side ends a run; all of it is counted and told."""
+
+import json
+
+import pytest
+import torch
+from fake_host import SIGMAS, Host, finder
+from paroattention import ModelInfo, Settings, TokenLayout, session
+from paroattention.runlog import RunLog
+from problems import GRID, profile, tensors
+
+# Of 3 x 3 blocks: round(0.3 * 9), and one more for a query tile left without any.
+DENSITY = 4 / 9
+LINE = {"step", "sigma", "layer", "heads", "path", "reason", "density", "retained", "error"}
+
+
+def sparse_host(built=None, **options):
+    find, _ = finder(built or profile())
+    return Host(find_profile=find, **options)
+
+
+# -- profiles that do not fit ----------------------------------------------------------------------
+
+MISFITS = {
+    "other heads": (profile(heads=3), "the profile has 3 heads of 64, the model 2 of 64"),
+    "other head_dim": (profile(head_dim=128), "the profile has 2 heads of 128, the model 2 of 64"),
+    "far grid": (profile(grid=(9, 6, 8)), "grid (3, 6, 8) is far from the calibrated [(9, 6, 8)]"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_profile_that_does_not_fit_leaves_the_run_dense(case):
+    built, reason = MISFITS[case]
+    host = sparse_host(built)
+    host.run()
+    assert set(host.paths().values()) == {"dense"} and host.dense_calls == 12
+    assert host.reasons() == {reason: 12}
+    assert {line["reason"] for line in host.lines} == {reason}
+
+
+def test_a_layer_that_is_not_in_the_profile_stays_dense_alone():
+    host = sparse_host(profile(layers=("double.0.0",)))
+    assert host.evaluate(1.0) == [True, False]
+    assert host.reasons() == {"layer double.1.0 is not in the profile": 1}
+
+
+def test_a_near_grid_is_used():
+    host = sparse_host(profile(grid=(4, 6, 8)))
+    assert host.evaluate(1.0) == [True, True] and not host.reasons()
+
+
+# -- faults of a call ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_output_that_is_not_finite_falls_back(precision, bad):
+    host = sparse_host(settings=Settings(precision=precision))
+    q, k, v = tensors(2, 144, 64)
+    v = v.clone()
+    v[0, 1, 20, 3] = bad
+    mark = torch.zeros(1)
+    out, ours = host.call(host.session.begin_forward(1.0), "double.0.0", (q, k, v), lambda: mark)
+    assert out is mark and not ours
+    assert host.reasons() == {"output was not finite": 1}
+    assert host.session.paths == {"fallback": 1}
+    host.evaluate(0.9)
+    assert host.session.paths == {"fallback": 1, "sparse": 2}
+
+
+def test_large_finite_values_are_no_fault():
+    """Every output is finite, though their sum in half precision would not be."""
+    host = sparse_host()
+    host.evaluate(1.0, change=lambda q, k, v: (q.half(), k.half(), torch.full_like(v, 6e4).half()))
+    assert host.session.paths == {"sparse": 2}
+
+
+def test_an_exception_of_ours_falls_back_with_its_first_line(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no memory\nand a long trace")
+
+    monkeypatch.setattr(session, "attention", broken)
+    host = sparse_host()
+    assert host.evaluate(1.0) == [False, False]
+    assert host.reasons() == {"RuntimeError: no memory": 2}
+    assert host.session.paths == {"fallback": 2}
+
+
+def test_a_lookup_that_fails_is_told_and_the_run_observes():
+    def find(grid):
+        raise OSError("disk gone")
+
+    host = Host(Settings(observe_steps=2), find_profile=find)
+    host.run()
+    assert host.reasons() == {"OSError: disk gone": 1}
+    assert host.session.paths == {"fallback": 1, "observe": 3, "sparse": 8}
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("state", ["observing", "dense"])
+def test_what_the_hosts_function_raises_passes_through(state, kind):
+    def dense():
+        raise kind("stop")
+
+    host = Host(Settings(observe_steps=4 if state == "observing" else 0))
+    forward = host.session.begin_forward(1.0)
+    with pytest.raises(kind, match="stop"):
+        host.call(forward, "double.0.0", tensors(2, 144, 64), dense)
+    assert not host.reasons()
+
+
+def test_inputs_that_the_kernels_do_not_take_stay_dense():
+    host = sparse_host()
+    host.evaluate(1.0, change=lambda *qkv: [x.double() for x in qkv])
+    assert host.reasons() == {"dtype torch.float64 is not float32, float16 or bfloat16": 2}
+    assert host.session.paths == {"dense": 2}
+
+
+def test_rows_that_are_not_finite_are_not_observed_and_said():
+    host = Host(Settings(observe_steps=2))
+    host.evaluate(1.0)
+    forward = host.session.begin_forward(0.9)
+    q, k, v = tensors(2, 144, 64)
+    host.call(forward, "double.0.0", (q * float("nan"), k, v))
+    host.run(SIGMAS[2:-1])
+    (line,) = (line for line in host.lines if line["step"] == 1)
+    assert line["path"] == "observe" and line["reason"].startswith("not observed: Error: ")
+    assert host.paths()[2] == "sparse"
+
+
+def test_a_run_that_never_saw_a_finite_row_stays_dense_and_says_so():
+    host = Host(Settings(observe_steps=2))
+    host.dense = lambda q, k, v: torch.zeros_like(v)
+    host.run(change=lambda q, k, v: (q * float("nan"), k, v))
+    assert set(host.session.paths) <= {"observe", "dense", "fallback"}
+    assert not host.saved and host.reasons()
+
+
+def test_layers_of_different_heads_do_not_end_the_run():
+    """A profile has one number of heads: such a model runs dense, with the reason."""
+    host = Host(Settings(observe_steps=1))
+    forward = host.session.begin_forward(1.0)
+    for layer, heads in (("double.0.0", 2), ("single.0.0", 3)):
+        host.call(forward, layer, tensors(heads, 144, 64))
+    host.run(SIGMAS[1:-1])
+    reason = next(iter(host.reasons()))
+    assert reason.startswith("no plan could be made: ") and "heads" in reason
+    assert host.session.paths["dense"] == 10 and "sparse" not in host.session.paths
+    assert not host.saved
+
+
+def test_layers_of_different_grids_do_not_end_the_run():
+    host = Host(Settings(observe_steps=1))
+    forward = host.session.begin_forward(1.0)
+    host.call(forward, "double.0.0", tensors(2, 144, 64))
+    host.layout = TokenLayout((9, 6, 8))
+    host.call(forward, "double.1.0", tensors(2, 9 * 48, 64))
+    host.layout = TokenLayout(GRID)
+    host.run(SIGMAS[1:-1])
+    assert sum(host.session.paths.values()) == 12 and not host.saved
+
+
+# -- faults around a run ---------------------------------------------------------------------------
+
+
+def test_a_save_that_fails_does_not_end_the_run():
+    def save(profile, tensors):
+        raise OSError("disk full")
+
+    host = Host(Settings(observe_steps=2), save_profile=save)
+    summary = host.run()
+    assert list(host.paths().values()) == ["observe"] * 2 + ["sparse"] * 4
+    assert summary["reasons"] == {"profile not saved: disk full": 1}
+
+
+@pytest.mark.parametrize("settings", [Settings(calibrate=True), Settings(observe_steps=4)],
+                         ids=["calibrating", "observing"])  # fmt: skip
+def test_an_interrupted_run_saves_nothing(settings):
+    host = Host(settings)
+    for sigma in SIGMAS[:3]:
+        host.evaluate(sigma)
+    summary = host.session.finish(ok=False)
+    assert not host.saved and summary["ok"] is False
+    assert len(host.lines) == 6
+
+
+def test_a_run_without_any_call_ends_quietly():
+    host = Host()
+    summary = host.session.finish()
+    assert summary["paths"] == {} and summary["grid"] is None and not host.saved
+
+
+def test_a_run_log_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    host = Host(Settings(observe_steps=2))
+    host.session.runlog = RunLog(tmp_path / "file" / "runlog.jsonl")
+    host.run()
+    (reason,) = host.reasons()
+    assert reason.startswith("run log not written: ")
+
+
+@pytest.mark.parametrize("sigmas", [[0.0, 0.5, 1.0], [1.0], [1.0, 1.0]], ids=str)
+def test_odd_schedules_do_not_end_a_run(sigmas):
+    """Rising sigmas (unsampling), no step at all, a step of no length."""
+    host = Host(Settings(observe_steps=1), sigmas=sigmas)
+    host.run(sigmas)
+    assert sum(host.session.paths.values()) == 2 * len(sigmas)
+
+
+# -- telling ---------------------------------------------------------------------------------------
+
+
+def test_run_log_has_a_line_per_step_and_layer(tmp_path):
+    host = Host(Settings(observe_steps=2))
+    host.session.runlog = RunLog(tmp_path / "runlog.jsonl")
+    host.run([1.0, 0.9, 0.9, 0.7, 0.5, 0.3, 0.1])
+    lines = [json.loads(line) for line in (tmp_path / "runlog.jsonl").read_text().splitlines()]
+    steps, end = lines[:-1], lines[-1]
+    assert [(line["step"], line["layer"]) for line in steps] == [
+        (step, layer) for step in range(6) for layer in host.layers
+    ]
+    for line in steps:
+        assert set(line) == LINE
+        assert line["path"] == ("observe" if line["step"] < 2 else "sparse")
+        assert line["heads"] == [0, 1]
+        assert line["sigma"] == pytest.approx(SIGMAS[line["step"]])
+        assert line["reason"] == ("observing" if line["step"] < 2 else "")
+        assert 0 < line["retained"] <= 1 and line["error"] is None
+        assert line["density"] == (1.0 if line["step"] < 2 else pytest.approx(DENSITY))
+    assert end["end"] and end["ok"] and end["steps"] == 6 and end["grid"] == list(GRID)
+    assert end["paths"] == {"observe": 6, "sparse": 8}
+
+
+def test_progress_tells_state_density_and_reasons():
+    host = Host(Settings(observe_steps=2))
+    for sigma in SIGMAS[:3]:
+        host.evaluate(sigma)
+    host.layers = ["single.9.0"]
+    host.run(SIGMAS[3:-1])
+    texts = dict(host.texts)
+    assert texts[0].startswith("step 1 of 6: starting")
+    assert texts[1].startswith("step 2 of 6: observing")
+    assert texts[2].startswith("step 3 of 6: sparse")
+    assert "density 0.44" in texts[5] and "retained mass" in texts[5]
+    assert "dense: layer single.9.0 is not in the profile (2 calls)" in texts[5]
+    assert host.texts[-1][0] == 6 and host.texts[-1][1].startswith("finished")
+
+
+def test_progress_of_a_calibration():
+    host = Host(Settings(calibrate=True))
+    host.run()
+    assert host.texts[1][1] == "step 2 of 6: calibrating"
+
+
+def test_summary_of_a_sparse_run():
+    summary = sparse_host().run()
+    assert summary["precision"] == "int8" and summary["tail"] is True
+    assert (summary["block_q"], summary["block_kv"], summary["mask"]) == (64, 64, "static")
+    assert summary["density"] == summary["density_total"] == pytest.approx(DENSITY)
+    assert 0 < summary["retained"] <= 1
+    assert summary["attention_seconds"] > summary["observe_seconds"] == 0
+
+
+def test_unknown_models_have_a_valid_identity():
+    host = Host(Settings(observe_steps=1))
+    host.session.model = ModelInfo()
+    host.run()
+    assert host.saved[0].model.family == "unknown"
