@@ -1,0 +1,135 @@
+"""`python -m paroattention`: what it prints, its exit codes: 0, 1 on a fault, 2 on bad usage."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import paroattention
+import pytest
+from paroattention import Profile, _core
+from paroattention.__main__ import main
+from problems import profile
+
+
+def run(*arguments) -> int:
+    """The exit code; argparse ends with SystemExit."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    profile(seed=1).save(tmp_path / "a.json")
+    profile(seed=2).save(tmp_path / "b.json")
+    return tmp_path
+
+
+def test_doctor_says_what_runs_here(capsys):
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    assert f"paroattention {_core.__version__}" in out and "torch" in out
+    assert f"CPU kernels: {_core.active_isa()}" in out
+    assert "GPU" in out
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_doctor_says_why_not_faster(isa, capsys):
+    before = _core.active_isa()
+    try:
+        _core.set_isa(isa)
+        assert run("doctor") == 0
+    finally:
+        _core.set_isa(before)
+    out = capsys.readouterr().out
+    assert ("slow" in out) == (isa == "scalar")
+    assert ("without VNNI" in out) == (isa == "avx2")
+
+
+def test_show(saved, capsys):
+    assert run("profile", "show", saved / "a.json") == 0
+    out = capsys.readouterr().out
+    for words in ("a.json", "wan2.1", "2 layers of 2 heads of 64", "1 prompt(s)", "8 steps"):
+        assert words in out
+    assert "(3, 6, 8)" in out and "double.1.0" in out and "retained mass" in out
+
+
+def test_validate(saved, capsys):
+    assert run("profile", "validate", saved / "a.json") == 0
+    assert "valid paroattention/1" in capsys.readouterr().out
+
+
+def test_merge(saved, capsys):
+    assert run("profile", "merge", saved / "a.json", saved / "b.json", saved / "c.json") == 0
+    assert "c.json" in capsys.readouterr().out
+    assert Profile.load(saved / "c.json").calibration.prompts == 2
+    assert Profile.load(saved / "a.json").calibration.prompts == 1
+
+
+def test_merge_of_other_models_is_refused_and_writes_nothing(saved, capsys):
+    profile(heads=3).save(saved / "other.json")
+    before = (saved / "a.json").read_bytes()
+    assert run("profile", "merge", saved / "a.json", saved / "other.json", saved / "c.json") == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and "heads" in captured.err and not captured.out
+    assert not (saved / "c.json").exists() and (saved / "a.json").read_bytes() == before
+
+
+BROKEN = {
+    "missing": None,
+    "empty": b"",
+    "truncated": b'{"schema": "paroattention/1", "model": {',
+    "no text": b"\xff\xfe\x00",
+    "another schema": b'{"schema": "paroattention/2"}',
+}
+
+
+@pytest.mark.parametrize("tool", ["show", "validate"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_one_line_of_error(case, tool, tmp_path, capsys):
+    path = tmp_path / "p.json"
+    if BROKEN[case] is not None:
+        path.write_bytes(BROKEN[case])
+    assert run("profile", tool, path) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and "p.json" in captured.err
+    assert len(captured.err.splitlines()) == 1 and not captured.out
+
+
+def test_a_folder_is_no_profile(tmp_path, capsys):
+    assert run("profile", "validate", tmp_path) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["profile"],
+        ["profile", "nonsense"],
+        ["profile", "show"],
+        ["profile", "merge", "one.json"],
+        ["bench"],
+        ["bench", "nonsense"],
+    ],
+    ids=lambda arguments: " ".join(arguments) or "nothing",
+)
+def test_bad_usage_is_2_and_told(arguments, capsys):
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_as_a_program():
+    """Exit codes and streams of the real process."""
+    folder = str(Path(paroattention.__file__).parents[1])
+    path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "paroattention", "profile", "show", "nowhere.json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
