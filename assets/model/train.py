@@ -31,7 +31,7 @@ SHEET_PROMPTS = (
     "galaxy away cup", "photographer clockwise ball", "retina anticlockwise star",
     "bricks down nothing",
     # Combinations that training left out:
-    "cat clockwise star", "astronaut closer nothing", "coffee down cup", "rocket right face",
+    "astronaut right cup", "cat clockwise horse", "galaxy closer cup", "coffee down face",
 )  # fmt: skip
 
 

@@ -99,3 +99,10 @@ def test_attention_can_be_replaced(model, extras):
         model.attention = wan_tiny.sdpa
     assert torch.equal(plain, watched)
     assert seen == [(layer, (1, 2, 3 * 4 * 6, 128)) for layer in range(8)]
+
+
+def test_the_contact_sheet_ends_with_held_out_prompts():
+    from train import SHEET_PROMPTS
+
+    assert set(SHEET_PROMPTS[-4:]) <= set(data.held_out_prompts())
+    assert not set(SHEET_PROMPTS[:-4]) & set(data.held_out_prompts())
