@@ -6,6 +6,7 @@ COMFYUI_DIR names the tree. Import this module before anything of comfy.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -42,7 +43,7 @@ def start() -> None:
 
 
 def plugin():
-    """The repository imported as ComfyUI imports a custom node: a package under a name of its own."""
+    """The repository as ComfyUI imports a custom node: a package under a name of its own."""
     start()
     if PLUGIN not in sys.modules:
         path = REPOSITORY / "__init__.py"
@@ -150,3 +151,73 @@ def sample(
 def run_node(node, **inputs):
     """Executes a V3 node class as the server would, without its cache; returns its outputs."""
     return node.execute(**inputs).result
+
+
+def paro(model, **changes):
+    """The model behind PAROAttention with its defaults, but for one observed step."""
+    inputs = {
+        "profile": "auto",
+        "density": 0.3,
+        "precision": "int8",
+        "mask": "static",
+        "tail": True,
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+        "observe_steps": 1,
+        "save_as": "",
+    }
+    return run_node(part("nodes").PAROAttention, model=model, **(inputs | changes))[0]
+
+
+def calibrate(model, **changes):
+    """The model behind PAROCalibrate."""
+    inputs = {"name": "mine", "queries": 16, "every_n_steps": 1, "exact": False}
+    return run_node(part("nodes").PAROCalibrate, model=model, **(inputs | changes))[0]
+
+
+class Folders:
+    """models/paro and output of one test alone."""
+
+    def __init__(self, monkeypatch, base: Path):
+        import folder_paths
+
+        self.profiles, self.output = base / "models" / "paro", base / "output"
+        registered = ([str(self.profiles)], {".json"})
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "paro", registered)
+        monkeypatch.setattr(folder_paths, "output_directory", str(self.output))
+
+    def names(self) -> list[str]:
+        """Every file in models/paro, captures and whatever was left behind too."""
+        return sorted(p.name for p in self.profiles.iterdir()) if self.profiles.is_dir() else []
+
+    def load(self, name: str):
+        import paroattention
+
+        return paroattention.Profile.load(self.profiles / f"{name}.json")
+
+    def runs(self) -> list[list[dict]]:
+        """The run log by runs, without the line that opens each."""
+        path = self.output / "paro" / "runlog.jsonl"
+        if not path.is_file():
+            return []
+        runs: list[list[dict]] = []
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            if line.get("run"):
+                runs.append([])
+            else:
+                runs[-1].append(line)
+        return runs
+
+    def last(self) -> dict:
+        """The summary of the newest run."""
+        return self.runs()[-1][-1]
+
+    def steps(self) -> str:
+        """The newest run's paths by step, one letter each: d(ense) o(bserve) s(parse) f(allback).
+
+        A step whose layers went different ways is an x.
+        """
+        found: dict[int, set] = {}
+        for line in self.runs()[-1][:-1]:
+            found.setdefault(line["step"], set()).add(line["path"][0])
+        return "".join(v.pop() if len(v) == 1 else "x" for _, v in sorted(found.items()))
