@@ -75,13 +75,38 @@ class Run:
         return found.profile, f"{found.name}, {found.grid} grid" if found.profile else ""
 
     def save(self, profile, tensors):
-        """Saves an observed profile; a calibration merges with what its name already holds."""
-        name = self.request.save_as or self.automatic_name(profile)
-        if self.request.settings.calibrate and store.find(name) is not None:
-            density = self.request.settings.density
-            profile = paro.profile_build.merge_profiles(store.load(name), profile, density=density)
-        store.save(name, profile, tensors)
+        """Saves an observed profile; a calibration merges with what its name already holds.
+
+        A name that holds something else (another model, a far grid, a broken file) keeps it: the
+        new profile is saved beside it, and the user is told.
+        """
+        wanted = self.request.save_as or self.automatic_name(profile)
+        grid = "x".join(map(str, profile.calibration.grids[0]))
+        beside = (f"{wanted[:60]}-{grid}", self.automatic_name(profile))
+        for name in (wanted, *beside):
+            try:
+                merged = self._over(name, profile)
+                break
+            except (paro.Error, OSError) as error:
+                why = error
+        else:
+            raise why
+        if name != wanted:
+            self.session.note(f"profile {wanted} kept as it was, saved as {name} instead")
+        store.save(name, merged, tensors)
         log.info("PARO: saved profile %s", name)
+
+    def _over(self, name: str, profile):
+        """What to write under a name in view of what it holds. Error if that must stay."""
+        if store.find(name) is None:
+            return profile
+        # Merging refuses what does not fit; a plain observation replaces what would fit.
+        density = self.request.settings.density
+        held = store.load(name)
+        if self.request.settings.calibrate:
+            return paro.profile_build.merge_profiles(held, profile, density=density)
+        paro.profile_build.require_mergeable(held, profile, same_layers=False)
+        return profile
 
     @staticmethod
     def automatic_name(profile) -> str:

@@ -216,6 +216,7 @@ def test_merged_profiles_merge_again(tmp_path):
 OTHERS = {
     "family": (profile(model=ModelInfo("flux", "ab" * 32)), ["same model", "family", "flux"]),
     "fingerprint": (profile(model=ModelInfo("wan2.1", "cd" * 32)), ["same model", "fingerprint"]),
+    "patches": (profile(model=ModelInfo("wan2.1", "ab" * 32, "f00")), ["patches", "f00"]),
     "heads": (profile(heads=3), ["same model", "heads", "3"]),
     "head_dim": (profile(head_dim=128), ["same model", "head_dim", "128"]),
     "layers": (profile(layers=("double.0.0",)), ["same layers"]),

@@ -117,26 +117,32 @@ def _calibration(observer: Observer, first, steps: int, sampler: str):
     return calibration
 
 
+def require_mergeable(old: _core.Profile, new: _core.Profile, *, same_layers=True) -> None:
+    """Raises Error if they are of different models or patches, of far grids, or (same_layers) of
+    other layers or numbers of timestep groups."""
+    for what in ("family", "fingerprint", "patches", "heads", "head_dim"):
+        a, b = getattr(old.model, what), getattr(new.model, what)
+        if a != b:
+            raise _core.Error(f"profile must be of the same model: {what} is {b} (got {a})")
+    grid = new.calibration.grids[0]
+    if old.match_grid(grid) == "far":
+        raise _core.Error(f"profile must be calibrated near the grid {grid} (got a far one)")
+    if same_layers and old.layer_ids() != new.layer_ids():
+        raise _core.Error("profile must hold the same layers as the run (got others)")
+    if same_layers and len(old.timestep_groups) != len(new.timestep_groups):
+        raise _core.Error(
+            f"profile must have {len(new.timestep_groups)} timestep groups to be merged"
+            f" (got {len(old.timestep_groups)})"
+        )
+
+
 def merge_profiles(old: _core.Profile, new: _core.Profile, *, density: float) -> _core.Profile:
     """The mean of both, weighted by their prompts; orders chosen anew unless a head is locked.
 
     Raises Error if they are of different models, layers or timestep groups, or of far grids.
     """
-    for what in ("family", "fingerprint", "heads", "head_dim"):
-        a, b = getattr(old.model, what), getattr(new.model, what)
-        if a != b:
-            raise _core.Error(f"profile must be of the same model: {what} is {b} (got {a})")
-    if old.layer_ids() != new.layer_ids():
-        raise _core.Error("profile must hold the same layers as the run (got others)")
-    if len(old.timestep_groups) != len(new.timestep_groups):
-        raise _core.Error(
-            f"profile must have {len(new.timestep_groups)} timestep groups to be merged"
-            f" (got {len(old.timestep_groups)})"
-        )
-    grid = new.calibration.grids[0]
-    if old.match_grid(grid) == "far":
-        raise _core.Error(f"profile must be calibrated near the grid {grid} (got a far one)")
-    return _merge(old, new, grid, density)
+    require_mergeable(old, new)
+    return _merge(old, new, new.calibration.grids[0], density)
 
 
 def _merge(old, new, grid, density):
