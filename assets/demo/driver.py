@@ -67,13 +67,13 @@ def saved(profile: str, density: float, tail: bool, precision: str = "bf16") -> 
 
 OBSERVED = {"profile": "none", "density": 0.3, "precision": "bf16", "observe_steps": DENSE_STEPS}
 SPARSE_PLANS = (
-    Plan("auto-0.3", "Observed in this run", "auto", OBSERVED),
     Plan("fixed-0.3", "Fixed order, no tail", "fhw", saved(FIXED_PROFILE, 0.3, False)),
     Plan("fixed-0.3-tail", "Fixed order, tail", "fhw", saved(FIXED_PROFILE, 0.3, True)),
     Plan("profile-0.3", "Profile, no tail", "profile", saved(PROFILE, 0.3, False)),
     Plan("profile-0.3-tail", "Profile, tail", "profile", saved(PROFILE, 0.3, True)),
     Plan("profile-0.3-int8", "Profile, tail, INT8", "profile", saved(PROFILE, 0.3, True, "int8")),
     Plan("profile-0.2-tail", "Profile, tail", "profile", saved(PROFILE, 0.2, True)),
+    Plan("auto-0.3", "Observed in this run, tail", "auto", OBSERVED),
 )
 
 

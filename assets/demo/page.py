@@ -13,10 +13,10 @@ from .heads import HeadView, most_telling
 
 PARTS = Path(__file__).parent / "page"
 POLICIES = {
-    "dense": "dense",
-    "fhw": "fixed order",
-    "profile": "profile",
-    "auto": "observed in the run",
+    "dense": "torch's SDPA, without our node",
+    "fhw": "every head in the model's own order",
+    "profile": "calibrated on another prompt",
+    "auto": "planned from its own first steps",
 }
 
 
@@ -144,7 +144,7 @@ class Page:
             f"first {self.content['sampling']['dense_steps']} steps dense; PSNR, SSIM and flicker "
             "are against the dense run.</p>\n"
             '<div class="scroll"><table class="results"><thead><tr><th>Run</th><th>Density</th>'
-            "<th>with text</th><th>Precision</th><th>Tail</th><th>PSNR</th><th>SSIM</th>"
+            "<th>All blocks</th><th>Precision</th><th>Tail</th><th>PSNR</th><th>SSIM</th>"
             "<th>Flicker</th><th>Sampling</th><th>Attention</th></tr></thead>\n"
             f"<tbody>\n{body}</tbody></table></div>\n</section>\n"
         )
@@ -152,7 +152,7 @@ class Page:
     def result_row(self, row: dict, top: float, slow: float) -> str:
         cells = [
             f'<th scope="row">{escape(self.title(row["name"]))}'
-            f"<small>{POLICIES.get(row['policy'], row['policy'])}</small></th>",
+            f"<small>{escape(POLICIES.get(row['policy'], row['policy']))}</small></th>",
             f"<td>{row['density']:.2f}</td>",
             f"<td>{row['density_total']:.2f}</td>",
             f"<td>{escape(str(row['precision']))}</td>",
