@@ -143,9 +143,9 @@ class Page:
             "<p>One prompt and seed that calibration never saw. Every sparse run computes its "
             f"first {self.content['sampling']['dense_steps']} steps dense; PSNR, SSIM and flicker "
             "are against the dense run.</p>\n"
-            '<div class="scroll"><table class="results"><thead><tr><th>Run</th><th>Density</th>'
-            "<th>All blocks</th><th>Precision</th><th>Tail</th><th>PSNR</th><th>SSIM</th>"
-            "<th>Flicker</th><th>Sampling</th><th>Attention</th></tr></thead>\n"
+            '<div class="scroll"><table class="results"><thead><tr><th>Run</th>'
+            "<th>Grid density</th><th>All blocks</th><th>Precision</th><th>Tail</th>"
+            "<th>PSNR</th><th>SSIM</th><th>Flicker</th><th>Sampling</th><th>Attention</th></tr></thead>\n"
             f"<tbody>\n{body}</tbody></table></div>\n</section>\n"
         )
 
