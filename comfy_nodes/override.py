@@ -27,7 +27,8 @@ class Override:
 
         options = kwargs.get("transformer_options") or {}
         run, forward = options.get(RUN), options.get(FORWARD)
-        if run is None or forward is None:
+        # The fallback may hold another override of ours: a call is counted once.
+        if run is None or forward is None or forward.busy:
             return host()
         call = _Arguments(*args, **kwargs)
         reason = call.refusal()
@@ -41,9 +42,14 @@ class Override:
             return host()
         block = str(options.get("block_type", "block")), int(options.get("block_index", 0))
         q, k, v = call.heads_first()
-        out, ours = run.session.attention(
-            forward, forward.layer_id(*block), q, k, v, layout, host, sm_scale=call.scale
-        )
+        layer = forward.layer_id(*block)
+        forward.busy = True
+        try:
+            out, ours = run.session.attention(
+                forward, layer, q, k, v, layout, host, sm_scale=call.scale
+            )
+        finally:
+            forward.busy = False
         return call.host_shape(out) if ours else out
 
 

@@ -168,6 +168,16 @@ def test_the_same_previous_override_serves_two_nodes(model, folders):
     assert len(folders.runs()) == 1
 
 
+def test_another_override_between_two_of_our_nodes(model, folders):
+    """Dense steps pass the other override to our first node's: the call is watched once."""
+    first = harness.paro(model)
+    inner = first.model_options["transformer_options"][OVERRIDE]
+    between = with_override(first, lambda func, *a, **kw: inner(func, *a, **kw))
+    harness.sample(harness.paro(between, profile="none", save_as="mine", observe_steps=2))
+    assert folders.steps() == "oossss" and folders.last()["paths"] == {"observe": 4, "sparse": 8}
+    assert folders.load("mine").layer_ids() == ["double.0.0", "double.1.0"]
+
+
 def ours(model):
     """How often each of our wrappers stands on a model."""
     keys = [model.wrappers[kind].get("paro", []) for kind in model.wrappers]

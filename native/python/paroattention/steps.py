@@ -9,12 +9,14 @@ from .settings import Settings
 
 @dataclass
 class Forward:
-    """One model evaluation: its step, and how often each block has called self-attention."""
+    """One model evaluation: its step, how often each block has called self-attention, and whether
+    one of its calls is under way."""
 
     step: int
     sigma: float
     context_length: int | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    busy: bool = False
 
     def layer_id(self, block_type: str, block_index: int) -> str:
         """`block_type.block_index.occurrence`, counting this call."""
