@@ -1,0 +1,275 @@
+"""What stays dense, each with its reason; and the override's handling of ComfyUI's call shapes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import harness
+import pytest
+import torch
+
+GRID = (3, 6, 8)
+TOKENS = 144
+
+
+@pytest.fixture(scope="module")
+def model():
+    return harness.tiny_wan()
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch, tmp_path):
+    return harness.Folders(monkeypatch, tmp_path)
+
+
+def stays_dense(model, folders, reason, calls, **options):
+    want = harness.sample(model, **options)
+    out = harness.sample(harness.paro(model), **options)
+    assert torch.equal(out, want)
+    end = folders.last()
+    assert end["paths"] == {} and end["density"] == 1
+    assert len(end["reasons"]) == 1 and folders.names() == []
+    (told,) = end["reasons"]
+    assert reason in told and end["reasons"][told] == calls
+
+
+def test_a_text_as_long_as_the_grid(model, folders):
+    reason = "the text is as long as the grid (144 tokens)"
+    text = harness.conditioning(TOKENS)
+    stays_dense(model, folders, reason, 24, positive=text, negative=text)
+
+
+def test_one_long_text_of_two_leaves_the_other_sparse(model, folders):
+    texts = {"positive": harness.conditioning(4), "negative": harness.conditioning(TOKENS)}
+    harness.sample(harness.paro(model), cfg=4.0, **texts)
+    assert folders.steps() == "osssss"
+    assert list(folders.last()["reasons"].values()) == [24]
+
+
+def test_an_attention_mask(model, folders, monkeypatch):
+    import comfy.ldm.wan.model as wan
+
+    plain = wan.optimized_attention
+
+    def masked(q, k, v, heads, **kwargs):
+        mask = torch.zeros(q.shape[1], k.shape[1]) if q.shape == k.shape else None
+        return plain(q, k, v, heads, mask=mask, **kwargs)
+
+    monkeypatch.setattr(wan, "optimized_attention", masked)
+    stays_dense(model, folders, "attention mask", 12)
+
+
+def test_a_model_family_without_a_layout(model, folders, monkeypatch):
+    config = dict(model.model.model_config.unet_config) | {"image_model": "mystery"}
+    monkeypatch.setattr(model.model.model_config, "unet_config", config)
+    stays_dense(model, folders, "no token layout for model family 'mystery'", 12)
+
+
+def test_a_model_without_a_config(model, folders, monkeypatch):
+    monkeypatch.setattr(model.model.model_config, "unet_config", {})
+    stays_dense(model, folders, "no token layout for model family 'unknown'", 12)
+
+
+def test_reasons_are_shown_on_the_node(model, folders, monkeypatch):
+    """The text that ComfyUI sends to the page."""
+    texts = []
+    progress = harness.part("progress").NodeProgress
+    monkeypatch.setattr(progress, "__call__", lambda self, text, step, steps: texts.append(text))
+    harness.sample(harness.paro(model, observe_steps=0))
+    assert texts[-1].splitlines() == [
+        "finished",
+        "dense: no profile, and observe_steps is 0 (12 calls)",
+    ]
+
+
+def call_layout(family="wan2.1", **changes):
+    layouts = harness.part("layouts")
+    given = {"qo_len": TOKENS, "kv_len": TOKENS, "options": {"grid_sizes": GRID}}
+    return layouts.layout_for(family, layouts.Call(**(given | changes)))
+
+
+def test_wan_layout():
+    layout = call_layout(context_length=77)
+    assert (layout.grid, layout.prefix, layout.suffix) == (GRID, 0, 0)
+
+
+LAYOUT_REFUSALS = {
+    "no grid": ({"options": {}}, "transformer_options holds no grid_sizes"),
+    "a grid of two sides": ({"options": {"grid_sizes": (3, 6)}}, "no grid_sizes"),
+    "cross-attention": ({"kv_len": 77}, "cross-attention"),
+    "extra latents": ({"qo_len": 192, "kv_len": 192}, "192 tokens, but the grid (3, 6, 8) has 144"),
+    "unknown family": ({"family": "flux"}, "no token layout for model family 'flux'"),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUT_REFUSALS)
+def test_layouts_that_stay_dense(case):
+    changes, words = LAYOUT_REFUSALS[case]
+    assert words in call_layout(**changes)
+
+
+# -- call shapes -----------------------------------------------------------------------------------
+
+
+class Probe:
+    """An override within a run whose session computes densely, and notes what it was given."""
+
+    def __init__(self, previous=None):
+        import paroattention
+        from paroattention.steps import Forward
+
+        self.module = harness.part("override")
+        self.override = self.module.Override(previous)
+        self.forward, self.noted, self.taken = Forward(0, 1.0), [], []
+        self.session = SimpleNamespace(
+            model=paroattention.ModelInfo("wan2.1"), note=self.noted.append, attention=self.ours
+        )
+        self.options = {
+            "grid_sizes": GRID,
+            "block_type": "double",
+            "block_index": 3,
+            self.module.RUN: SimpleNamespace(session=self.session),
+            self.module.FORWARD: self.forward,
+        }
+
+    def ours(self, forward, layer, q, k, v, layout, dense, *, sm_scale=None):
+        self.taken.append((layer, tuple(q.shape), sm_scale))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=sm_scale), True
+
+    def __call__(self, func, *args, **kwargs):
+        return self.override(func, *args, transformer_options=self.options, **kwargs)
+
+
+def host(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False,
+         skip_output_reshape=False, **kwargs):  # fmt: skip
+    """ComfyUI's own PyTorch attention."""
+    from comfy.ldm.modules.attention import attention_pytorch
+
+    return attention_pytorch(
+        q, k, v, heads, mask, attn_precision, skip_reshape, skip_output_reshape, **kwargs
+    )
+
+
+def qkv(skip_reshape=False, tokens=TOKENS):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 64, generator=generator) for _ in range(3))
+    if skip_reshape:
+        return q, k, v
+    return tuple(x.permute(0, 2, 1, 3).reshape(2, tokens, 192) for x in (q, k, v))
+
+
+@pytest.mark.parametrize("skip_output_reshape", [False, True])
+@pytest.mark.parametrize("skip_reshape", [False, True])
+@pytest.mark.parametrize("keyword", [False, True], ids=["heads by place", "heads by name"])
+def test_shapes_are_those_of_the_hosts_function(skip_reshape, skip_output_reshape, keyword):
+    probe, tensors = Probe(), qkv(skip_reshape)
+    flags = {"skip_reshape": skip_reshape, "skip_output_reshape": skip_output_reshape}
+    heads = ((), {"heads": 3}) if keyword else ((3,), {})
+    out = probe(host, *tensors, *heads[0], **heads[1], **flags)
+    want = host(*tensors, 3, **flags)
+    assert out.shape == want.shape and torch.allclose(out, want, atol=1e-5)
+    assert probe.taken == [("double.3.0", (2, 3, TOKENS, 64), None)] and not probe.noted
+
+
+def test_scale_is_handed_on():
+    probe, tensors = Probe(), qkv()
+    out = probe(host, *tensors, 3, scale=0.5)
+    assert probe.taken[0][2] == 0.5
+    assert torch.allclose(out, host(*tensors, 3, scale=0.5), atol=1e-5)
+
+
+REFUSED = {
+    "mask": (lambda q, k, v: ((q, k, v), {"mask": torch.zeros(TOKENS, TOKENS)}), "attention mask"),
+    "enable_gqa": (lambda q, k, v: ((q, k, v), {"enable_gqa": True}), "grouped heads"),
+    "wider v": (lambda q, k, v: ((q, k, torch.cat([v, v], -1)), {}), "grouped heads"),
+    "container": (lambda q, k, v: (([q], k, v), {}), "container"),
+    "gradients": (lambda q, k, v: ((q.requires_grad_(), k, v), {}), "gradients are wanted"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_calls_go_to_the_host_with_every_argument(case):
+    change, reason = REFUSED[case]
+    args, kwargs = change(*qkv())
+    seen = []
+
+    def func(*args, **kwargs):
+        seen.append((args, kwargs))
+        return "host"
+
+    probe = Probe()
+    with torch.enable_grad():
+        assert probe(func, *args, 3, _inside_attn_wrapper=True, **kwargs) == "host"
+    ((got, named),) = seen
+    assert all(a is b for a, b in zip(got, (*args, 3), strict=True))
+    assert named == kwargs | {"transformer_options": probe.options, "_inside_attn_wrapper": True}
+    assert not probe.taken and len(probe.noted) == 1 and reason in probe.noted[0]
+
+
+def test_cross_attention_is_no_problem_worth_telling():
+    probe = Probe()
+    q, k, _ = qkv()
+    assert probe(lambda *a, **kw: "host", q, k[:, :77], k[:, :77], 3) == "host"
+    assert not probe.noted and not probe.taken
+
+
+def test_occurrences_of_a_block_are_layers_of_their_own():
+    probe = Probe()
+    for _ in range(2):
+        probe(host, *qkv(), 3)
+    assert [layer for layer, *_ in probe.taken] == ["double.3.0", "double.3.1"]
+
+
+def test_outside_of_a_run_everything_goes_to_the_host():
+    override = harness.part("override").Override(lambda func, *a, **kw: ("previous", func))
+    assert override(host, *qkv(), 3, transformer_options={"grid_sizes": GRID}) == ("previous", host)
+    assert override(host, *qkv(), 3) == ("previous", host)
+
+
+# -- without the native library --------------------------------------------------------------------
+
+WITHOUT_NATIVE = """
+    import asyncio, json, sys
+    sys.path.insert(0, sys.argv[1])
+    import harness, torch
+    model = harness.tiny_wan()
+    dense = harness.sample(model)
+    nodes = harness.part("nodes")
+    found = asyncio.run(asyncio.run(harness.plugin().comfy_entrypoint()).get_node_list())
+    inputs = dict(profile="mine", density=0.3, precision="int4", mask="static", tail=True,
+                  start_percent=0.0, end_percent=1.0, observe_steps=1, save_as="")
+    out = nodes.PAROAttention.execute(model=model, **inputs)
+    calibrated = nodes.PAROCalibrate.execute(
+        model=model, name="../x", queries=1, every_n_steps=1, exact=False)
+    images = torch.zeros(1, 8, 8, 3)
+    compared = nodes.PAROCompare.execute(images_a=images, images_b=images)
+    print("RESULT" + json.dumps({
+        "nodes": [node.define_schema().node_id for node in found],
+        "same model": out.result[0] is model and calibrated.result[0] is model,
+        "equal": torch.equal(harness.sample(out.result[0]), dense),
+        "valid": nodes.PAROAttention.validate_inputs(**inputs),
+        "shown": [str(x.ui.as_dict()) for x in (out, calibrated, compared)],
+    }))
+"""
+
+
+def test_without_the_native_library_nodes_register_run_dense_and_say_what_to_install(tmp_path):
+    package = tmp_path / "paroattention"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('no binary for this Python')")
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(WITHOUT_NATIVE))
+    done = subprocess.run(
+        [sys.executable, str(script), str(harness.REPOSITORY / "tests" / "comfy")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = harness.json.loads(done.stdout.split("RESULT")[1])
+    assert result["nodes"] == ["PAROAttention", "PAROCalibrate", "PAROCompare"]
+    assert result["same model"] and result["equal"] and result["valid"] is True
+    for shown in result["shown"]:
+        assert "no binary for this Python" in shown and "pip install ." in shown
+    assert "pip install ." in done.stderr
