@@ -50,7 +50,7 @@ def ensure_package(paths: Paths) -> None:
         command += [
             "--force-reinstall",
             "-v",
-            "-C",
+            "--config-settings",  # -C needs pip 23.1
             f"build-dir={paths.build / 'python'}",
             str(REPO),
         ]
