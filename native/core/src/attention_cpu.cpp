@@ -98,7 +98,7 @@ struct Scratch {
     float* rows;           // pack_block's
     cpu::PackedQueries q;  // the query tile
     cpu::SoftmaxState state;
-    float* s;              // [kStripRows][max(block_kv, kPooledPanel)], s32 too
+    float* s;              // [kStripRows][max(block_kv, kPooledPanel, head_dim)], s32 too
     std::byte* p;          // the same places, bytes or 16-bit integers
     float* bias;           // [panels][kPooledPanel]
     std::int32_t* blocks;  // [kv blocks]
@@ -106,14 +106,15 @@ struct Scratch {
 };
 
 Scratch place_scratch(const PackShape& shape, std::int32_t block_q, Carver& carver) {
-    const std::int64_t dim = shape.head_dim, strip = cpu::kStripRows * std::max(shape.kv.block, cpu::kPooledPanel);
+    const std::int64_t dim = shape.head_dim,
+                       strip = cpu::kStripRows * std::max<std::int64_t>({shape.kv.block, cpu::kPooledPanel, dim});
     Scratch s;
     s.rows = carver.take<float>(3 * shape.kv.block * dim);
     s.q.q = carver.take<float>(block_q * dim);
     s.q.q8 = carver.take<std::byte>(2 * block_q * dim);
-    s.q.q_scale = carver.take<float>(block_q);
-    s.state.m = carver.take<float>(block_q);
-    s.state.l = carver.take<float>(block_q);
+    s.q.q_scale = carver.take<float>(cpu::strip_lanes(block_q));
+    s.state.m = carver.take<float>(cpu::strip_lanes(block_q));
+    s.state.l = carver.take<float>(cpu::strip_lanes(block_q));
     s.state.o = carver.take<float>(block_q * dim);
     s.s = carver.take<float>(strip);
     s.p = carver.take<std::byte>(2 * strip);
@@ -259,8 +260,8 @@ void Attention::compute_tile(const Slot& slot, const PackedHead& head, std::int3
     const std::int32_t padded = (q_tokens_[tile] + 1) / 2 * 2;
     cpu::pack_queries(shape_, rows(p_.q, slot), q_index(slot) + std::int64_t{tile} * plan_.block_q, q_tokens_[tile],
                       scale_, s.q);
-    std::fill_n(s.state.m, padded, -std::numeric_limits<float>::infinity());
-    std::fill_n(s.state.l, padded, 0.0f);
+    std::fill_n(s.state.m, cpu::strip_lanes(padded), -std::numeric_limits<float>::infinity());
+    std::fill_n(s.state.l, cpu::strip_lanes(padded), 0.0f);
     std::fill_n(s.state.o, std::int64_t{padded} * p_.head_dim, 0.0f);
     attend(head, s, padded, list_blocks(slot, tile, s.blocks));
     if (p_.tail && q_.is_grid_block(tile)) attend_tail(head, s, padded, list_panels(slot, tile, s));
@@ -330,8 +331,8 @@ void Attention::write_output(const Slot& slot, const PackedHead& head, std::int3
         static_cast<std::byte*>(p_.o.data) + (slot.batch * p_.o.stride_b + slot.head * p_.o.stride_h) * element_;
     const std::int32_t* tokens = q_index(slot) + std::int64_t{tile} * plan_.block_q;
     for (std::int32_t r = 0; r < q_tokens_[tile]; ++r) {
-        shape_.kernels->store_row(s.state.o + std::int64_t{r} * p_.head_dim, 1.0f / s.state.l[r], head.channel,
-                                  base + tokens[r] * p_.o.stride_n * element_, p_.dtype, p_.head_dim);
+        shape_.kernels->store_row(s.state.o + std::int64_t{r} * p_.head_dim, 1.0f / s.state.l[cpu::strip_lane(r)],
+                                  head.channel, base + tokens[r] * p_.o.stride_n * element_, p_.dtype, p_.head_dim);
     }
 }
 

@@ -11,13 +11,17 @@ namespace paro::cpu {
 
 // Rows of a packed query tile come in twos: the kernels handle strips of 6, 4 or 2 rows.
 constexpr std::int32_t kStripRows = 6;
+// What a strip keeps per row has a whole vector of any width: row r stands at strip_lane(r), lanes past a strip's rows
+// hold nothing. Sums and maxima over rows are formed eight at a time.
+constexpr std::int32_t kStripLanes = 16;
+constexpr std::int32_t kRowLanes = 8;
 // head_dim, block_kv and block_q are multiples of this.
 constexpr std::int32_t kAlign = 16;
 
 // The online softmax of a query tile. Scores count in powers of two: log2(e) is folded into the scale of q.
 struct SoftmaxState {
-    float* m;  // [rows] running maximum, starts at -inf
-    float* l;  // [rows] normaliser, starts at 0
+    float* m;  // [strips][kStripLanes] running maximum, starts at -inf
+    float* l;  // [strips][kStripLanes] normaliser, starts at 0
     float* o;  // [rows][head_dim] unnormalised output, starts at 0
 };
 
@@ -47,7 +51,7 @@ struct Int8Tile {
     const std::int32_t* tokens;  // [blocks]
     std::int64_t count;
     std::int32_t rows, head_dim, block_kv;
-    std::int32_t* s;  // [kStripRows][block_kv] scratch
+    std::int32_t* s;  // [kStripRows][max(block_kv, head_dim)] scratch
     void* p;          // [kStripRows][block_kv] u8 or s16 scratch
     SoftmaxState state;
 };

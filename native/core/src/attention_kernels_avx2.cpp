@@ -35,9 +35,46 @@ struct Vec {
         x = _mm_add_ps(x, _mm_movehl_ps(x, x));
         return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
     }
-    static F add_exponent(F p, F t) {
+    // x = r + n, n an integer, |r| <= 1/2; p 2^n for x above -126.
+    static constexpr bool kAnyExponent = false;
+    static F split(F x, F& r) {
+        const F t = add(x, set1(kRound));
+        r = sub(x, sub(t, set1(kRound)));
+        return t;
+    }
+    static F scale(F p, F t) {
         return _mm256_castsi256_ps(
             _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+    }
+
+    // Element r of the result: all elements of x[r] joined by op.
+    template <class Op>
+    static F join_rows(const F (&x)[kRowLanes], Op op) {
+        const auto pair = [&](F a, F b) { return op(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)); };
+        const auto quad = [&](F a, F b) {
+            const __m256d ad = _mm256_castps_pd(a), bd = _mm256_castps_pd(b);
+            return op(_mm256_castpd_ps(_mm256_unpacklo_pd(ad, bd)), _mm256_castpd_ps(_mm256_unpackhi_pd(ad, bd)));
+        };
+        const F low = quad(pair(x[0], x[1]), pair(x[2], x[3])), high = quad(pair(x[4], x[5]), pair(x[6], x[7]));
+        return op(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+    }
+    static void max_rows(const F (&x)[kRowLanes], float* out) {
+        store(out, join_rows(x, [](F a, F b) { return max(a, b); }));
+    }
+    static void sum_rows(const F (&x)[kRowLanes], float* out) {
+        store(out, join_rows(x, [](F a, F b) { return add(a, b); }));
+    }
+    static void max_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        store_int(out, join_rows_int(x, [](I a, I b) { return max_int(a, b); }));
+    }
+    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        store_int(out, join_rows_int(x, [](I a, I b) { return add_int(a, b); }));
+    }
+    template <class Op>
+    static I join_rows_int(const I (&x)[kRowLanes], Op op) {
+        F y[kRowLanes];
+        PARO_UNROLL for (int r = 0; r < kRowLanes; ++r) y[r] = as_float(x[r]);
+        return as_int(join_rows(y, [&](F a, F b) { return as_float(op(as_int(a), as_int(b))); }));
     }
     static F zero_below(F y, F x, F floor) { return _mm256_andnot_ps(_mm256_cmp_ps(x, floor, _CMP_LT_OQ), y); }
 
@@ -82,16 +119,8 @@ struct Vec {
     static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
     static I and_int(I a, I b) { return _mm256_and_si256(a, b); }
     static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }
-    static std::int32_t hmax_int(I a) {
-        __m128i x = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-        x = _mm_max_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(1, 0, 3, 2)));
-        return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1))));
-    }
-    static std::int32_t hsum_int(I a) {
-        __m128i x = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-        x = _mm_add_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(1, 0, 3, 2)));
-        return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1))));
-    }
+    static F as_float(I a) { return _mm256_castsi256_ps(a); }
+    static I as_int(F a) { return _mm256_castps_si256(a); }
     static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
     // vpmaddubsw would saturate at 16 bits: 255 * 127 twice. Hence 16-bit integers.
     static I dot(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "attention_kernels.h"
+#include "attention_kernels_vector.h"
 
 namespace paro::cpu {
 namespace {
@@ -30,9 +30,45 @@ struct Vec {
     static F abs(F a) { return _mm512_abs_ps(a); }
     static float hmax(F a) { return _mm512_reduce_max_ps(a); }
     static float hsum(F a) { return _mm512_reduce_add_ps(a); }
-    static F add_exponent(F p, F t) {
-        return _mm512_castsi512_ps(
-            _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+    // x = r + n, n an integer, |r| <= 1/2; p 2^n, with n far below any exponent as well.
+    static constexpr bool kAnyExponent = true;
+    static F split(F x, F& r) {
+        const F n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        r = _mm512_sub_ps(x, n);
+        return n;
+    }
+    static F scale(F p, F n) { return _mm512_scalef_ps(p, n); }
+
+    // Element r of the result: all elements of x[r] joined by op.
+    template <class Op>
+    static F join_rows(const F (&x)[kRowLanes], Op op) {
+        const auto pair = [&](F a, F b) { return op(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+        const auto quad = [&](F a, F b) {
+            const __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+            return op(_mm512_castpd_ps(_mm512_unpacklo_pd(ad, bd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ad, bd)));
+        };
+        const F low = quad(pair(x[0], x[1]), pair(x[2], x[3])), high = quad(pair(x[4], x[5]), pair(x[6], x[7]));
+        const F y = op(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+        const F z = op(y, _mm512_shuffle_f32x4(y, y, 0xb1));
+        return _mm512_shuffle_f32x4(z, z, 0x88);
+    }
+    static void max_rows(const F (&x)[kRowLanes], float* out) {
+        store(out, join_rows(x, [](F a, F b) { return max(a, b); }));
+    }
+    static void sum_rows(const F (&x)[kRowLanes], float* out) {
+        store(out, join_rows(x, [](F a, F b) { return add(a, b); }));
+    }
+    static void max_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        store_int(out, join_rows_int(x, [](I a, I b) { return max_int(a, b); }));
+    }
+    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        store_int(out, join_rows_int(x, [](I a, I b) { return add_int(a, b); }));
+    }
+    template <class Op>
+    static I join_rows_int(const I (&x)[kRowLanes], Op op) {
+        F y[kRowLanes];
+        PARO_UNROLL for (int r = 0; r < kRowLanes; ++r) y[r] = as_float(x[r]);
+        return as_int(join_rows(y, [&](F a, F b) { return as_float(op(as_int(a), as_int(b))); }));
     }
     static F zero_below(F y, F x, F floor) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ), y); }
 
@@ -75,8 +111,8 @@ struct Vec {
     static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
     static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
     static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
-    static std::int32_t hmax_int(I a) { return _mm512_reduce_max_epi32(a); }
-    static std::int32_t hsum_int(I a) { return _mm512_reduce_add_epi32(a); }
+    static F as_float(I a) { return _mm512_castsi512_ps(a); }
+    static I as_int(F a) { return _mm512_castps_si512(a); }
     static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 #if defined(PARO_VNNI)
     static I dot(I acc, I a, I b) { return _mm512_dpbusd_epi32(acc, a, b); }

@@ -45,27 +45,33 @@ void gemm_fp32_cols(const float* a, std::int64_t lda, const float* b, std::int64
 template <class V, int MR>
 void softmax_fp32(float* s, std::int64_t lds, std::int32_t cols, float* m, float* l, float* alpha) {
     using F = typename V::F;
-    float diff[kExpRows];
+    F joined[kRowLanes];
+    for (int r = 0; r < kRowLanes; ++r) joined[r] = V::set1(0.0f);
     for (int r = 0; r < MR; ++r) {
         const float* row = s + r * lds;
-        F top = V::load(row);
-        for (std::int32_t j = V::W; j < cols; j += V::W) top = V::max(top, V::load(row + j));
-        const float block_max = V::hmax(top);
-        const float next = block_max > m[r] ? block_max : m[r];
-        diff[r] = m[r] - next;
-        m[r] = next;
+        joined[r] = V::load(row);
+        for (std::int32_t j = V::W; j < cols; j += V::W) joined[r] = V::max(joined[r], V::load(row + j));
     }
-    exp2_rows<V>(diff, alpha, MR);
+    float top[kStripLanes], sum[kStripLanes];
+    V::max_rows(joined, top);
+    for (int r = 0; r < kRowLanes; r += V::W) {
+        const F old = V::load(m + r), next = V::max(V::load(top + r), old);  // NaN keeps old; the weights carry it on
+        V::store(m + r, next);
+        V::store(alpha + r, exp2_fp32<V>(V::sub(old, next)));
+    }
     for (int r = 0; r < MR; ++r) {
         float* row = s + r * lds;
         const F next = V::set1(m[r]);
-        F sum = V::set1(0.0f);
+        joined[r] = V::set1(0.0f);
         for (std::int32_t j = 0; j < cols; j += V::W) {
             const F p = exp2_fp32<V>(V::sub(V::load(row + j), next));
             V::store(row + j, p);
-            sum = V::add(sum, p);
+            joined[r] = V::add(joined[r], p);
         }
-        l[r] = l[r] * alpha[r] + V::hsum(sum);
+    }
+    V::sum_rows(joined, sum);
+    for (int r = 0; r < kRowLanes; r += V::W) {
+        V::store(l + r, V::add(V::mul(V::load(l + r), V::load(alpha + r)), V::load(sum + r)));
     }
 }
 
@@ -87,8 +93,9 @@ void attend_strip_fp32(const Fp32Tile& t, std::int64_t block, std::int32_t first
         }
         for (std::int32_t j = tokens; j < cols; ++j) row[j] = kMinusInfinity;
     }
-    float alpha[kExpRows];
-    softmax_fp32<V, MR>(t.s, t.block_kv, cols, t.state.m + first, t.state.l + first, alpha);
+    float alpha[kStripLanes];
+    const std::int32_t lane = first / kStripRows * kStripLanes;
+    softmax_fp32<V, MR>(t.s, t.block_kv, cols, t.state.m + lane, t.state.l + lane, alpha);
     gemm_fp32_cols<V, MR>(t.s, t.block_kv, v, t.head_dim, tokens, t.state.o + std::int64_t{first} * t.head_dim,
                           t.head_dim, alpha, t.head_dim);
 }

@@ -20,11 +20,17 @@ constexpr std::int32_t kNoScore = -(1 << 28);
 // Load at kAlign - n for a mask of the first n lanes.
 constexpr std::int32_t kLanes[2 * kAlign] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
-// acc[MR][NV * W] += a[MR][depth] b[depth][NV * W]. Every element is a 32-bit word of `group` integers.
+// c[MR][NV * W] = init + a[MR][depth] b[depth][NV * W], init a row or null for 0. Every element of a and b is a 32-bit
+// word of `group` integers. The sums of p v go through memory as well: with their scaling in here GCC 12 runs out of
+// registers in the loop, which costs more than twice the time.
 template <class V, int MR, int NV>
 void gemm_int8(const std::byte* a, std::int64_t lda, const std::byte* b, std::int64_t ldb, std::int32_t depth,
-               typename V::I (&acc)[MR][NV]) {
+               const std::int32_t* init, std::int32_t* c, std::int64_t ldc) {
     using I = typename V::I;
+    I acc[MR][NV];
+    PARO_UNROLL for (int r = 0; r < MR; ++r) {
+        PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = init ? V::load_int(init + j * V::W) : V::set1_int(0);
+    }
     for (std::int32_t d = 0; d < depth; ++d) {
         I row[NV];
         PARO_UNROLL for (int j = 0; j < NV; ++j) row[j] = V::load_int(b + (d * ldb + j * V::W) * 4);
@@ -33,35 +39,32 @@ void gemm_int8(const std::byte* a, std::int64_t lda, const std::byte* b, std::in
             PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = V::dot(acc[r][j], x, row[j]);
         }
     }
-}
-
-template <class V, int MR, int NV>
-void scores_int8(const Int8Tile& t, const std::byte* q, const std::byte* k, const std::int32_t* init,
-                 std::int32_t column) {
-    typename V::I acc[MR][NV];
     PARO_UNROLL for (int r = 0; r < MR; ++r) {
-        PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = V::load_int(init + column + j * V::W);
-    }
-    const std::int32_t words = t.head_dim / V::kGroup;
-    gemm_int8<V, MR, NV>(q, words, k + column * 4, t.block_kv, words, acc);
-    PARO_UNROLL for (int r = 0; r < MR; ++r) {
-        PARO_UNROLL for (int j = 0; j < NV; ++j) V::store_int(t.s + r * t.block_kv + column + j * V::W, acc[r][j]);
+        PARO_UNROLL for (int j = 0; j < NV; ++j) V::store_int(c + r * ldc + j * V::W, acc[r][j]);
     }
 }
 
-// o = o * alpha + (p v8) * beta
-template <class V, int MR, int NV>
-void values_int8(const Int8Tile& t, const std::byte* v, std::int32_t depth, float* o, std::int32_t column,
-                 const float* alpha, const float* beta) {
-    typename V::I acc[MR][NV];
-    PARO_UNROLL for (int r = 0; r < MR; ++r) { PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = V::set1_int(0); }
-    gemm_int8<V, MR, NV>(static_cast<const std::byte*>(t.p), t.block_kv / V::kGroup, v + column * 4, t.head_dim, depth,
-                         acc);
-    PARO_UNROLL for (int r = 0; r < MR; ++r) {
-        PARO_UNROLL for (int j = 0; j < NV; ++j) {
-            float* out = o + r * t.head_dim + column + j * V::W;
-            const auto kept = V::mul(V::load(out), V::set1(alpha[r]));
-            V::store(out, V::fma(V::to_float(acc[r][j]), V::set1(beta[r]), kept));
+// The same over `cols` columns, a multiple of kAlign.
+template <class V, int MR>
+void gemm_int8_cols(const std::byte* a, std::int64_t lda, const std::byte* b, std::int64_t ldb, std::int32_t depth,
+                    const std::int32_t* init, std::int32_t* c, std::int64_t ldc, std::int32_t cols) {
+    constexpr int step = V::NV * V::W;
+    std::int32_t j = 0;
+    for (; j + step <= cols; j += step) {
+        gemm_int8<V, MR, V::NV>(a, lda, b + j * 4, ldb, depth, init ? init + j : nullptr, c + j, ldc);
+    }
+    for (; j < cols; j += kAlign) {
+        gemm_int8<V, MR, kAlign / V::W>(a, lda, b + j * 4, ldb, depth, init ? init + j : nullptr, c + j, ldc);
+    }
+}
+
+// o = o * alpha + sums * beta
+template <class V, int MR>
+void add_values(const std::int32_t* sums, std::int32_t head_dim, float* o, const float* alpha, const float* beta) {
+    for (int r = 0; r < MR; ++r) {
+        const auto old = V::set1(alpha[r]), unit = V::set1(beta[r]);
+        for (std::int32_t j = r * head_dim; j < (r + 1) * head_dim; j += V::W) {
+            V::store(o + j, V::fma(V::to_float(V::load_int(sums + j)), unit, V::mul(V::load(o + j), old)));
         }
     }
 }
@@ -71,89 +74,104 @@ template <class V>
 typename V::I weight_int8(typename V::I s, typename V::I top, typename V::F scale) {
     using F = typename V::F;
     const F y = V::fma(V::to_float(V::sub_int(s, top)), scale, V::set1(kLog2Of255));
-    const F x = V::max(V::set1(kWeightFloor), y);
-    const F t = V::add(x, V::set1(kRound));
-    const F r = V::sub(x, V::sub(t, V::set1(kRound)));
+    F r;
+    const F n = V::split(V::kAnyExponent ? y : V::max(V::set1(kWeightFloor), y), r);
     // Relative error 3e-6: a thousandth of a step at 255.
     F p = V::fma(r, V::set1(9.582853169e-3f), V::set1(5.590642504e-2f));
     p = V::fma(p, r, V::set1(2.402409861e-1f));
     p = V::fma(p, r, V::set1(6.931241934e-1f));
     p = V::fma(p, r, V::set1(1.0f));
-    return V::to_int(V::add_exponent(p, t));
+    return V::to_int(V::scale(p, n));
 }
 
 // Scores of a strip become weights in t.p; alpha scales what the rows have gathered, beta what this block adds.
 template <class V, int MR>
 void softmax_int8(const Int8Tile& t, std::int64_t block, std::int32_t first, float* alpha, float* beta) {
+    using F = typename V::F;
     using I = typename V::I;
     const std::int32_t tokens = t.tokens[block], cols = (tokens + kAlign - 1) / kAlign * kAlign;
-    float* m = t.state.m + first;
-    float* l = t.state.l + first;
-    std::int32_t top[MR];
-    float scale[MR], old_diff[kExpRows], block_diff[kExpRows], block_weight[kExpRows];
+    const std::int32_t lane = first / kStripRows * kStripLanes;
+    float *m = t.state.m + lane, *l = t.state.l + lane;
+    I joined[kRowLanes];
+    for (int r = 0; r < kRowLanes; ++r) joined[r] = V::set1_int(0);
     for (int r = 0; r < MR; ++r) {
         std::int32_t* row = t.s + r * t.block_kv;
         for (std::int32_t j = tokens; j < cols; ++j) row[j] = kNoScore;
-        I best = V::load_int(row);
-        for (std::int32_t j = V::W; j < cols; j += V::W) best = V::max_int(best, V::load_int(row + j));
-        top[r] = V::hmax_int(best);
-        scale[r] = t.q_scale[first + r] * t.k_scale[block];
-        const float block_max = static_cast<float>(top[r]) * scale[r];
-        const float next = block_max > m[r] ? block_max : m[r];
-        old_diff[r] = m[r] - next;
-        block_diff[r] = block_max - next;
-        m[r] = next;
+        joined[r] = V::load_int(row);
+        for (std::int32_t j = V::W; j < cols; j += V::W) joined[r] = V::max_int(joined[r], V::load_int(row + j));
     }
-    exp2_rows<V>(old_diff, alpha, MR);
-    exp2_rows<V>(block_diff, block_weight, MR);
+    std::int32_t top[kStripLanes], sum[kStripLanes];
+    float scale[kStripLanes], unit[kStripLanes];
+    V::max_rows(joined, top);
+    for (int r = 0; r < kRowLanes; r += V::W) {
+        const F s = V::mul(V::load(t.q_scale + lane + r), V::set1(t.k_scale[block]));
+        const F block_max = V::mul(V::to_float(V::load_int(top + r)), s), old = V::load(m + r);
+        const F next = V::max(block_max, old);  // NaN keeps old; unit carries it on
+        const F u = V::mul(exp2_fp32<V>(V::sub(block_max, next)), V::set1(1.0f / 255.0f));
+        V::store(m + r, next);
+        V::store(scale + r, s);
+        V::store(unit + r, u);
+        V::store(alpha + r, exp2_fp32<V>(V::sub(old, next)));
+        V::store(beta + r, V::mul(u, V::set1(t.v_scale[block])));
+    }
     for (int r = 0; r < MR; ++r) {
         const std::int32_t* row = t.s + r * t.block_kv;
         auto* p = static_cast<std::byte*>(t.p) + std::int64_t{r} * t.block_kv * (4 / V::kGroup);
-        I sum = V::set1_int(0);
+        const I row_top = V::set1_int(top[r]);
+        const F row_scale = V::set1(scale[r]);
+        joined[r] = V::set1_int(0);
         for (std::int32_t j = 0; j < cols; j += V::W) {
-            I weight = weight_int8<V>(V::load_int(row + j), V::set1_int(top[r]), V::set1(scale[r]));
+            I weight = weight_int8<V>(V::load_int(row + j), row_top, row_scale);
             if (j + V::W > tokens) {
                 const std::int32_t valid = tokens > j ? tokens - j : 0;
                 weight = V::and_int(weight, V::load_int(kLanes + kAlign - valid));
             }
             V::store_weight(p + j * (4 / V::kGroup), weight);
-            sum = V::add_int(sum, weight);
+            joined[r] = V::add_int(joined[r], weight);
         }
-        const float unit = block_weight[r] * (1.0f / 255.0f);
-        l[r] = l[r] * alpha[r] + static_cast<float>(V::hsum_int(sum)) * unit;
-        beta[r] = unit * t.v_scale[block];
+    }
+    V::sum_rows(joined, sum);
+    for (int r = 0; r < kRowLanes; r += V::W) {
+        const F gained = V::mul(V::to_float(V::load_int(sum + r)), V::load(unit + r));
+        V::store(l + r, V::add(V::mul(V::load(l + r), V::load(alpha + r)), gained));
     }
 }
 
 template <class V, int MR>
 void attend_strip_int8(const Int8Tile& t, std::int64_t block, std::int32_t first) {
-    constexpr std::int32_t step = V::NV * V::W, bytes = 4 / V::kGroup;
+    constexpr std::int32_t bytes = 4 / V::kGroup;
     const std::int32_t tokens = t.tokens[block], cols = (tokens + kAlign - 1) / kAlign * kAlign;
     const std::int64_t block_bytes = std::int64_t{t.block_kv} * t.head_dim * bytes;
     const std::byte* q = static_cast<const std::byte*>(t.q) + std::int64_t{first} * t.head_dim * bytes;
     const std::byte* k = static_cast<const std::byte*>(t.k) + block * block_bytes;
     const std::byte* v = static_cast<const std::byte*>(t.v) + block * block_bytes;
-    const std::int32_t* init = t.k_init + block * t.block_kv;
-
-    std::int32_t j = 0;
-    for (; j + step <= cols; j += step) scores_int8<V, MR, V::NV>(t, q, k, init, j);
-    for (; j < cols; j += kAlign) scores_int8<V, MR, kAlign / V::W>(t, q, k, init, j);
-    float alpha[kExpRows], beta[kExpRows];
+    const std::int32_t words = t.head_dim / V::kGroup;
+    gemm_int8_cols<V, MR>(q, words, k, t.block_kv, words, t.k_init + block * t.block_kv, t.s, t.block_kv, cols);
+    float alpha[kStripLanes], beta[kStripLanes];
     softmax_int8<V, MR>(t, block, first, alpha, beta);
-    float* o = t.state.o + std::int64_t{first} * t.head_dim;
-    for (j = 0; j < t.head_dim; j += step) {
-        values_int8<V, MR, V::NV>(t, v, (tokens + V::kGroup - 1) / V::kGroup, o, j, alpha, beta);
-    }
+    gemm_int8_cols<V, MR>(static_cast<const std::byte*>(t.p), t.block_kv / V::kGroup, v, t.head_dim,
+                          (tokens + V::kGroup - 1) / V::kGroup, nullptr, t.s, t.head_dim, t.head_dim);
+    add_values<V, MR>(t.s, t.head_dim, t.state.o + std::int64_t{first} * t.head_dim, alpha, beta);
 }
 
+// Three loops around the strips. A band of rows keeps its part of o in the first-level cache over many blocks; a chunk
+// of blocks comes from afar once and stays in the second-level cache for all bands.
 template <class V>
 void attend_int8(const Int8Tile& t) {
-    for (std::int64_t i = 0; i < t.count; ++i) {
-        const std::int64_t block = t.blocks[i];
-        std::int32_t r = 0;
-        for (; r + 6 <= t.rows; r += 6) attend_strip_int8<V, 6>(t, block, r);
-        if (t.rows - r == 4) attend_strip_int8<V, 4>(t, block, r);
-        if (t.rows - r == 2) attend_strip_int8<V, 2>(t, block, r);
+    constexpr std::int32_t band_bytes = 12 << 10, chunk_bytes = 256 << 10;
+    const std::int32_t band = band_bytes / (4 * t.head_dim);
+    const std::int64_t chunk = chunk_bytes / (2 * t.block_kv * t.head_dim * (4 / V::kGroup)) + 1;
+    for (std::int64_t begin = 0; begin < t.count; begin += chunk) {
+        const std::int64_t end = begin + chunk < t.count ? begin + chunk : t.count;
+        for (std::int32_t first = 0; first < t.rows; first += band) {
+            const std::int32_t last = first + band < t.rows ? first + band : t.rows;
+            for (std::int64_t i = begin; i < end; ++i) {
+                std::int32_t r = first;
+                for (; r + 6 <= last; r += 6) attend_strip_int8<V, 6>(t, t.blocks[i], r);
+                if (last - r == 4) attend_strip_int8<V, 4>(t, t.blocks[i], r);
+                if (last - r == 2) attend_strip_int8<V, 2>(t, t.blocks[i], r);
+            }
+        }
     }
 }
 

@@ -89,11 +89,34 @@ struct Vec {
     }
     static float hmax(F a) { return std::max(std::max(a.x[0], a.x[2]), std::max(a.x[1], a.x[3])); }
     static float hsum(F a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
-    static F add_exponent(F p, F t) {
+    // x = r + n, n an integer, |r| <= 1/2; p 2^n for x above -126.
+    static constexpr bool kAnyExponent = false;
+    static F split(F x, F& r) {
+        const F t = add(x, set1(kRound));
+        r = sub(x, sub(t, set1(kRound)));
+        return t;
+    }
+    static F scale(F p, F t) {
         return map([&](int i) {
             return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.x[i]) +
                                         (std::bit_cast<std::uint32_t>(t.x[i]) << 23));
         });
+    }
+    template <class Row, class T, class Op>
+    static void join_rows(const Row (&x)[kRowLanes], T* out, Op op) {
+        for (int r = 0; r < kRowLanes; ++r) out[r] = op(op(x[r].x[0], x[r].x[1]), op(x[r].x[2], x[r].x[3]));
+    }
+    static void max_rows(const F (&x)[kRowLanes], float* out) {
+        join_rows(x, out, [](float a, float b) { return a > b ? a : b; });
+    }
+    static void sum_rows(const F (&x)[kRowLanes], float* out) {
+        join_rows(x, out, [](float a, float b) { return a + b; });
+    }
+    static void max_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        join_rows(x, out, [](std::int32_t a, std::int32_t b) { return std::max(a, b); });
+    }
+    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        join_rows(x, out, [](std::int32_t a, std::int32_t b) { return a + b; });
     }
     static F zero_below(F y, F x, F floor) {
         return map([&](int i) { return x.x[i] < floor.x[i] ? 0.0f : y.x[i]; });
@@ -146,8 +169,6 @@ struct Vec {
     static I max_int(I a, I b) {
         return map_int([&](int i) { return std::max(a.x[i], b.x[i]); });
     }
-    static std::int32_t hmax_int(I a) { return std::max(std::max(a.x[0], a.x[1]), std::max(a.x[2], a.x[3])); }
-    static std::int32_t hsum_int(I a) { return a.x[0] + a.x[1] + a.x[2] + a.x[3]; }
     static F to_float(I a) {
         return map([&](int i) { return static_cast<float>(a.x[i]); });
     }

@@ -18,8 +18,6 @@
 namespace paro::cpu {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-// Room for the per-row factors of a strip in whole vectors.
-constexpr int kExpRows = 16;
 // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even, and leaves that integer in the low mantissa bits.
 constexpr float kRound = 12582912.0f;
 // Weights below 2^-100 of the row's greatest count as zero: they cannot show in fp32, and denormals would cost time.
@@ -30,21 +28,15 @@ constexpr float kExpFloor = -100.0f;
 template <class V>
 typename V::F exp2_fp32(typename V::F x) {
     using F = typename V::F;
-    const F clamped = V::max(V::set1(kExpFloor), x);  // max returns its second argument if that is NaN
-    const F t = V::add(clamped, V::set1(kRound));
-    const F r = V::sub(clamped, V::sub(t, V::set1(kRound)));
+    // max returns its second argument if that is NaN
+    F r;
+    const F n = V::split(V::kAnyExponent ? x : V::max(V::set1(kExpFloor), x), r);
     F p = V::fma(r, V::set1(1.326472725e-3f), V::set1(9.671512688e-3f));
     p = V::fma(p, r, V::set1(5.550733744e-2f));
     p = V::fma(p, r, V::set1(2.402224208e-1f));
     p = V::fma(p, r, V::set1(6.931469776e-1f));
     p = V::fma(p, r, V::set1(1.0f));
-    return V::zero_below(V::add_exponent(p, t), x, V::set1(kExpFloor));
-}
-
-template <class V>
-void exp2_rows(float* x, float* y, int rows) {
-    for (int r = rows; r % V::W != 0; ++r) x[r] = 0.0f;
-    for (int r = 0; r < rows; r += V::W) V::store(y + r, exp2_fp32<V>(V::load(x + r)));
+    return V::zero_below(V::scale(p, n), x, V::set1(kExpFloor));
 }
 
 template <class V>

@@ -16,6 +16,10 @@ constexpr std::size_t kCacheLine = 64;
 // Pooled keys stand in panels of this many, which the fp32 kernel takes for key blocks.
 constexpr std::int32_t kPooledPanel = 64;
 
+// Where row r of a query tile stands among what strips keep per row.
+constexpr std::int32_t strip_lane(std::int32_t r) { return r / kStripRows * kStripLanes + r % kStripRows; }
+constexpr std::int32_t strip_lanes(std::int32_t rows) { return (rows + kStripRows - 1) / kStripRows * kStripLanes; }
+
 // Uninitialised memory on cache lines.
 class AlignedBuffer {
    public:
