@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import torch
@@ -24,9 +25,24 @@ def _profile_options() -> list[str]:
 def _check_name(name: str, argument: str) -> str | None:
     """What is wrong with a profile name, or None."""
     try:
-        paro.validate_profile_name(name)
+        store.check_name(name)
     except paro.Error as error:
         return f"{argument}: {error}"
+    return None
+
+
+def _check_settings(widgets: dict) -> str | None:
+    """What is wrong with a node's settings, or None.
+
+    A validate_inputs that takes ** replaces ComfyUI's own checks of ranges and options. A value
+    that comes over a link is None here: the node checks it when it runs.
+    """
+    names = {field.name for field in dataclasses.fields(paro.Settings)}
+    given = {k: v for k, v in widgets.items() if k in names and v is not None}
+    try:
+        paro.Settings(**given).validate()
+    except paro.Error as error:
+        return str(error)
     return None
 
 
@@ -122,13 +138,13 @@ class PAROAttention(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, profile="auto", precision="int8", mask="static", save_as="", **_):
+    def validate_inputs(cls, profile="auto", save_as="", **widgets):
         if paro is None:
             return True
-        for value in (precision, mask):
-            if value in paro.settings.NOT_BUILT:
-                return f"{paro.settings.NOT_BUILT[value]} is not built yet"
-        if profile not in _PROFILE_WORDS:
+        wrong = _check_settings(widgets)
+        if wrong:
+            return wrong
+        if profile not in (*_PROFILE_WORDS, None):
             wrong = _check_name(profile, "profile")
             if wrong or store.find(profile) is None:
                 return wrong or f"profile: no saved profile is named {profile!r}"
@@ -164,7 +180,7 @@ class PAROAttention(io.ComfyNode):
         if profile not in _PROFILE_WORDS:
             store.load(profile)
         if save_as:
-            paro.validate_profile_name(save_as)
+            store.check_name(save_as)
         request = patch.Request(settings, profile, save_as, node_id)
         return io.NodeOutput(patch.apply(model, request))
 
@@ -205,12 +221,13 @@ class PAROCalibrate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name="", exact=False, **_):
+    def validate_inputs(cls, name="", exact=False, **widgets):
         if paro is None:
             return True
         if exact:
             return "exact is not built yet"
-        return _check_name(name, "name") or True
+        wrong = _check_settings(widgets)
+        return wrong or (_check_name(name, "name") if name is not None else None) or True
 
     @classmethod
     def execute(cls, model, name, queries, every_n_steps, exact) -> io.NodeOutput:
@@ -219,7 +236,7 @@ class PAROCalibrate(io.ComfyNode):
             return _dense(model, node_id)
         if exact:
             raise paro.Error("exact must be false: exact calibration is not built yet (got True)")
-        paro.validate_profile_name(name)
+        store.check_name(name)
         settings = paro.Settings(calibrate=True, queries=queries, every_n_steps=every_n_steps)
         settings.validate()
         return io.NodeOutput(patch.apply(model, patch.Request(settings, "none", name, node_id)))

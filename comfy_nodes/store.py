@@ -17,6 +17,8 @@ SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
 FOLDER = "paro"
 # Not profiles: the JSON Schema lies beside the shipped ones.
 _OTHER_FILES = {"schema"}
+# Words of the node's profile widget: a profile of such a name could not be chosen.
+WORDS = ("auto", "none")
 _cache: dict[Path, tuple[tuple[int, int], object]] = {}
 
 
@@ -26,6 +28,13 @@ def user_folder() -> Path:
         default = str(Path(folder_paths.models_dir) / FOLDER)
         folder_paths.add_model_folder_path(FOLDER, default, is_default=True)
     return Path(folder_paths.get_folder_paths(FOLDER)[0])
+
+
+def check_name(name: str) -> None:
+    """Raises Error unless a profile can be saved under this name and chosen by it."""
+    paro.validate_profile_name(name)
+    if name.lower() in (*WORDS, *_OTHER_FILES):
+        raise paro.Error(f"profile name must not be a reserved word (got {name!r})")
 
 
 def _contained(folder: Path, name: str, suffix: str = ".json") -> Path:
@@ -101,6 +110,7 @@ def match(fingerprint: str, patches: str, grid: tuple[int, int, int]) -> Match:
 
 def save(name: str, profile, tensors: dict | None = None) -> Path:
     """Writes models/paro/name.json atomically, and name.capture.safetensors if rows are given."""
+    check_name(name)
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = _contained(folder, name)
