@@ -62,10 +62,21 @@ def part(name: str):
     return importlib.import_module(f"{PLUGIN}.comfy_nodes.{name}")
 
 
-def tiny_wan(seed: int = 0, *, dim: int = 256, layers: int = 2, ffn: int = 64):
-    """A random Wan 2.1 text-to-video model of ComfyUI's own class, through its own loader."""
+def tiny_wan(seed: int = 0, *, change=None, **sizes):
+    """A random Wan 2.1 text-to-video model of ComfyUI's own class, through its own loader.
+
+    change(state): edits the checkpoint before it is loaded.
+    """
     start()
     import comfy.sd
+
+    state = wan_state(seed, **sizes)
+    if change is not None:
+        change(state)
+    return comfy.sd.load_diffusion_model_state_dict(state)
+
+
+def wan_state(seed: int, *, dim: int = 256, layers: int = 2, ffn: int = 64) -> dict:
     import torch
 
     torch.manual_seed(seed)
@@ -101,7 +112,7 @@ def tiny_wan(seed: int = 0, *, dim: int = 256, layers: int = 2, ffn: int = 64):
                 state[f"{prefix}.{kind}.{norm}.weight"] = torch.ones(dim) + 0.1 * torch.randn(dim)
         linear(f"{prefix}.ffn.0", ffn, dim)
         linear(f"{prefix}.ffn.2", dim, ffn)
-    return comfy.sd.load_diffusion_model_state_dict(state)
+    return state
 
 
 def conditioning(words: int = 4, seed: int = 0, batch: int = 1):

@@ -1,0 +1,213 @@
+"""Bad names and values: refused when queued and when run, by argument, rule and value."""
+
+import asyncio
+import json
+
+import harness
+import pytest
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return harness.tiny_wan()
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch, tmp_path):
+    return harness.Folders(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def error():
+    import paroattention
+
+    return paroattention.Error
+
+
+def nodes():
+    return harness.part("nodes")
+
+
+def refusal(node, **inputs):
+    """What the node says of inputs that are queued."""
+    told = node.validate_inputs(**inputs)
+    assert isinstance(told, str), told
+    return told
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+NAMES = {
+    "traversal": "../outside",
+    "traversal within": "a/../../outside",
+    "backslashes": "..\\outside",
+    "absolute": "/tmp/outside",
+    "drive": "C:\\outside",
+    "UNC": "\\\\host\\share",
+    "file URL": "file:///etc/passwd",
+    "device": "CON",
+    "device with an extension": "nul.txt",
+    "numbered device": "com1",
+    "zero byte": "a\0b",
+    "line break": "a\nb",
+    "escape": "a\x1b[2Jb",
+    "81 characters": "x" * 81,
+    "dots": "..",
+    "hidden": ".hidden",
+    "space": "a b",
+    "letters of other alphabets": "größe",
+    "stream": "a:b",
+    "wildcard": "*",
+}
+
+
+@pytest.fixture
+def outside(folders):
+    """A file that could be reached from the folder, which itself is empty."""
+    folders.profiles.mkdir(parents=True)
+    (folders.profiles.parent / "outside.json").write_text(json.dumps({"schema": "paroattention/1"}))
+    return folders
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_bad_names_are_refused_when_queued_and_when_run(model, outside, error, case):
+    name = NAMES[case]
+    refusals = {
+        "profile": (nodes().PAROAttention, lambda: harness.paro(model, profile=name)),
+        "save_as": (nodes().PAROAttention, lambda: harness.paro(model, save_as=name)),
+        "name": (nodes().PAROCalibrate, lambda: harness.calibrate(model, name=name)),
+    }
+    for argument, (node, run) in refusals.items():
+        told = node.validate_inputs(**{argument: name})
+        assert isinstance(told, str) and told.startswith(f"{argument}: ") and "\x1b" not in told
+        with pytest.raises(error) as caught:
+            run()
+        assert "name" in str(caught.value) and "\x1b" not in str(caught.value)
+    assert outside.names() == [] and not outside.output.exists()
+
+
+@pytest.mark.parametrize("name", ["auto", "none", "schema"])
+def test_names_that_could_not_be_chosen_are_refused(model, folders, error, name):
+    for argument, node, make in (
+        ("save_as", nodes().PAROAttention, harness.paro),
+        ("name", nodes().PAROCalibrate, harness.calibrate),
+    ):
+        assert name in refusal(node, **{argument: name})
+        with pytest.raises(error, match=name):
+            make(model, **{argument: name})
+
+
+@pytest.mark.parametrize("name", ["x" * 80, "a", "A-b_c.9", "console", "com", "a..b"])
+def test_good_names_are_taken(model, folders, name):
+    assert nodes().PAROAttention.validate_inputs(save_as=name) is True
+    harness.sample(harness.paro(model, save_as=name), steps=2)
+    assert folders.names() == [f"{name}.capture.safetensors", f"{name}.json"]
+
+
+def test_an_empty_name_is_refused_where_one_is_needed(model, error):
+    assert "name" in refusal(nodes().PAROCalibrate, name="")
+    with pytest.raises(error, match="name"):
+        harness.calibrate(model, name="")
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+VALUES = [
+    ("density", 0.049), ("density", 1.01), ("density", NAN), ("density", "0.3"), ("density", None),
+    ("density", True), ("start_percent", -0.1), ("start_percent", 1.1), ("start_percent", "0"),
+    ("end_percent", 2), ("end_percent", NAN), ("observe_steps", -1), ("observe_steps", 1001),
+    ("observe_steps", 2.5), ("observe_steps", "4"), ("tail", "yes"), ("precision", "fp8"),
+    ("mask", "causal"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), VALUES, ids=str)
+def test_bad_values_name_argument_rule_and_value(model, folders, error, name, value):
+    with pytest.raises(error) as caught:
+        harness.paro(model, **{name: value})
+    told = str(caught.value)
+    assert told.startswith(f"{name} must ") and f"(got {value!r})" in told
+    assert folders.names() == [] and not folders.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("queries", 0), ("queries", 5000), ("every_n_steps", 0)], ids=str
+)
+def test_bad_values_of_calibration(model, error, name, value):
+    with pytest.raises(error, match=rf"{name} must be whole.*\(got {value}\)"):
+        harness.calibrate(model, **{name: value})
+    assert name in refusal(nodes().PAROCalibrate, **{name: value})
+
+
+NOT_BUILT = [("precision", "int4"), ("mask", "dynamic")]
+
+
+@pytest.mark.parametrize(("name", "value"), NOT_BUILT, ids=str)
+def test_what_is_not_built_is_refused_by_name(model, error, name, value):
+    with pytest.raises(error, match=f"{name} {value} is not built yet"):
+        harness.paro(model, **{name: value})
+    assert f"{name} {value} is not built" in refusal(nodes().PAROAttention, **{name: value})
+
+
+def test_exact_calibration_is_refused_by_name(model, error):
+    with pytest.raises(error, match="exact must be false"):
+        harness.calibrate(model, exact=True)
+    assert "exact is not built" in refusal(nodes().PAROCalibrate, exact=True)
+
+
+def test_start_after_end(model, error):
+    with pytest.raises(error, match=r"start_percent must not exceed end_percent = 0.2"):
+        harness.paro(model, start_percent=0.5, end_percent=0.2)
+
+
+class Source:
+    """A node whose outputs are links, of which nothing is known when a graph is queued."""
+
+    RETURN_TYPES = ("MODEL", "FLOAT", "COMBO")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+
+def queue(monkeypatch, **inputs):
+    """What ComfyUI's own check of a queued graph says of our node."""
+    import execution
+    from nodes import NODE_CLASS_MAPPINGS
+
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "Source", Source)
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "PAROAttention", nodes().PAROAttention)
+    defaults = {
+        "profile": "auto", "density": 0.3, "precision": "int8", "mask": "static", "tail": True,
+        "start_percent": 0.0, "end_percent": 1.0, "observe_steps": 4, "save_as": "",
+    }  # fmt: skip
+    graph = {
+        "1": {"class_type": "Source", "inputs": {}},
+        "2": {"class_type": "PAROAttention", "inputs": {"model": ["1", 0], **defaults, **inputs}},
+    }
+    valid, errors, _ = asyncio.run(execution.validate_inputs("id", graph, "2", {}))
+    return valid, " ".join(error["details"] for error in errors)
+
+
+def test_a_good_graph_is_queued(monkeypatch):
+    assert queue(monkeypatch) == (True, "")
+
+
+BAD_QUEUES = [("density", 0.01), ("density", 7), ("density", "much"), ("end_percent", 1.5),
+              ("observe_steps", -1), ("precision", "int4"), ("precision", "fp8"),
+              ("mask", "dynamic"), ("profile", "nobody"), ("profile", "../x"),
+              ("save_as", "../x")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_QUEUES, ids=str)
+def test_bad_values_are_refused_when_queued(monkeypatch, name, value):
+    valid, told = queue(monkeypatch, **{name: value})
+    assert not valid and name in told
+
+
+@pytest.mark.parametrize("name", ["density", "profile"])
+def test_values_over_links_are_checked_when_run(monkeypatch, name):
+    assert queue(monkeypatch, **{name: ["1", {"density": 1, "profile": 2}[name]]})[0]
