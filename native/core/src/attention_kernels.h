@@ -18,6 +18,9 @@ constexpr std::int32_t kRowLanes = 8;
 // head_dim, block_kv and block_q are multiples of this.
 constexpr std::int32_t kAlign = 16;
 
+// "In panels": the columns of a matrix are cut into panels of KernelTable::panel, the last one narrower where they do
+// not come out even. Panels follow one another, each with its rows densely packed, so that a kernel reads without gaps.
+
 // The online softmax of a query tile. Scores count in powers of two: log2(e) is folded into the scale of q.
 struct SoftmaxState {
     float* m;  // [strips][kStripLanes] running maximum, starts at -inf
@@ -27,8 +30,8 @@ struct SoftmaxState {
 
 struct Fp32Tile {
     const float* q;              // [rows][head_dim], times sm_scale * log2(e)
-    const float* k;              // [blocks][head_dim][block_kv]
-    const float* v;              // [blocks][block_kv][head_dim]
+    const float* k;              // [blocks][head_dim][block_kv], in panels
+    const float* v;              // [blocks][block_kv][head_dim], in panels
     const float* bias;           // [blocks][block_kv] added to the scores, or null
     const std::int32_t* blocks;  // [count] blocks to compute, by index
     const std::int32_t* tokens;  // [blocks] keys in each block, by index
@@ -42,10 +45,10 @@ struct Int8Tile {
     // q and k are rotated (rotate_row), which multiplies q . k by head_dim.
     const void* q;               // [rows][head_dim] u8 (q + 128) or s16, as the table's `group` says
     const float* q_scale;        // [rows], times sm_scale * log2(e)
-    const void* k;               // [blocks][head_dim / group][block_kv][group] s8 or s16
+    const void* k;               // [blocks][head_dim / group][block_kv][group] s8 or s16, in panels
     const std::int32_t* k_init;  // [blocks][block_kv] what the s32 scores start from: -128 * sum(k) for u8 q, else 0
     const float* k_scale;        // [blocks]
-    const void* v;               // [blocks][block_kv / group][head_dim][group] s8 or s16
+    const void* v;               // [blocks][block_kv / group][head_dim][group] s8 or s16, in panels
     const float* v_scale;        // [blocks]; the factor per channel is applied by store_row
     const std::int32_t* blocks;  // [count]
     const std::int32_t* tokens;  // [blocks]
@@ -61,6 +64,8 @@ struct KernelTable {
     void (*attend_int8)(const Int8Tile& tile);
     // 4: bytes, dotted four at a time (VNNI). 2: 16-bit integers, two at a time.
     std::int32_t group;
+    // Columns of a panel, a multiple of kAlign.
+    std::int32_t panel;
 
     // Rows of n elements, n a multiple of kAlign.
     void (*load_row)(const void* src, DType dtype, float* dst, std::int32_t n);

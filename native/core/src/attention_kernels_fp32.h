@@ -31,14 +31,22 @@ void gemm_fp32(const float* a, std::int64_t lda, const float* b, std::int64_t ld
     }
 }
 
-// The same over `cols` columns, a multiple of kAlign.
+// The same over the first `cols` columns of b, a multiple of kAlign; b has b_rows x b_cols elements in panels.
 template <class V, int MR>
-void gemm_fp32_cols(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, std::int32_t depth, float* c,
-                    std::int64_t ldc, const float* alpha, std::int32_t cols) {
-    constexpr int step = V::NV * V::W;
-    std::int32_t j = 0;
-    for (; j + step <= cols; j += step) gemm_fp32<V, MR, V::NV>(a, lda, b + j, ldb, depth, c + j, ldc, alpha);
-    for (; j < cols; j += kAlign) gemm_fp32<V, MR, kAlign / V::W>(a, lda, b + j, ldb, depth, c + j, ldc, alpha);
+void gemm_fp32_cols(const float* a, std::int64_t lda, const float* b, std::int64_t b_rows, std::int32_t b_cols,
+                    std::int32_t depth, float* c, std::int64_t ldc, const float* alpha, std::int32_t cols) {
+    for (std::int32_t first = 0; first < cols; first += kPanel<V>) {
+        const float* panel = b + first * b_rows;
+        const std::int32_t width = b_cols - first < kPanel<V> ? b_cols - first : kPanel<V>;
+        const std::int32_t used = cols - first < width ? cols - first : width;
+        std::int32_t j = 0;
+        for (; j + kTile<V> <= used; j += kTile<V>) {
+            gemm_fp32<V, MR, V::NV>(a, lda, panel + j, width, depth, c + first + j, ldc, alpha);
+        }
+        for (; j < used; j += kAlign) {
+            gemm_fp32<V, MR, kAlign / V::W>(a, lda, panel + j, width, depth, c + first + j, ldc, alpha);
+        }
+    }
 }
 
 // Scores become weights in place; alpha[r] scales what row r has gathered so far.
@@ -81,8 +89,8 @@ void attend_strip_fp32(const Fp32Tile& t, std::int64_t block, std::int32_t first
     const std::int32_t cols = (tokens + kAlign - 1) / kAlign * kAlign;
     const float* k = t.k + block * t.head_dim * t.block_kv;
     const float* v = t.v + block * t.block_kv * t.head_dim;
-    gemm_fp32_cols<V, MR>(t.q + std::int64_t{first} * t.head_dim, t.head_dim, k, t.block_kv, t.head_dim, t.s,
-                          t.block_kv, nullptr, cols);
+    gemm_fp32_cols<V, MR>(t.q + std::int64_t{first} * t.head_dim, t.head_dim, k, t.head_dim, t.block_kv, t.head_dim,
+                          t.s, t.block_kv, nullptr, cols);
     for (int r = 0; r < MR; ++r) {
         float* row = t.s + r * t.block_kv;
         if (t.bias) {
@@ -96,8 +104,8 @@ void attend_strip_fp32(const Fp32Tile& t, std::int64_t block, std::int32_t first
     float alpha[kStripLanes];
     const std::int32_t lane = first / kStripRows * kStripLanes;
     softmax_fp32<V, MR>(t.s, t.block_kv, cols, t.state.m + lane, t.state.l + lane, alpha);
-    gemm_fp32_cols<V, MR>(t.s, t.block_kv, v, t.head_dim, tokens, t.state.o + std::int64_t{first} * t.head_dim,
-                          t.head_dim, alpha, t.head_dim);
+    gemm_fp32_cols<V, MR>(t.s, t.block_kv, v, t.block_kv, t.head_dim, tokens,
+                          t.state.o + std::int64_t{first} * t.head_dim, t.head_dim, alpha, t.head_dim);
 }
 
 // Blocks outside, strips inside: a block of k and v comes from afar once and stays in the near cache for all strips.

@@ -44,17 +44,22 @@ void gemm_int8(const std::byte* a, std::int64_t lda, const std::byte* b, std::in
     }
 }
 
-// The same over `cols` columns, a multiple of kAlign.
+// The same over the first `cols` columns of b, a multiple of kAlign; b has b_rows x b_cols words in panels.
 template <class V, int MR>
-void gemm_int8_cols(const std::byte* a, std::int64_t lda, const std::byte* b, std::int64_t ldb, std::int32_t depth,
-                    const std::int32_t* init, std::int32_t* c, std::int64_t ldc, std::int32_t cols) {
-    constexpr int step = V::NV * V::W;
-    std::int32_t j = 0;
-    for (; j + step <= cols; j += step) {
-        gemm_int8<V, MR, V::NV>(a, lda, b + j * 4, ldb, depth, init ? init + j : nullptr, c + j, ldc);
-    }
-    for (; j < cols; j += kAlign) {
-        gemm_int8<V, MR, kAlign / V::W>(a, lda, b + j * 4, ldb, depth, init ? init + j : nullptr, c + j, ldc);
+void gemm_int8_cols(const std::byte* a, std::int64_t lda, const std::byte* b, std::int64_t b_rows, std::int32_t b_cols,
+                    std::int32_t depth, const std::int32_t* init, std::int32_t* c, std::int64_t ldc,
+                    std::int32_t cols) {
+    for (std::int32_t first = 0; first < cols; first += kPanel<V>) {
+        const std::byte* panel = b + first * b_rows * 4;
+        const std::int32_t width = b_cols - first < kPanel<V> ? b_cols - first : kPanel<V>;
+        const std::int32_t end = first + (cols - first < width ? cols - first : width);
+        std::int32_t j = first;
+        for (; j + kTile<V> <= end; j += kTile<V>, panel += kTile<V> * 4) {
+            gemm_int8<V, MR, V::NV>(a, lda, panel, width, depth, init ? init + j : nullptr, c + j, ldc);
+        }
+        for (; j < end; j += kAlign, panel += kAlign * 4) {
+            gemm_int8<V, MR, kAlign / V::W>(a, lda, panel, width, depth, init ? init + j : nullptr, c + j, ldc);
+        }
     }
 }
 
@@ -146,11 +151,11 @@ void attend_strip_int8(const Int8Tile& t, std::int64_t block, std::int32_t first
     const std::byte* k = static_cast<const std::byte*>(t.k) + block * block_bytes;
     const std::byte* v = static_cast<const std::byte*>(t.v) + block * block_bytes;
     const std::int32_t words = t.head_dim / V::kGroup;
-    gemm_int8_cols<V, MR>(q, words, k, t.block_kv, words, t.k_init + block * t.block_kv, t.s, t.block_kv, cols);
+    gemm_int8_cols<V, MR>(q, words, k, words, t.block_kv, words, t.k_init + block * t.block_kv, t.s, t.block_kv, cols);
     float alpha[kStripLanes], beta[kStripLanes];
     softmax_int8<V, MR>(t, block, first, alpha, beta);
-    gemm_int8_cols<V, MR>(static_cast<const std::byte*>(t.p), t.block_kv / V::kGroup, v, t.head_dim,
-                          (tokens + V::kGroup - 1) / V::kGroup, nullptr, t.s, t.head_dim, t.head_dim);
+    gemm_int8_cols<V, MR>(static_cast<const std::byte*>(t.p), t.block_kv / V::kGroup, v, t.block_kv / V::kGroup,
+                          t.head_dim, (tokens + V::kGroup - 1) / V::kGroup, nullptr, t.s, t.head_dim, t.head_dim);
     add_values<V, MR>(t.s, t.head_dim, t.state.o + std::int64_t{first} * t.head_dim, alpha, beta);
 }
 

@@ -188,8 +188,9 @@ struct Vec {
 }  // namespace
 
 const KernelTable* scalar_kernels() {
-    static const KernelTable table = {attend_fp32<Vec>, attend_int8<Vec>, Vec::kGroup,     load_row<Vec>,
-                                      store_row<Vec>,   prepare_row<Vec>, rotate_row<Vec>, quantise_row<Vec>};
+    static const KernelTable table = {attend_fp32<Vec>, attend_int8<Vec>, Vec::kGroup,
+                                      kPanel<Vec>,      load_row<Vec>,    store_row<Vec>,
+                                      prepare_row<Vec>, rotate_row<Vec>,  quantise_row<Vec>};
     return &table;
 }
 

@@ -18,6 +18,12 @@
 namespace paro::cpu {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+// Columns that a register tile takes, and those of a panel.
+template <class V>
+constexpr std::int32_t kTile = V::NV* V::W;
+template <class V>
+constexpr std::int32_t kPanel = kTile<V> > kAlign ? kTile<V> : kAlign;
+
 // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even, and leaves that integer in the low mantissa bits.
 constexpr float kRound = 12582912.0f;
 // Weights below 2^-100 of the row's greatest count as zero: they cannot show in fp32, and denormals would cost time.

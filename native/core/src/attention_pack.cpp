@@ -32,15 +32,23 @@ void prefetch_row(const PackShape& shape, const std::byte* row) {
     }
 }
 
-// A matrix of 4-byte words [rows][cols] into [cols][stride], zeros from `rows` to `stride`.
-void transpose_words(const void* src, std::int32_t rows, std::int32_t cols, void* dst, std::int32_t stride) {
-    constexpr std::int32_t step = 16;
+// Where element (row, col) of a [rows][cols] matrix in panels stands (attention_kernels.h).
+std::int64_t panel_at(std::int64_t rows, std::int32_t cols, std::int32_t panel, std::int64_t row, std::int32_t col) {
+    const std::int32_t first = col / panel * panel;
+    return first * rows + row * std::min(panel, cols - first) + (col - first);
+}
+
+// A matrix of 4-byte words [rows][cols] becomes [cols][width] in panels, with zeros from column `rows` on.
+void transpose_words(const void* src, std::int32_t rows, std::int32_t cols, void* dst, std::int32_t width,
+                     std::int32_t panel) {
+    constexpr std::int32_t step = kAlign;
     const auto* from = static_cast<const std::byte*>(src);
     auto* to = static_cast<std::byte*>(dst);
-    for (std::int32_t r = 0; r < stride; r += step) {
+    for (std::int32_t r = 0; r < width; r += step) {
         const std::int32_t valid = std::clamp(rows - r, 0, step);
+        const std::int64_t base = panel_at(cols, width, panel, 0, r), next = panel_at(cols, width, panel, 1, r) - base;
         for (std::int32_t c = 0; c < cols; ++c) {
-            std::byte* out = to + (std::int64_t{c} * stride + r) * 4;
+            std::byte* out = to + (base + c * next) * 4;
             const std::byte* in = from + (std::int64_t{r} * cols + c) * 4;
             for (std::int32_t i = 0; i < valid; ++i) std::memcpy(out + i * 4, in + std::int64_t{i} * cols * 4, 4);
             std::memset(out + valid * 4, 0, static_cast<std::size_t>(step - valid) * 4);
@@ -48,29 +56,40 @@ void transpose_words(const void* src, std::int32_t rows, std::int32_t cols, void
     }
 }
 
-// The mean of `count` rows goes to dst[c * stride].
-void mean_row(const float* rows, std::int32_t count, std::int32_t head_dim, float* dst, std::int32_t stride) {
-    float sum[128];
-    std::fill_n(sum, head_dim, 0.0f);
+// Row `row` of a [rows][cols] matrix in panels.
+void put_row(const float* src, std::int64_t rows, std::int32_t cols, std::int32_t panel, std::int64_t row, float* dst) {
+    for (std::int32_t c = 0; c < cols; c += panel) {
+        std::copy_n(src + c, std::min(panel, cols - c), dst + panel_at(rows, cols, panel, row, c));
+    }
+}
+
+void mean_row(const float* rows, std::int32_t count, std::int32_t head_dim, float* mean) {
+    std::fill_n(mean, head_dim, 0.0f);
     for (std::int32_t j = 0; j < count; ++j) {
-        for (std::int32_t c = 0; c < head_dim; ++c) sum[c] += rows[std::int64_t{j} * head_dim + c];
+        for (std::int32_t c = 0; c < head_dim; ++c) mean[c] += rows[std::int64_t{j} * head_dim + c];
     }
     const float inverse = 1.0f / static_cast<float>(count);
-    for (std::int32_t c = 0; c < head_dim; ++c) dst[std::int64_t{c} * stride] = sum[c] * inverse;
+    for (std::int32_t c = 0; c < head_dim; ++c) mean[c] *= inverse;
 }
 
 void pool_block(const PackShape& shape, std::int64_t block, const float* k_rows, const float* v_rows,
                 std::int32_t count, const PackedHead& head) {
-    const std::int64_t grid_block = block - shape.kv.first_grid_block();
-    const std::int64_t panel = grid_block / kPooledPanel, column = grid_block % kPooledPanel;
-    const std::int64_t base = panel * kPooledPanel * shape.head_dim;
-    mean_row(k_rows, count, shape.head_dim, head.pooled_k + base + column, kPooledPanel);
-    mean_row(v_rows, count, shape.head_dim, head.pooled_v + base + column * shape.head_dim, 1);
+    const std::int32_t dim = shape.head_dim, panel = shape.kernels->panel;
+    const std::int64_t grid_block = block - shape.kv.first_grid_block(), base = grid_block / kPooledPanel;
+    float* k = head.pooled_k + base * kPooledPanel * dim;
+    float* v = head.pooled_v + base * kPooledPanel * dim;
+    const auto put = [&](std::int32_t column, const float* mean_k, const float* mean_v) {
+        for (std::int32_t d = 0; d < dim; ++d) k[panel_at(dim, kPooledPanel, panel, d, column)] = mean_k[d];
+        put_row(mean_v, kPooledPanel, dim, panel, column, v);
+    };
+    float mean_k[128], mean_v[128];
+    mean_row(k_rows, count, dim, mean_k);
+    mean_row(v_rows, count, dim, mean_v);
+    auto column = static_cast<std::int32_t>(grid_block % kPooledPanel);
+    put(column, mean_k, mean_v);
     if (grid_block + 1 < shape.kv.grid_blocks) return;
-    for (std::int64_t c = column + 1; c < kPooledPanel; ++c) {
-        for (std::int32_t d = 0; d < shape.head_dim; ++d) head.pooled_k[base + d * kPooledPanel + c] = 0.0f;
-        std::fill_n(head.pooled_v + base + c * shape.head_dim, shape.head_dim, 0.0f);
-    }
+    std::fill_n(mean_k, dim, 0.0f);
+    while (++column < kPooledPanel) put(column, mean_k, mean_k);
 }
 
 void load_rows(const PackShape& shape, const HeadRows& from, const std::int32_t* tokens, std::int32_t count,
@@ -109,17 +128,21 @@ void quantise_keys(const PackShape& shape, const float* rows, std::int32_t count
         for (std::int32_t d = 0; d < dim; ++d) sum += values[d];
         init[j] = -128 * sum;  // takes back the 128 by which q is offset
     }
-    transpose_words(scratch, count, dim / group, head.k8 + block * block_kv * row_bytes, block_kv);
+    transpose_words(scratch, count, dim / group, head.k8 + block * block_kv * row_bytes, block_kv,
+                    shape.kernels->panel);
 }
 
-// Rows of T, [block_kv][head_dim], into [block_kv / group][head_dim][group].
+// Rows of T, [block_kv][head_dim], become [block_kv / group][head_dim][group] in panels.
 template <class T, int group>
-void interleave(const T* rows, std::int32_t block_kv, std::int32_t dim, T* dst) {
+void interleave(const T* rows, std::int32_t block_kv, std::int32_t dim, std::int32_t panel, T* dst) {
     for (std::int32_t j = 0; j < block_kv; j += group) {
-        const T* in = rows + std::int64_t{j} * dim;
-        T* out = dst + std::int64_t{j} * dim;
-        for (std::int32_t c = 0; c < dim; ++c) {
-            for (int i = 0; i < group; ++i) out[c * group + i] = in[i * dim + c];
+        for (std::int32_t first = 0; first < dim; first += panel) {
+            const T* in = rows + std::int64_t{j} * dim + first;
+            T* out = dst + panel_at(block_kv / group, dim, panel, j / group, first) * group;
+            const std::int32_t width = std::min(panel, dim - first);
+            for (std::int32_t c = 0; c < width; ++c) {
+                for (int i = 0; i < group; ++i) out[c * group + i] = in[i * dim + c];
+            }
         }
     }
 }
@@ -134,10 +157,10 @@ void quantise_values(const PackShape& shape, const float* rows, std::int32_t cou
     std::memset(scratch + count * row_bytes, 0, static_cast<std::size_t>((block_kv - count) * row_bytes));
     std::byte* dst = head.v8 + block * block_kv * row_bytes;
     if (group == 4) {
-        interleave<std::int8_t, 4>(reinterpret_cast<const std::int8_t*>(scratch), block_kv, dim,
+        interleave<std::int8_t, 4>(reinterpret_cast<const std::int8_t*>(scratch), block_kv, dim, shape.kernels->panel,
                                    reinterpret_cast<std::int8_t*>(dst));
     } else {
-        interleave<std::int16_t, 2>(reinterpret_cast<const std::int16_t*>(scratch), block_kv, dim,
+        interleave<std::int16_t, 2>(reinterpret_cast<const std::int16_t*>(scratch), block_kv, dim, shape.kernels->panel,
                                     reinterpret_cast<std::int16_t*>(dst));
     }
 }
@@ -209,10 +232,14 @@ void pack_block(const PackShape& shape, const HeadRows& k, const HeadRows& v, st
     const std::int64_t values = std::int64_t{block_kv} * dim;
     const bool pooled = shape.tail && shape.kv.is_grid_block(block);
     if (shape.precision == Precision::fp32) {
-        float* v_rows = head.v + block * values;
+        const std::int32_t panel = shape.kernels->panel;
+        float* v_rows = scratch + values;
         load_rows(shape, k, tokens, count, scratch);
         load_rows(shape, v, tokens, count, v_rows);
-        transpose_words(scratch, count, dim, head.k + block * values, block_kv);
+        transpose_words(scratch, count, dim, head.k + block * values, block_kv, panel);
+        for (std::int32_t j = 0; j < count; ++j) {
+            put_row(v_rows + std::int64_t{j} * dim, block_kv, dim, panel, j, head.v + block * values);
+        }
         if (pooled) pool_block(shape, block, scratch, v_rows, count, head);
         return;
     }

@@ -73,7 +73,7 @@ struct PackShape {
     std::int64_t panels() const { return tail ? (kv.grid_blocks + kPooledPanel - 1) / kPooledPanel : 0; }
 };
 
-// Packed keys and values of one (batch, head). Unused members are null.
+// Packed keys and values of one (batch, head), all in panels. Unused members are null.
 struct PackedHead {
     // fp32
     float* k = nullptr;  // [blocks][head_dim][block_kv]
