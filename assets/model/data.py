@@ -31,15 +31,16 @@ SUBJECTS = {
     "bricks": ("brick.png", (0, 100, 512, 472)),
 }
 # motion: (centre dx, centre dy, log zoom, angle), the change from the clip's middle to its end.
+# Slow, as most video is at a model's token size: about two tokens over a whole clip.
 MOTIONS = {
-    "left": (-0.22, 0.0, 0.0, 0.0),
-    "right": (0.22, 0.0, 0.0, 0.0),
-    "up": (0.0, -0.22, 0.0, 0.0),
-    "down": (0.0, 0.22, 0.0, 0.0),
-    "closer": (0.0, 0.0, -0.25, 0.0),
-    "away": (0.0, 0.0, 0.25, 0.0),
-    "clockwise": (0.0, 0.0, 0.0, -0.3),
-    "anticlockwise": (0.0, 0.0, 0.0, 0.3),
+    "left": (-0.06, 0.0, 0.0, 0.0),
+    "right": (0.06, 0.0, 0.0, 0.0),
+    "up": (0.0, -0.06, 0.0, 0.0),
+    "down": (0.0, 0.06, 0.0, 0.0),
+    "closer": (0.0, 0.0, -0.08, 0.0),
+    "away": (0.0, 0.0, 0.08, 0.0),
+    "clockwise": (0.0, 0.0, 0.0, -0.08),
+    "anticlockwise": (0.0, 0.0, 0.0, 0.08),
 }
 OBJECTS = ("nothing", "ball", "star", "cup", "face", "horse")
 ANY = "any"  # Stands for an unknown word: three of them are the empty prompt.
@@ -173,7 +174,7 @@ class Renderer:
         motion = self.motions[prompts[:, 1]] * uniform(0.8, 1.2, 1)
         dx, dy, zoom, turn = (m[:, None] * t for m in motion.unbind(1))
         scale = uniform(0.62, 0.70, 1) * zoom.exp()
-        centre = torch.stack([dx, dy], -1) + uniform(-0.05, 0.05, 1, 2)
+        centre = torch.stack([dx, dy], -1) + uniform(-0.15, 0.15, 1, 2)
         warp = self._warp(scale, turn + uniform(-0.02, 0.02, 1), centre * self.aspect)
         photo = self.photos[prompts[:, 0]].repeat_interleave(FRAMES, 0)
         clip = F.grid_sample(
@@ -181,8 +182,8 @@ class Renderer:
             align_corners=False,
         )  # fmt: skip
         heading = uniform(0, 2 * np.pi, 1)
-        path = torch.stack([heading.cos(), heading.sin()], -1) * uniform(0.45, 0.6, 1, 1)
-        position = uniform(-0.25, 0.25, 1, 2) + path * t[..., None]
+        path = torch.stack([heading.cos(), heading.sin()], -1) * uniform(0.2, 0.3, 1, 1)
+        position = uniform(-0.4, 0.4, 1, 2) + path * t[..., None]
         size = uniform(0.36, 0.42, 1)
         tilt = uniform(-0.15, 0.15, 1) + uniform(-0.3, 0.3, 1) * t
         # The inverse warp: from the frame into the sprite, whose half side is `size`.

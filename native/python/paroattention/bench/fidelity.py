@@ -21,10 +21,10 @@ from .policies import Calibration, Case, cases, session_for
 # Calibration's prompt is one the model was trained on; the others are combinations it never saw.
 CALIBRATION = ("cat closer ball", 11)
 HELD_OUT = (
-    ("astronaut right cup", 20250611),
-    ("cat up horse", 101),
-    ("rocket up star", 102),
-    ("photographer down ball", 103),
+    ("coffee down face", 111),
+    ("cat clockwise horse", 109),
+    ("galaxy closer cup", 110),
+    ("photographer up face", 31),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -133,20 +133,29 @@ def session_for(case: Case, calibration: Calibration, seed: int) -> Session:
     )
 
 
-def cases(quick: bool = False) -> list[Case]:
-    """Every case, the most telling first: a time limit cuts off the end."""
-    base = [
-        Case(policy, density, tail)
-        for density in (0.3, 0.2, 0.5, 0.1)
-        for policy in ("fhw", "profile", "auto", "exact")
+def _grid(policies, densities, **fixed) -> list[Case]:
+    return [
+        Case(policy, density, tail, **fixed)
+        for density in densities
+        for policy in policies
         for tail in (False, True)
     ]
+
+
+def cases(quick: bool = False) -> list[Case]:
+    """The cases, the most telling first: a time limit cuts off the end."""
+    every = (0.3, 0.2, 0.5, 0.1)
+    base = _grid(("fhw", "profile", "auto", "exact"), every)
     if quick:
         return [case for case in base if case.density in (0.3, 0.2)]
-    int8 = [replace(case, precision="int8") for case in base if case.policy in ("profile", "auto")]
-    paper = [Case("paper", density, False) for density in (0.3, 0.2, 0.5, 0.1)]
-    both = base + int8 + paper
-    none = [replace(case, dense_steps=0) for case in both if case.policy != "auto"]
-    tile = [replace(case, block=128) for case in both]
-    none_tile = [replace(case, block=128) for case in none]
-    return both + tile + none + none_tile
+    return [
+        *base,
+        *_grid(("profile",), every, precision="int8"),
+        *(Case("paper", density) for density in every),
+        *_grid(("fhw", "profile", "exact"), every, block=128),
+        *_grid(("fhw", "profile"), every, dense_steps=0),
+        *_grid(("exact",), (0.3, 0.2), dense_steps=0),
+        *_grid(("profile",), (0.3, 0.2), block=128, precision="int8"),
+        *_grid(("profile",), (0.3, 0.2), dense_steps=0, precision="int8"),
+        *_grid(("fhw", "profile"), (0.3, 0.2), block=128, dense_steps=0),
+    ]
