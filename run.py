@@ -22,7 +22,7 @@ sys.path.insert(0, str(REPO / "assets"))
 
 from bootstrap import comfyui, native, python_env, system  # noqa: E402
 from bootstrap.paths import Paths  # noqa: E402
-from bootstrap.steps import Lock, SetupError, say, stream  # noqa: E402
+from bootstrap.steps import Lock, SetupError, end_process, say, stream  # noqa: E402
 
 
 def set_up(paths: Paths, *, with_tests: bool) -> Path:
@@ -59,14 +59,16 @@ def bench(paths: Paths, arguments: argparse.Namespace) -> int:
 
 
 def call(command: list[str], env: dict[str, str]) -> int:
-    """Runs a child that talks on this terminal; Ctrl-C and SIGTERM reach it, and it ends first."""
+    """Runs a child that talks on this terminal, and whose own clean-up is waited for."""
     child = subprocess.Popen(command, cwd=REPO, env=env)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            pass  # the terminal sent it to the child too
+    try:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                pass  # the terminal sent it to the child too
+    finally:
+        end_process(child, patience=30)
 
 
 # Tests
@@ -194,6 +196,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     arguments = parse(argv)
     paths = Paths()
+    # So that a plain `kill` ends our children as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Lock(paths.cache / "lock"):
             return arguments.run(paths, arguments)

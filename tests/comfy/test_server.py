@@ -1,6 +1,7 @@
 """The nodes on a real ComfyUI server: what a browser or a script sees."""
 
 import json
+import re
 
 import comfy_server
 import numpy as np
@@ -84,6 +85,15 @@ def test_base_model_is_unchanged_afterwards(comfy_live, dense):
     again["6"]["inputs"]["steps"] = 2
     comfy_live.run(again)  # or ComfyUI would answer from its cache
     assert np.array_equal(frames(comfy_live, graph("demo_dense"), "again"), dense)
+
+
+def test_compare_workflow_tells_the_distance(comfy_live):
+    built = graph("demo_compare", profile="none", observe_steps=1, density=0.5)
+    built["8"]["inputs"] |= {"seed": 1, "steps": 3}
+    outputs = comfy_live.run(built).outputs
+    text = " ".join(outputs["10"]["text"])
+    assert re.search(r"PSNR \d+\.\d+ dB, SSIM 0\.\d+, flicker \d", text)
+    assert len(outputs["11"]["images"]) == 4
 
 
 @pytest.mark.parametrize(
