@@ -169,6 +169,11 @@ def test_no_memory_address_enters_a_hash(module, model):
     assert len({module.patches_hash(patched) for patched in patches}) == 1
 
 
+def test_what_has_no_value_of_its_own_is_left_out(module):
+    """Functions and other objects, whose text would hold an address."""
+    assert module._sample([object(), print, 0.5, ("diff", [None])]) == "0.5diff"
+
+
 @pytest.mark.parametrize("config", [None, {}, {"image_model": "a/b c"}], ids=str)
 def test_family_is_safe_for_file_names(module, model, config, monkeypatch):
     monkeypatch.setattr(model.model.model_config, "unet_config", config)

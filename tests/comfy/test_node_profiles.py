@@ -250,6 +250,13 @@ def test_an_exact_grid_comes_before_a_near_one(model, folders):
     assert folders.last()["profile"] == "b-exact, exact grid"
 
 
+def test_of_two_that_fit_the_first_by_name_is_taken(model, folders):
+    for name in ("b", "a", "c"):
+        harness.sample(harness.calibrate(model, name=name), steps=2)
+    harness.sample(harness.paro(model))
+    assert folders.last()["profile"] == "a, exact grid"
+
+
 def test_a_named_profile_of_a_far_grid_stays_dense_and_says_so(model, folders):
     harness.sample(harness.paro(model, save_as="small"))
     dense = harness.sample(model, grid=(3, 12, 8))
@@ -281,9 +288,11 @@ def test_a_lora_is_observed_anew_under_another_name(model, folders, fingerprint)
     wrapped = harness.paro(near_lora(model))
     for steps in ("osssss", "ssssss"):
         harness.sample(wrapped)
-        assert folders.steps() == steps
-    name = next(n for n in folders.names() if n not in both(automatic(fingerprint)))
-    assert name.startswith(f"{automatic(fingerprint)}-")
+        assert folders.steps() == steps and not folders.last()["reasons"]
+    patches = harness.part("fingerprint").patches_hash(wrapped)
+    name = f"{automatic(fingerprint)}-{patches[:6]}"
+    assert set(folders.names()) == {*both(automatic(fingerprint)), *both(name)}
+    assert folders.load(name).model.patches == patches
     assert folders.load(automatic(fingerprint)).dump() == plain
     harness.sample(harness.paro(near_lora(model, strength=0.5)))
     assert folders.steps() == "osssss"

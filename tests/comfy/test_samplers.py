@@ -65,6 +65,19 @@ def test_every_evaluation_belongs_to_a_step(model, folders, sampler):
     assert len(folders.steps()) <= 4 and not folders.last()["reasons"]
 
 
+def test_sigmas_are_those_of_the_schedule(model, folders):
+    import comfy.samplers
+
+    schedule = comfy.samplers.calculate_sigmas(
+        model.get_model_object("model_sampling"), "simple", 6
+    )
+    harness.sample(harness.calibrate(model), steps=6)
+    logged = [line["sigma"] for line in folders.runs()[-1][:-1]]
+    assert logged == pytest.approx([s for s in schedule.tolist()[:-1] for _ in range(2)], rel=1e-5)
+    middle, last = float(schedule[3]), float(schedule[-1])
+    assert folders.load("mine").timestep_groups == [(1.0, middle), (middle, last)]
+
+
 @pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpm_adaptive"])
 def test_density_1_is_the_dense_result(model, sampler):
     want = harness.sample(model, sampler=sampler, steps=4)
