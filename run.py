@@ -94,7 +94,8 @@ class Suite:
 
     def __init__(self, name: str, code: int, report: Path, log: Path, closing: str):
         self.name, self.code, self.log = name, code, log
-        self.passed = self.failed = self.skipped = 0
+        self.passed = self.failed = 0
+        self.skipped: list[str] = []
         self.seconds = 0.0
         lines = (
             log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
@@ -102,7 +103,7 @@ class Suite:
         self.closing = next((line for line in reversed(lines) if re.search(closing, line)), "")
         if report.is_file():
             self._count(ElementTree.parse(report).getroot())
-        if self.passed + self.failed + self.skipped == 0:
+        if self.passed + self.failed + len(self.skipped) == 0:
             self.code = self.code or 5  # nothing ran
 
     def _count(self, root: ElementTree.Element) -> None:
@@ -111,7 +112,7 @@ class Suite:
             if case.find("failure") is not None or case.find("error") is not None:
                 self.failed += 1
             elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
-                self.skipped += 1
+                self.skipped.append(case.get("name") or "unnamed")
             else:
                 self.passed += 1
 
@@ -155,14 +156,16 @@ def summarise(suites: list[Suite], seconds: float) -> int:
     say("\nSummary")
     for suite in suites:
         verdict = "ok" if suite.ok else "FAILED"
-        counts = f"{suite.passed} passed, {suite.failed} failed, {suite.skipped} skipped"
+        counts = f"{suite.passed} passed, {suite.failed} failed, {len(suite.skipped)} skipped"
         say(f"  {suite.name:<24} {verdict:<6} {counts}, {suite.seconds:.0f} s")
         if suite.closing:
             say(f"    {suite.closing.strip()}")
+        for name in suite.skipped:
+            say(f"    skipped: {name}")
         if not suite.ok:
             say(f"    exit code {suite.code}, log: {suite.log}")
     passed, failed = sum(s.passed for s in suites), sum(s.failed for s in suites)
-    skipped = sum(s.skipped for s in suites)
+    skipped = sum(len(s.skipped) for s in suites)
     good = all(suite.ok for suite in suites)
     verdict = "All tests passed" if good else "TESTS FAILED"
     counts = f"{passed} passed, {failed} failed, {skipped} skipped"
