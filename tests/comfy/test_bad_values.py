@@ -43,7 +43,7 @@ NAMES = {
     "traversal": "../outside",
     "traversal within": "a/../../outside",
     "backslashes": "..\\outside",
-    "absolute": "/tmp/outside",
+    "absolute": "/outside",
     "drive": "C:\\outside",
     "UNC": "\\\\host\\share",
     "file URL": "file:///etc/passwd",
