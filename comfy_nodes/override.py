@@ -38,7 +38,7 @@ class Override:
             reason = layout if isinstance(layout, str) else None
         if reason is not None:
             if reason != CROSS_ATTENTION:
-                run.session.note(reason)
+                run.session.note(reason, dense=True)
             return host()
         block = str(options.get("block_type", "block")), int(options.get("block_index", 0))
         q, k, v = call.heads_first()

@@ -124,7 +124,7 @@ class Probe:
         self.override = self.module.Override(previous)
         self.forward, self.noted, self.taken = Forward(0, 1.0), [], []
         self.session = SimpleNamespace(
-            model=paroattention.ModelInfo("wan2.1"), note=self.noted.append, attention=self.ours
+            model=paroattention.ModelInfo("wan2.1"), note=self.note, attention=self.ours
         )
         self.options = {
             "grid_sizes": GRID,
@@ -133,6 +133,10 @@ class Probe:
             self.module.RUN: SimpleNamespace(session=self.session),
             self.module.FORWARD: self.forward,
         }
+
+    def note(self, reason, dense=False):
+        assert dense
+        self.noted.append(reason)
 
     def ours(self, forward, layer, q, k, v, layout, dense, *, sm_scale=None):
         self.taken.append((layer, tuple(q.shape), sm_scale))
@@ -273,3 +277,11 @@ def test_without_the_native_library_nodes_register_run_dense_and_say_what_to_ins
     for shown in result["shown"]:
         assert "no binary for this Python" in shown and "pip install ." in shown
     assert "pip install ." in done.stderr
+
+
+def test_a_library_of_another_version_is_refused():
+    native = harness.part("native")
+    assert native.plugin_version() == native.paro.__version__
+    assert not native._problem(native.plugin_version())
+    problem = native._problem("0.0.9")
+    assert "0.0.9" in problem and native.plugin_version() in problem and "pip install" in problem

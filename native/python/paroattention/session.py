@@ -65,6 +65,7 @@ class Session:
         self._grid: tuple[int, int, int] | None = None
         self._groups = self.steps.groups(halves=settings.calibrate)
         self.reasons: Counter[str] = Counter()
+        self._dense_reasons: set[str] = set()
         self.paths: Counter[str] = Counter()
         self.attention_seconds = self.observe_seconds = self.plan_seconds = 0.0
         self._started = time.perf_counter()
@@ -257,14 +258,16 @@ class Session:
 
     # -- telling -------------------------------------------------------------------------------
 
-    def note(self, reason: str) -> None:
-        """Counts why a call was not ours, or a warning; shown once per cause."""
+    def note(self, reason: str, *, dense: bool = False) -> None:
+        """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
         self.reasons[reason] += 1
+        if dense:
+            self._dense_reasons.add(reason)
 
     def _log(self, forward, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
         if reason not in ("", _BETWEEN, _OUTSIDE) and path in (DENSE, FALLBACK):
-            self.note(reason)
+            self.note(reason, dense=True)
         # A step with several evaluations keeps its last line: one per step and layer.
         self._logged[(forward.step, layer)] = {
             "step": forward.step,
@@ -287,8 +290,9 @@ class Session:
             lines.append(
                 f"density {density:.2f}, retained mass {retained:.0%} ({self.profile_note})"
             )
-        common = self.reasons.most_common(3)
-        lines += [f"dense: {reason} ({count} calls)" for reason, count in common]
+        for reason, count in self.reasons.most_common(3):
+            known = reason in self._dense_reasons
+            lines.append(f"dense: {reason} ({count} calls)" if known else reason)
         return "\n".join(lines)
 
     def _state(self, forward) -> str:
