@@ -15,6 +15,7 @@ struct HardCase {
     const char* name;
     Data data;
     Shape shape;
+    std::int32_t heads = 2;
 };
 
 const HardCase kHardCases[] = {
@@ -30,14 +31,16 @@ const HardCase kHardCases[] = {
      }},
     {"a run of value tokens twenty times the rest", Data::hard,
      [](char t, std::int64_t, std::int64_t n, std::int32_t, double x) {
-         return t == 'v' && n >= 400 && n < 440 ? 20 * x : x;
+         return t == 'v' && n >= 400 && n < 430 ? 20 * x : x;
      }},
     {"one value a hundred times the rest", Data::hard,
      [](char t, std::int64_t, std::int64_t n, std::int32_t d, double x) {
          return t == 'v' && n == 333 && d == 4 ? 100 * x : x;
      }},
     {"one channel of q and k forty times the rest", Data::hard,
-     [](char t, std::int64_t, std::int64_t, std::int32_t d, double x) { return t != 'v' && d == 7 ? 40 * x : x; }},
+     [](char t, std::int64_t, std::int64_t, std::int32_t d, double x) { return t != 'v' && d == 7 ? 40 * x : x; },
+     // Its softmax has one key or two: heads whose two best keys nearly tie decide the error, even that of fp32.
+     8},
     {"one dominant key", Data::hard,
      [](char t, std::int64_t, std::int64_t n, std::int32_t, double x) { return t == 'k' && n == 100 ? 30 * x : x; }},
     {"all keys equal", Data::hard,
@@ -48,7 +51,7 @@ const HardCase kHardCases[] = {
 
 Problem hard_problem(const Shape& shape) {
     Problem p;
-    p.layout = {0, {5, 17, 25}, 0};
+    p.layout = {0, {5, 13, 21}, 0};
     p.heads = 2;
     p.shape = shape;
     return p;
@@ -61,6 +64,7 @@ TEST_CASE("attention int8: hard data", "[attention][int8]") {
         for (const std::int32_t head_dim : {64, 128}) {
             Problem p = hard_problem(hard.shape);
             p.head_dim = head_dim;
+            p.heads = hard.heads;
             const auto expected = p.expected();
             for (const Precision precision : {Precision::fp32, Precision::int8}) {
                 p.precision = precision;

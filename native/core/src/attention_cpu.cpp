@@ -48,7 +48,7 @@ void check_block(const char* name, std::int32_t block) {
             block);
 }
 
-void check_plan(const Plan& plan, std::int32_t heads) {
+void check_plan(const Plan& plan, std::int32_t heads, bool tail) {
     check_block("plan.block_q", plan.block_q);
     check_block("plan.block_kv", plan.block_kv);
     validate(plan.layout);
@@ -62,6 +62,14 @@ void check_plan(const Plan& plan, std::int32_t heads) {
                 mask.rows());
         require(mask.cols() == kv.grid_blocks, name, "must have " + std::to_string(kv.grid_blocks) + " columns",
                 mask.cols());
+    }
+    // A query that sees no key has no answer. Masks from plan_head never leave a row empty; others might.
+    for (std::size_t h = 0; h < plan.heads.size() && !tail && plan.layout.prefix + plan.layout.suffix == 0; ++h) {
+        for (std::int64_t row = 0; row < q.grid_blocks; ++row) {
+            require(plan.heads[h].mask.row_count(row) > 0, "plan.heads[" + std::to_string(h) + "].mask",
+                    "must keep a block in every row where there is neither tail, prefix nor suffix",
+                    "none in row " + std::to_string(row));
+        }
     }
     // Every tile once: one left out would leave the output unwritten, one too many would be a race.
     std::vector<bool> seen(static_cast<std::size_t>(heads * q.blocks()));
@@ -86,7 +94,7 @@ void check(const AttentionParams& p) {
     require(p.precision <= Precision::int8, "precision", "must be fp32 or int8", static_cast<int>(p.precision));
     require(!std::isnan(p.sm_scale) && !std::isinf(p.sm_scale), "sm_scale", "must be finite", p.sm_scale);
     require(p.plan != nullptr, "plan", "must not be null", "null");
-    check_plan(*p.plan, p.heads);
+    check_plan(*p.plan, p.heads, p.tail);
     check_strides(p, "q", p.q.data, p.q.stride_b, p.q.stride_h, p.q.stride_n);
     check_strides(p, "k", p.k.data, p.k.stride_b, p.k.stride_h, p.k.stride_n);
     check_strides(p, "v", p.v.data, p.v.stride_b, p.v.stride_h, p.v.stride_n);

@@ -42,6 +42,11 @@ std::uint16_t float_to_bf16(float x) {
     return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+// Wraps as the processors do: what NaN became may be any integer.
+std::int32_t wrap_add(std::int32_t a, std::int32_t b) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+}
+
 struct Vec {
     struct F {
         float x[4];
@@ -115,9 +120,7 @@ struct Vec {
     static void max_rows(const I (&x)[kRowLanes], std::int32_t* out) {
         join_rows(x, out, [](std::int32_t a, std::int32_t b) { return std::max(a, b); });
     }
-    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) {
-        join_rows(x, out, [](std::int32_t a, std::int32_t b) { return a + b; });
-    }
+    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) { join_rows(x, out, wrap_add); }
     static F zero_below(F y, F x, F floor) {
         return map([&](int i) { return x.x[i] < floor.x[i] ? 0.0f : y.x[i]; });
     }
@@ -143,11 +146,11 @@ struct Vec {
 
     // |a| below 2^22
     static I to_int(F a) {
-        return map_int([&](int i) { return std::bit_cast<std::int32_t>(a.x[i] + kRound) - 0x4b400000; });
+        return map_int([&](int i) { return wrap_add(std::bit_cast<std::int32_t>(a.x[i] + kRound), -0x4b400000); });
     }
     static I set1_int(std::int32_t a) { return {a, a, a, a}; }
     static I add_int(I a, I b) {
-        return map_int([&](int i) { return a.x[i] + b.x[i]; });
+        return map_int([&](int i) { return wrap_add(a.x[i], b.x[i]); });
     }
     static I load_int(const void* p) {
         I a;
@@ -161,7 +164,7 @@ struct Vec {
         return set1_int(a);
     }
     static I sub_int(I a, I b) {
-        return map_int([&](int i) { return a.x[i] - b.x[i]; });
+        return map_int([&](int i) { return wrap_add(a.x[i], -b.x[i]); });
     }
     static I and_int(I a, I b) {
         return map_int([&](int i) { return a.x[i] & b.x[i]; });
