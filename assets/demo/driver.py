@@ -36,7 +36,7 @@ from demo.write import keep_outputs, write_report  # noqa: E402
 MODEL = REPO / "assets" / "model" / "paro-wan-tiny.safetensors"
 DEMO_NODES = REPO / "assets" / "demo_nodes" / "paro_demo"
 WORKFLOWS = REPO / "assets" / "workflows"
-PROMPT, SEED = "astronaut right cup", 20250611
+PROMPT, SEED = "cat clockwise horse", 109
 CALIBRATION_PROMPT, CALIBRATION_SEED = "coffee left ball", 16054
 PROFILE, FIXED_PROFILE = "demo", "demo-fixed-order"
 STEPS, DENSE_STEPS = 20, 4
