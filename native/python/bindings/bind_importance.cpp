@@ -62,14 +62,15 @@ void bind_orders(py::module_& m) {
           [](const FloatArray& map, const GridTuple& grid, const std::string& order, std::int32_t block) {
               return metric_tuple(paper_metric(view(map), to_grid(grid), parse_axis_order(order), block));
           });
-    m.def("select_by_paper_metric",
-          [](const std::vector<std::pair<double, double>>& metrics, double alpha) {
-              require(metrics.size() == 6, "metrics", "must hold six pairs", metrics.size());
-              std::array<PaperMetric, 6> six;
-              for (std::size_t i = 0; i < 6; ++i) six[i] = {metrics[i].first, metrics[i].second};
-              return std::string(to_string(select_by_paper_metric(six, alpha)));
-          },
-          py::arg("metrics"), py::arg("alpha") = 0.5);
+    m.def(
+        "select_by_paper_metric",
+        [](const std::vector<std::pair<double, double>>& metrics, double alpha) {
+            require(metrics.size() == 6, "metrics", "must hold six pairs", metrics.size());
+            std::array<PaperMetric, 6> six;
+            for (std::size_t i = 0; i < 6; ++i) six[i] = {metrics[i].first, metrics[i].second};
+            return std::string(to_string(select_by_paper_metric(six, alpha)));
+        },
+        py::arg("metrics"), py::arg("alpha") = 0.5);
 }
 
 }  // namespace
@@ -87,23 +88,26 @@ void bind_importance(py::module_& m) {
         .def_property_readonly("block_q", [](const BlockMap& map) { return map.block_q; })
         .def_property_readonly("block_kv", [](const BlockMap& map) { return map.block_kv; })
         .def_property_readonly("total", &BlockMap::total)
-        .def("numpy", [](const BlockMap& map) { return to_numpy(map.value, {map.rows, map.cols}); });
-    m.def("empty_map", [](const GridTuple& grid, const std::string& order, std::int32_t block_q,
-                          std::int32_t block_kv) {
-        return empty_map(to_grid(grid), parse_axis_order(order), block_q, block_kv);
-    });
+        .def("numpy", [](const BlockMap& map) {
+            return to_numpy(map.value, {map.rows, map.cols});
+        });
+    m.def("empty_map",
+          [](const GridTuple& grid, const std::string& order, std::int32_t block_q, std::int32_t block_kv) {
+              return empty_map(to_grid(grid), parse_axis_order(order), block_q, block_kv);
+          });
     m.def("importance", [](const Bins& bins, const FloatArray& values, const GridTuple& grid, const std::string& order,
                            std::int32_t block_q, std::int32_t block_kv) {
         return importance(to_kernel(bins, values), to_grid(grid), parse_axis_order(order), block_q, block_kv);
     });
-    m.def("accumulate_rows",
-          [](BlockMap& map, const GridTuple& grid, const IndexArray& queries, const FloatArray& rows) {
-              const auto places = view(queries);
-              const auto values = view(rows);
-              py::gil_scoped_release release;
-              accumulate_rows(map, to_grid(grid), places, values);
-          },
-          py::arg("map"), py::arg("grid"), py::arg("queries"), py::arg("rows"));
+    m.def(
+        "accumulate_rows",
+        [](BlockMap& map, const GridTuple& grid, const IndexArray& queries, const FloatArray& rows) {
+            const auto places = view(queries);
+            const auto values = view(rows);
+            py::gil_scoped_release release;
+            accumulate_rows(map, to_grid(grid), places, values);
+        },
+        py::arg("map"), py::arg("grid"), py::arg("queries"), py::arg("rows"));
     m.def("make_mask", &make_mask, py::arg("map"), py::arg("density"));
     m.def("retained_mass", &retained_mass, py::arg("map"), py::arg("mask"));
     bind_orders(m);

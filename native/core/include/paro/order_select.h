@@ -17,7 +17,7 @@ struct PaperMetric {
 };
 
 struct OrderScores {
-    std::array<double, 6> retained{};       // by AxisOrder
+    std::array<double, 6> retained{};             // by AxisOrder
     AxisOrder by_retained_mass = AxisOrder::FHW;  // greatest; ties to the earlier order
 };
 
