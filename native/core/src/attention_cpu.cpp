@@ -107,7 +107,7 @@ struct Scratch {
     cpu::PackedQueries q;  // the query tile
     cpu::SoftmaxState state;
     float* s;              // [kStripRows][max(block_kv, kPooledPanel, head_dim)], s32 too
-    std::byte* p;          // the same places, bytes or 16-bit integers
+    std::byte* p;          // the same places, as the kernels want it
     float* bias;           // [panels][kPooledPanel]
     std::int32_t* blocks;  // [kv blocks]
     std::int32_t* panels;  // [panels]
@@ -119,13 +119,13 @@ Scratch place_scratch(const PackShape& shape, std::int32_t block_q, Carver& carv
     Scratch s;
     s.rows = carver.take<float>(3 * shape.kv.block * dim);
     s.q.q = carver.take<float>(block_q * dim);
-    s.q.q8 = carver.take<std::byte>(2 * block_q * dim);
+    s.q.q8 = carver.take<std::byte>(4 * block_q * dim);
     s.q.q_scale = carver.take<float>(cpu::strip_lanes(block_q));
     s.state.m = carver.take<float>(cpu::strip_lanes(block_q));
     s.state.l = carver.take<float>(cpu::strip_lanes(block_q));
     s.state.o = carver.take<float>(block_q * dim);
     s.s = carver.take<float>(strip);
-    s.p = carver.take<std::byte>(2 * strip);
+    s.p = carver.take<std::byte>(4 * strip);
     s.bias = carver.take<float>(shape.panels() * cpu::kPooledPanel);
     s.blocks = carver.take<std::int32_t>(shape.kv.blocks());
     s.panels = carver.take<std::int32_t>(shape.panels());

@@ -43,26 +43,27 @@ struct Fp32Tile {
 
 struct Int8Tile {
     // q and k are rotated (rotate_row), which multiplies q . k by head_dim.
-    const void* q;               // [rows][head_dim] u8 (q + 128) or s16, as the table's `group` says
+    const void* q;               // [rows][head_dim] u8 (q + 128), s16 or float, as the table's `group` says
     const float* q_scale;        // [rows], times sm_scale * log2(e)
-    const void* k;               // [blocks][head_dim / group][block_kv][group] s8 or s16, in panels
+    const void* k;               // [blocks][head_dim / group][block_kv][group] s8, s16 or float, in panels
     const std::int32_t* k_init;  // [blocks][block_kv] what the s32 scores start from: -128 * sum(k) for u8 q, else 0
     const float* k_scale;        // [blocks]
-    const void* v;               // [blocks][block_kv / group][head_dim][group] s8 or s16, in panels
+    const void* v;               // [blocks][block_kv / group][head_dim][group] s8, s16 or float, in panels
     const float* v_scale;        // [blocks]; the factor per channel is applied by store_row
     const std::int32_t* blocks;  // [count]
     const std::int32_t* tokens;  // [blocks]
     std::int64_t count;
     std::int32_t rows, head_dim, block_kv;
     std::int32_t* s;  // [kStripRows][max(block_kv, head_dim)] scratch
-    void* p;          // [kStripRows][block_kv] u8 or s16 scratch
+    void* p;          // [kStripRows][block_kv] u8, s16 or float scratch
     SoftmaxState state;
 };
 
 struct KernelTable {
     void (*attend_fp32)(const Fp32Tile& tile);
     void (*attend_int8)(const Int8Tile& tile);
-    // 4: bytes, dotted four at a time (VNNI). 2: 16-bit integers, two at a time.
+    // How int8 is packed into words of 4 bytes. 4: bytes, dotted four at a time (VNNI). 2: 16-bit integers, two at a
+    // time. 1: floats that hold integers.
     std::int32_t group;
     // Columns of a panel, a multiple of kAlign.
     std::int32_t panel;
@@ -75,7 +76,7 @@ struct KernelTable {
     float (*prepare_row)(float* x, const float* shift, const float* factor, std::int32_t n);
     // x = H x, H the Walsh-Hadamard matrix of order n (64 or 128), entries +-1.
     void (*rotate_row)(float* x, std::int32_t n);
-    // round(x * inverse), ties to even, clamped to +-127, plus offset: bytes or 16-bit integers, as `group` says.
+    // round(x * inverse), ties to even, clamped to +-127, plus offset: stored as `group` says.
     void (*quantise_row)(const float* x, float inverse, std::int32_t offset, void* dst, std::int32_t n);
 };
 

@@ -13,6 +13,7 @@ namespace {
 struct Vec {
     using F = __m256;
     using I = __m256i;
+    using Acc = I;  // of integer dot products
     static constexpr int W = 8, NV = 2, kGroup = 2;
 
     static F load(const float* p) { return _mm256_loadu_ps(p); }
@@ -116,6 +117,8 @@ struct Vec {
     static I broadcast(const std::byte* p) {
         return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(p)));
     }
+    static Acc start(I a) { return a; }
+    static I finish(Acc a) { return a; }
     static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
     static I and_int(I a, I b) { return _mm256_and_si256(a, b); }
     static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }

@@ -11,6 +11,7 @@ namespace {
 struct Vec {
     using F = __m512;
     using I = __m512i;
+    using Acc = I;  // of integer dot products
     static constexpr int W = 16, NV = 4;
 #if defined(PARO_VNNI)
     static constexpr int kGroup = 4;
@@ -108,6 +109,8 @@ struct Vec {
     static I broadcast(const std::byte* p) {
         return _mm512_castps_si512(_mm512_broadcastss_ps(_mm_load_ss(reinterpret_cast<const float*>(p))));
     }
+    static Acc start(I a) { return a; }
+    static I finish(Acc a) { return a; }
     static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
     static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
     static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }

@@ -21,15 +21,16 @@ constexpr std::int32_t kNoScore = -(1 << 28);
 constexpr std::int32_t kLanes[2 * kAlign] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
 // c[MR][NV * W] = init + a[MR][depth] b[depth][NV * W], init a row or null for 0. Every element of a and b is a 32-bit
-// word of `group` integers. The sums of p v go through memory as well: with their scaling in here GCC 12 runs out of
+// word of `group` numbers. The sums of p v go through memory as well: with their scaling in here GCC 12 runs out of
 // registers in the loop, which costs more than twice the time.
 template <class V, int MR, int NV>
 void gemm_int8(const std::byte* a, std::int64_t lda, const std::byte* b, std::int64_t ldb, std::int32_t depth,
                const std::int32_t* init, std::int32_t* c, std::int64_t ldc) {
     using I = typename V::I;
-    I acc[MR][NV];
+    typename V::Acc acc[MR][NV];
     PARO_UNROLL for (int r = 0; r < MR; ++r) {
-        PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = init ? V::load_int(init + j * V::W) : V::set1_int(0);
+        PARO_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] =
+            V::start(init ? V::load_int(init + j * V::W) : V::set1_int(0));
     }
     for (std::int32_t d = 0; d < depth; ++d) {
         I row[NV];
@@ -40,7 +41,7 @@ void gemm_int8(const std::byte* a, std::int64_t lda, const std::byte* b, std::in
         }
     }
     PARO_UNROLL for (int r = 0; r < MR; ++r) {
-        PARO_UNROLL for (int j = 0; j < NV; ++j) V::store_int(c + r * ldc + j * V::W, acc[r][j]);
+        PARO_UNROLL for (int j = 0; j < NV; ++j) V::store_int(c + r * ldc + j * V::W, V::finish(acc[r][j]));
     }
 }
 

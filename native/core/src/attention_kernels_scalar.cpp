@@ -42,58 +42,81 @@ std::uint16_t float_to_bf16(float x) {
     return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// Wraps as the processors do: what NaN became may be any integer.
-std::int32_t wrap_add(std::int32_t a, std::int32_t b) {
-    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+// Four numbers that are worked on at once. Compilers with vector types turn them into SSE2 or NEON registers; arrays
+// are left to the optimiser, which does worse.
+#if defined(__GNUC__)
+using F4 = float __attribute__((vector_size(16)));
+using I4 = std::int32_t __attribute__((vector_size(16)));
+using U4 = std::uint32_t __attribute__((vector_size(16)));
+#else
+template <class T>
+struct Four {
+    T x[4];
+    T& operator[](int i) { return x[i]; }
+    T operator[](int i) const { return x[i]; }
+};
+using F4 = Four<float>;
+using I4 = Four<std::int32_t>;
+using U4 = Four<std::uint32_t>;
+#define PARO_FOUR(op)                                                                \
+    template <class T>                                                               \
+    Four<T> operator op(Four<T> a, Four<T> b) {                                      \
+        return {T(a[0] op b[0]), T(a[1] op b[1]), T(a[2] op b[2]), T(a[3] op b[3])}; \
+    }
+PARO_FOUR(+)
+PARO_FOUR(-)
+PARO_FOUR(*)
+PARO_FOUR(&)
+PARO_FOUR(<<)
+#endif
+
+template <class To, class From>
+To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+template <class To, class Op>
+To map(Op op) {
+    return To{op(0), op(1), op(2), op(3)};
 }
 
 struct Vec {
-    struct F {
-        float x[4];
-    };
-    struct I {
-        std::int32_t x[4];
-    };
-    static constexpr int W = 4, NV = 2, kGroup = 2;
-
-    template <class Op>
-    static F map(Op op) {
-        return {op(0), op(1), op(2), op(3)};
-    }
-    template <class Op>
-    static I map_int(Op op) {
-        return {op(0), op(1), op(2), op(3)};
-    }
+    using F = F4;
+    using I = I4;
+    // int8: integers travel as floats, which hold them exactly (sums stay below 2^24). There is no integer dot product
+    // that every compiler would find, but all of them know multiply and add.
+    using Acc = F4;
+    static constexpr int W = 4, kGroup = 1;
+#if defined(__aarch64__)
+    static constexpr int NV = 4;  // 32 registers
+#else
+    static constexpr int NV = 2;
+#endif
 
     static F load(const float* p) {
-        return map([&](int i) { return p[i]; });
+        F a;
+        std::memcpy(&a, p, sizeof(a));
+        return a;
     }
-    static void store(float* p, F a) { std::copy(a.x, a.x + 4, p); }
-    static F set1(float a) { return {a, a, a, a}; }
-    static F add(F a, F b) {
-        return map([&](int i) { return a.x[i] + b.x[i]; });
-    }
-    static F sub(F a, F b) {
-        return map([&](int i) { return a.x[i] - b.x[i]; });
-    }
-    static F mul(F a, F b) {
-        return map([&](int i) { return a.x[i] * b.x[i]; });
-    }
-    static F fma(F a, F b, F c) {
-        return map([&](int i) { return a.x[i] * b.x[i] + c.x[i]; });
-    }
+    static void store(float* p, F a) { std::memcpy(p, &a, sizeof(a)); }
+    static F set1(float a) { return F{a, a, a, a}; }
+    static F add(F a, F b) { return a + b; }
+    static F sub(F a, F b) { return a - b; }
+    static F mul(F a, F b) { return a * b; }
+    static F fma(F a, F b, F c) { return a * b + c; }
     // As the processors have it: the second if either is NaN.
     static F max(F a, F b) {
-        return map([&](int i) { return a.x[i] > b.x[i] ? a.x[i] : b.x[i]; });
+        return map<F>([&](int i) { return a[i] > b[i] ? a[i] : b[i]; });
     }
     static F min(F a, F b) {
-        return map([&](int i) { return a.x[i] < b.x[i] ? a.x[i] : b.x[i]; });
+        return map<F>([&](int i) { return a[i] < b[i] ? a[i] : b[i]; });
     }
-    static F abs(F a) {
-        return map([&](int i) { return std::fabs(a.x[i]); });
-    }
-    static float hmax(F a) { return std::max(std::max(a.x[0], a.x[2]), std::max(a.x[1], a.x[3])); }
-    static float hsum(F a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
+    static F abs(F a) { return bits_as<F>(bits_as<U4>(a) & U4{0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff}); }
+    static float hmax(F a) { return std::max(std::max(a[0], a[2]), std::max(a[1], a[3])); }
+    static float hsum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
     // x = r + n, n an integer, |r| <= 1/2; p 2^n for x above -126.
     static constexpr bool kAnyExponent = false;
     static F split(F x, F& r) {
@@ -101,15 +124,13 @@ struct Vec {
         r = sub(x, sub(t, set1(kRound)));
         return t;
     }
-    static F scale(F p, F t) {
-        return map([&](int i) {
-            return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.x[i]) +
-                                        (std::bit_cast<std::uint32_t>(t.x[i]) << 23));
-        });
+    static F scale(F p, F t) { return bits_as<F>(bits_as<U4>(p) + (bits_as<U4>(t) << U4{23, 23, 23, 23})); }
+    static F zero_below(F y, F x, F floor) {
+        return map<F>([&](int i) { return x[i] < floor[i] ? 0.0f : y[i]; });
     }
     template <class Row, class T, class Op>
     static void join_rows(const Row (&x)[kRowLanes], T* out, Op op) {
-        for (int r = 0; r < kRowLanes; ++r) out[r] = op(op(x[r].x[0], x[r].x[1]), op(x[r].x[2], x[r].x[3]));
+        for (int r = 0; r < kRowLanes; ++r) out[r] = op(op(x[r][0], x[r][1]), op(x[r][2], x[r][3]));
     }
     static void max_rows(const F (&x)[kRowLanes], float* out) {
         join_rows(x, out, [](float a, float b) { return a > b ? a : b; });
@@ -120,72 +141,59 @@ struct Vec {
     static void max_rows(const I (&x)[kRowLanes], std::int32_t* out) {
         join_rows(x, out, [](std::int32_t a, std::int32_t b) { return std::max(a, b); });
     }
-    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) { join_rows(x, out, wrap_add); }
-    static F zero_below(F y, F x, F floor) {
-        return map([&](int i) { return x.x[i] < floor.x[i] ? 0.0f : y.x[i]; });
+    // Unsigned, here and below: what NaN became may be any integer, and overflow has to wrap.
+    static void sum_rows(const I (&x)[kRowLanes], std::int32_t* out) {
+        join_rows(x, out, [](std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a + b); });
     }
-
     // Walsh-Hadamard within the vector.
     static F rotate(F a) {
-        const F b = {a.x[0] + a.x[1], a.x[0] - a.x[1], a.x[2] + a.x[3], a.x[2] - a.x[3]};
-        return {b.x[0] + b.x[2], b.x[1] + b.x[3], b.x[0] - b.x[2], b.x[1] - b.x[3]};
+        const F b = {a[0] + a[1], a[0] - a[1], a[2] + a[3], a[2] - a[3]};
+        return F{b[0] + b[2], b[1] + b[3], b[0] - b[2], b[1] - b[3]};
     }
 
     static F load_f16(const std::uint16_t* p) {
-        return map([&](int i) { return f16_to_float(p[i]); });
+        return map<F>([&](int i) { return f16_to_float(p[i]); });
     }
     static F load_bf16(const std::uint16_t* p) {
-        return map([&](int i) { return std::bit_cast<float>(std::uint32_t{p[i]} << 16); });
+        return map<F>([&](int i) { return std::bit_cast<float>(std::uint32_t{p[i]} << 16); });
     }
     static void store_f16(std::uint16_t* p, F a) {
-        for (int i = 0; i < 4; ++i) p[i] = float_to_f16(a.x[i]);
+        for (int i = 0; i < 4; ++i) p[i] = float_to_f16(a[i]);
     }
     static void store_bf16(std::uint16_t* p, F a) {
-        for (int i = 0; i < 4; ++i) p[i] = float_to_bf16(a.x[i]);
+        for (int i = 0; i < 4; ++i) p[i] = float_to_bf16(a[i]);
     }
 
-    // |a| below 2^22
-    static I to_int(F a) {
-        return map_int([&](int i) { return wrap_add(std::bit_cast<std::int32_t>(a.x[i] + kRound), -0x4b400000); });
-    }
-    static I set1_int(std::int32_t a) { return {a, a, a, a}; }
-    static I add_int(I a, I b) {
-        return map_int([&](int i) { return wrap_add(a.x[i], b.x[i]); });
-    }
     static I load_int(const void* p) {
         I a;
-        std::memcpy(a.x, p, sizeof(a.x));
+        std::memcpy(&a, p, sizeof(a));
         return a;
     }
-    static void store_int(void* p, I a) { std::memcpy(p, a.x, sizeof(a.x)); }
+    static void store_int(void* p, I a) { std::memcpy(p, &a, sizeof(a)); }
+    static I set1_int(std::int32_t a) { return I{a, a, a, a}; }
+    static I add_int(I a, I b) { return bits_as<I>(bits_as<U4>(a) + bits_as<U4>(b)); }
+    static I sub_int(I a, I b) { return bits_as<I>(bits_as<U4>(a) - bits_as<U4>(b)); }
+    static I and_int(I a, I b) { return a & b; }
+    static I max_int(I a, I b) {
+        return map<I>([&](int i) { return std::max<std::int32_t>(a[i], b[i]); });
+    }
+    static F to_float(I a) {
+        return map<F>([&](int i) { return static_cast<float>(a[i]); });
+    }
+    // |a| below 2^22
+    static I to_int(F a) { return sub_int(bits_as<I>(a + set1(kRound)), set1_int(0x4b400000)); }
+
     static I broadcast(const std::byte* p) {
         std::int32_t a;
         std::memcpy(&a, p, 4);
         return set1_int(a);
     }
-    static I sub_int(I a, I b) {
-        return map_int([&](int i) { return wrap_add(a.x[i], -b.x[i]); });
+    static Acc start(I a) { return to_float(a); }
+    static I finish(Acc a) {
+        return map<I>([&](int i) { return static_cast<std::int32_t>(a[i]); });
     }
-    static I and_int(I a, I b) {
-        return map_int([&](int i) { return a.x[i] & b.x[i]; });
-    }
-    static I max_int(I a, I b) {
-        return map_int([&](int i) { return std::max(a.x[i], b.x[i]); });
-    }
-    static F to_float(I a) {
-        return map([&](int i) { return static_cast<float>(a.x[i]); });
-    }
-    // Two 16-bit integers a word.
-    static I dot(I acc, I a, I b) {
-        return map_int([&](int i) {
-            return acc.x[i] + static_cast<std::int16_t>(a.x[i]) * static_cast<std::int16_t>(b.x[i]) +
-                   (a.x[i] >> 16) * (b.x[i] >> 16);
-        });
-    }
-    static void store_weight(std::byte* p, I a) { store_int16(reinterpret_cast<std::int16_t*>(p), a); }
-    static void store_int16(std::int16_t* p, I a) {
-        for (int i = 0; i < 4; ++i) p[i] = static_cast<std::int16_t>(a.x[i]);
-    }
+    static Acc dot(Acc acc, I a, I b) { return bits_as<F>(a) * bits_as<F>(b) + acc; }
+    static void store_weight(std::byte* p, I a) { store_int(p, bits_as<I>(to_float(a))); }
 };
 
 }  // namespace

@@ -122,6 +122,8 @@ void quantise_row(const float* x, float inverse, std::int32_t offset, void* dst,
         const auto y32 = V::add_int(V::to_int(y), V::set1_int(offset));
         if constexpr (V::kGroup == 4) {
             V::store_int8(static_cast<std::uint8_t*>(dst) + i, y32);
+        } else if constexpr (V::kGroup == 1) {
+            V::store(static_cast<float*>(dst) + i, V::to_float(y32));
         } else {
             V::store_int16(static_cast<std::int16_t*>(dst) + i, y32);
         }

@@ -134,7 +134,9 @@ void quantise_keys(const PackShape& shape, const float* rows, std::int32_t count
 
 // Rows of T, [block_kv][head_dim], become [block_kv / group][head_dim][group] in panels.
 template <class T, int group>
-void interleave(const T* rows, std::int32_t block_kv, std::int32_t dim, std::int32_t panel, T* dst) {
+void interleave(const std::byte* src, std::int32_t block_kv, std::int32_t dim, std::int32_t panel, std::byte* to) {
+    const T* rows = reinterpret_cast<const T*>(src);
+    T* dst = reinterpret_cast<T*>(to);
     for (std::int32_t j = 0; j < block_kv; j += group) {
         for (std::int32_t first = 0; first < dim; first += panel) {
             const T* in = rows + std::int64_t{j} * dim + first;
@@ -156,12 +158,15 @@ void quantise_values(const PackShape& shape, const float* rows, std::int32_t cou
     }
     std::memset(scratch + count * row_bytes, 0, static_cast<std::size_t>((block_kv - count) * row_bytes));
     std::byte* dst = head.v8 + block * block_kv * row_bytes;
-    if (group == 4) {
-        interleave<std::int8_t, 4>(reinterpret_cast<const std::int8_t*>(scratch), block_kv, dim, shape.kernels->panel,
-                                   reinterpret_cast<std::int8_t*>(dst));
-    } else {
-        interleave<std::int16_t, 2>(reinterpret_cast<const std::int16_t*>(scratch), block_kv, dim, shape.kernels->panel,
-                                    reinterpret_cast<std::int16_t*>(dst));
+    switch (group) {
+        case 4:
+            interleave<std::int8_t, 4>(scratch, block_kv, dim, shape.kernels->panel, dst);
+            break;
+        case 2:
+            interleave<std::int16_t, 2>(scratch, block_kv, dim, shape.kernels->panel, dst);
+            break;
+        default:
+            interleave<float, 1>(scratch, block_kv, dim, shape.kernels->panel, dst);
     }
 }
 
