@@ -24,9 +24,15 @@ class Page:
     """content: report.json. videos: frames by run name. views: all heads of the profile."""
 
     def __init__(
-        self, content: dict, videos: dict[str, np.ndarray], views: list[HeadView], maps: dict
+        self,
+        content: dict,
+        videos: dict[str, np.ndarray],
+        views: list[HeadView],
+        maps: dict,
+        warning: str = "",
     ):
         self.content, self.videos, self.views, self.maps = content, videos, views, maps
+        self.warning = warning
         self.rows = {row["name"]: row for row in content["runs"]}
         self.sparse = [name for name in videos if name != "dense" and name in self.rows]
         self.dense = self.rows["dense"]
@@ -39,7 +45,7 @@ class Page:
         sections = [
             self.header(),
             self.tiles(),
-            self.failures(),
+            self.troubles(),
             self.results(),
             self.player(),
             self.frames(),
@@ -128,11 +134,11 @@ class Page:
         files = self.content["files"]
         return next((size for name, size in files.items() if name.endswith(".json")), 0)
 
-    def failures(self) -> str:
-        if not self.content["failures"]:
-            return ""
+    def troubles(self) -> str:
         items = "".join(f"<li>{escape(text)}</li>" for text in self.content["failures"])
-        return f'<section class="failures"><h2>Failed</h2><ul>{items}</ul></section>\n'
+        failed = f'<section class="failures"><h2>Failed</h2><ul>{items}</ul></section>\n'
+        note = f'<p class="warning">{escape(self.warning)}</p>\n'
+        return (failed if items else "") + (note if self.warning else "")
 
     def results(self) -> str:
         top = max((row["psnr_db"] or 0.0 for row in self.rows.values()), default=1.0) or 1.0

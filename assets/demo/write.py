@@ -19,6 +19,7 @@ from .page import Page
 if TYPE_CHECKING:
     from .driver import Demo
 
+STEADY = 0.1  # of the dense run's time
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -55,6 +56,7 @@ def report(demo: Demo) -> dict:
         },
         "files": {name: path.stat().st_size for name, path in kept.items() if path.is_file()},
         "pass_through_equal": demo.pass_through_equal,
+        "dense_seconds_again": demo.pass_through.seconds if demo.pass_through else None,
         "failures": demo.failures,
         "runs": rows,
         "details": {name: detail(run) for name, run in demo.runs.items()},
@@ -76,15 +78,32 @@ def write_report(demo: Demo) -> int:
     with Progress("drawing the report"):
         videos = {name: run.frames for name, run in demo.runs.items()}
         found = heads.views(demo.out / demo.profile_file, 0.3, demo.tile, demo.tile)
-        page = Page(content, videos, found, {"density": 0.3, "tile": demo.tile})
+        warning = unsteady(content) if drift(content) > STEADY else ""
+        page = Page(content, videos, found, {"density": 0.3, "tile": demo.tile}, warning)
         (demo.out / "report.html").write_text(page.html(), encoding="utf-8")
     say("")
     for line in closing_table(content):
         say(line)
+    if drift(content) > STEADY:
+        say(f"\n{unsteady(content)}")
     say(f"\nReport: {demo.out / 'report.html'}")
     for failure in demo.failures:
         say(f"FAILED: {failure}")
     return 1 if demo.failures else 0
+
+
+def drift(content: dict) -> float:
+    """How far the dense run's time at the end lies from that at the start, as a share."""
+    again, first = content["dense_seconds_again"], content["runs"][0]["seconds"]
+    return 0.0 if again is None else abs(again / first - 1.0)
+
+
+def unsteady(content: dict) -> str:
+    first, again = content["runs"][0]["seconds"], content["dense_seconds_again"]
+    return (
+        f"This machine was not idle: the dense run took {first:.1f} s at the start and "
+        f"{again:.1f} s at the end, so times here are uncertain by {drift(content):.0%}."
+    )
 
 
 def closing_table(content: dict) -> list[str]:

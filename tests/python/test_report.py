@@ -251,6 +251,7 @@ def content(runs):
         },
         "files": {"demo.json": 41000, "runlog.jsonl": 1200000},
         "pass_through_equal": True,
+        "dense_seconds_again": 20.5,
         "failures": [],
         "runs": rows,
         "details": {run.name: {"title": run.title} for run in (DENSE, *runs)},
@@ -315,6 +316,16 @@ def test_player_holds_the_frames_of_every_run(page):
 def test_page_names_failures(page):
     page.content["failures"] = ["auto-0.3: output was <bad>"]
     assert "output was &lt;bad&gt;" in page.html()
+
+
+def test_a_busy_machine_is_told():
+    made = content([])
+    assert write.drift(made) == pytest.approx(0.025) and write.drift(made) < write.STEADY
+    made["dense_seconds_again"] = 30.0
+    assert "20.0 s at the start and 30.0 s at the end" in write.unsteady(made)
+    assert "uncertain by 50%" in write.unsteady(made)
+    page = Page(made, {"dense": DENSE.frames}, [], {"density": 0.3, "tile": 64}, "busy & loud")
+    assert '<p class="warning">busy &amp; loud</p>' in page.html()
 
 
 def test_page_without_sparse_runs_still_draws():
