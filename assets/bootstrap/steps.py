@@ -117,7 +117,13 @@ def run_logged(
         out.flush()
         try:
             child = subprocess.Popen(
-                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         except OSError as error:
             raise SetupError(f"{name} failed: {command[0]}: {error.strerror}", todo) from error
@@ -137,7 +143,12 @@ def stream(command: list[str], log: Path, *, cwd: Path, env: dict[str, str] | No
     say(f"$ {' '.join(command)}")
     with open(log, "wb") as copy:
         child = subprocess.Popen(
-            command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         assert child.stdout is not None
         try:
@@ -160,15 +171,23 @@ def describe_exit(code: int) -> str:
 
 
 def end_process(child: subprocess.Popen, patience: float = 10.0) -> None:
-    """Asks a child that still runs to end, then makes it."""
+    """Asks a child that still runs to end, then makes it; and its children, if it leads a group."""
     if child.poll() is not None:
         return
-    child.terminate()
+    send(child, signal.SIGTERM)
     try:
         child.wait(patience)
     except subprocess.TimeoutExpired:
-        child.kill()
+        send(child, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
         child.wait()
+
+
+def send(child: subprocess.Popen, which: signal.Signals) -> None:
+    # pip leaves its compilers running when it is ended alone: they would build beside the next run.
+    if os.name != "nt" and os.getpgid(child.pid) == child.pid:
+        os.killpg(child.pid, which)
+    else:
+        child.send_signal(which)
 
 
 def hash_text(*parts: str) -> str:

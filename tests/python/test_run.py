@@ -110,6 +110,26 @@ def test_command_that_hangs_is_ended(tmp_path):
     assert time.monotonic() - start < 15
 
 
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_children_of_an_ended_command_end_too(tmp_path):
+    mark = tmp_path / "pid"
+    grandchild = "import time; time.sleep(60)"
+    parent = (
+        "import subprocess, sys, time; "
+        f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}]); "
+        f"open({str(mark)!r}, 'w').write(str(p.pid)); time.sleep(60)"
+    )
+    with pytest.raises(SetupError, match="did not end"):
+        run_logged("building", [sys.executable, "-c", parent], tmp_path / "log", "", timeout=3)
+    pid = int(mark.read_text())
+    for _ in range(50):
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} is still there")
+
+
 def test_command_that_is_not_there(tmp_path):
     with pytest.raises(SetupError, match="no-such-tool"):
         run_logged("trying", ["no-such-tool"], tmp_path / "log", "install it")
