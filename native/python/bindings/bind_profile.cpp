@@ -109,8 +109,8 @@ void bind_profile(py::module_& m) {
         .def("validate", [](const Profile& profile) { validate(profile); })
         .def("dump", &dump_profile)
         .def("save", &save_profile, py::call_guard<py::gil_scoped_release>())
-        .def("match_grid",
-             [](const Profile& profile, const GridTuple& grid) { return match_name(match_grid(profile, to_grid(grid))); })
+        .def("match_grid", [](const Profile& profile,
+                              const GridTuple& grid) { return match_name(match_grid(profile, to_grid(grid))); })
         .def("timestep_group", &timestep_group)
         .def_static("parse", [](const std::string& json) { return parse_profile(json); })
         .def_static("load", [](const std::filesystem::path& path) { return load_profile(path); });

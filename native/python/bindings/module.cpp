@@ -1,4 +1,5 @@
-// Python module paroattention._core: the C++ core without torch. Tensors cross as addresses (attention) or numpy arrays.
+// Python module paroattention._core: the C++ core without torch. Tensors cross as addresses (attention) or numpy
+// arrays.
 #include "bindings.h"
 
 PYBIND11_MODULE(_core, m) {
