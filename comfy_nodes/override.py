@@ -6,19 +6,25 @@ from collections.abc import Callable
 
 import torch
 
-from .layouts import CROSS_ATTENTION, Call, layout_for
+from .layouts import CROSS_ATTENTION, QUIET, Call, layout_of
 
-RUN, FORWARD = "paro_run", "paro_forward"
+RUN, EVALUATION = "paro_run", "paro_evaluation"
+OVERRIDE = "optimized_attention_override"
 
 
 class Override:
     """`optimized_attention_override`. previous: an override that was set before; it stays the
     fallback, so that nothing of the user's graph is dropped.
+
+    It has no `container_function` (newer cores): that would be called without the host's function,
+    and so could not fall back to it. The core then hands over plain tensors.
     """
 
     def __init__(self, previous: Callable | None = None):
         self.previous = previous
 
+    # torch.compile sees an opaque call: what happens here depends on the run, not on shapes.
+    @torch.compiler.disable
     def __call__(self, func: Callable, *args, **kwargs):
         def host():
             if self.previous is not None:
@@ -26,31 +32,44 @@ class Override:
             return func(*args, **kwargs)
 
         options = kwargs.get("transformer_options") or {}
-        run, forward = options.get(RUN), options.get(FORWARD)
+        run, evaluation = options.get(RUN), options.get(EVALUATION)
         # The fallback may hold another override of ours: a call is counted once.
-        if run is None or forward is None or forward.busy:
+        if run is None or evaluation is None or evaluation.busy:
             return host()
         call = _Arguments(*args, **kwargs)
-        reason = call.refusal()
-        if reason is None:
-            shape = Call(call.qo_len, call.kv_len, options, forward.context_length)
-            layout = layout_for(run.session.model.family, shape)
-            reason = layout if isinstance(layout, str) else None
-        if reason is not None:
-            if reason != CROSS_ATTENTION:
-                run.session.note(reason, dense=True)
+        layout = _layout(call, evaluation, options)
+        if layout in QUIET:
             return host()
-        block = str(options.get("block_type", "block")), int(options.get("block_index", 0))
+        reason = layout if isinstance(layout, str) else _refusal(call, run, layout)
+        if reason is not None:
+            run.session.note(reason, dense=True)
+            return host()
         q, k, v = call.heads_first()
-        layer = forward.layer_id(*block)
-        forward.busy = True
+        layer = evaluation.layer_id(options)
+        evaluation.busy = True
         try:
             out, ours = run.session.attention(
-                forward, layer, q, k, v, layout, host, sm_scale=call.scale
+                evaluation.forward, layer, q, k, v, layout, host, sm_scale=call.scale
             )
         finally:
-            forward.busy = False
+            evaluation.busy = False
         return call.host_shape(out) if ours else out
+
+
+def _refusal(call, run, layout) -> str | None:
+    return call.refusal() or run.refusal(layout, call.heads * call.head_dim)
+
+
+def _layout(call, evaluation, options):
+    """The token layout of a call, or why it has none."""
+    if not call.plain:
+        return "q, k and v come in a container"
+    if call.kv_len != call.qo_len:
+        return CROSS_ATTENTION
+    geometry = evaluation.geometry
+    if isinstance(geometry, str):
+        return geometry
+    return layout_of(Call(call.qo_len, call.kv_len, call.head_dim, options), geometry)
 
 
 class _Arguments:
@@ -73,12 +92,12 @@ class _Arguments:
         self.scale = kwargs.get("scale")
         self.gqa = kwargs.get("enable_gqa", False)
 
+    @property
+    def plain(self) -> bool:
+        return all(isinstance(x, torch.Tensor) for x in (self.q, self.k, self.v))
+
     def refusal(self) -> str | None:
         """Why the call cannot be ours whatever the model, or None."""
-        if not all(isinstance(x, torch.Tensor) for x in (self.q, self.k, self.v)):
-            return "q, k and v come in a container"
-        if self.kv_len != self.qo_len:
-            return CROSS_ATTENTION
         if self.mask is not None:
             return "attention mask"
         if self.gqa or self.q.shape != self.k.shape or self.k.shape != self.v.shape:
@@ -94,6 +113,10 @@ class _Arguments:
     @property
     def kv_len(self) -> int:
         return self.k.shape[-2]
+
+    @property
+    def head_dim(self) -> int:
+        return self.q.shape[-1] // (1 if self.skip_reshape else self.heads)
 
     def heads_first(self) -> list[torch.Tensor]:
         """q, k, v as (B, H, N, D) views."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import folder_paths
 
+from .fingerprint import Identity
 from .native import paro
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
@@ -78,6 +79,19 @@ def load(name: str):
     return _cache[path][1]
 
 
+def load_for(name: str, identity: Identity):
+    """A profile by name; one of this very model gets the fingerprint of today's kind."""
+    profile = load(name)
+    if profile.model.fingerprint == identity.fingerprint:
+        return profile
+    if not identity.owns(profile.model.fingerprint):
+        return profile
+    # A copy: the cache holds what the file says.
+    same = paro.Profile.parse(profile.dump())
+    same.model.fingerprint = identity.fingerprint
+    return same
+
+
 @dataclass
 class Match:
     """What `auto` found: a profile with its name, or why not."""
@@ -88,17 +102,17 @@ class Match:
     skipped: tuple[str, ...] = ()
 
 
-def match(fingerprint: str, patches: str, grid: tuple[int, int, int]) -> Match:
+def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match:
     """The saved profile of this model, these patches and an equal, else a near grid."""
     found, skipped = Match(), []
     for name in names():
         try:
-            profile = load(name)
+            profile = load_for(name, identity)
         except (paro.Error, OSError) as error:
             skipped.append(f"profile {name} skipped: {error}")
             continue
         model = profile.model
-        if (model.fingerprint, model.patches) != (fingerprint, patches):
+        if (model.fingerprint, model.patches) != (identity.fingerprint, patches):
             continue
         fits = profile.match_grid(grid)
         if fits == "exact" or (fits == "near" and found.profile is None):

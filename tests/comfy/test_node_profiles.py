@@ -329,3 +329,39 @@ def test_a_named_profile_of_another_model_observes_and_says_so(model, folders):
     harness.sample(harness.paro(model, profile="other"))
     assert folders.steps() == "osssss" and folders.names() == both("other")
     assert folders.last()["reasons"] == {"profile other is for another model": 1}
+
+
+def saved_as(model, folders, fingerprint, name="old"):
+    """A profile of this model and grid under another fingerprint."""
+    harness.sample(harness.paro(model, save_as=name))
+    profile = folders.load(name)
+    profile.model.fingerprint = fingerprint
+    profile.save(folders.profiles / f"{name}.json")
+
+
+def test_profiles_of_version_0_1_0_are_found(model, folders):
+    first = harness.part("fingerprint").first_fingerprint(model)
+    saved_as(model, folders, first)
+    for profile in ("auto", "old"):
+        harness.sample(harness.paro(model, profile=profile))
+        assert folders.steps() == "ssssss" and not folders.last()["reasons"]
+    assert folders.load("old").model.fingerprint == first
+
+
+def test_a_profile_of_a_rounded_copy_is_found(model, folders, fingerprint):
+    """As a float16 file of the same model has it: a bit or two of the sketch apart."""
+    near = format(int(fingerprint[:2], 16) ^ 0b101, "02x") + fingerprint[2:]
+    saved_as(model, folders, near)
+    harness.sample(harness.paro(model))
+    assert folders.steps() == "ssssss" and not folders.last()["reasons"]
+
+
+def test_calibrating_again_brings_the_fingerprint_up_to_date(model, folders, fingerprint):
+    harness.sample(harness.calibrate(model))
+    profile = folders.load("mine")
+    profile.model.fingerprint = harness.part("fingerprint").first_fingerprint(model)
+    profile.save(folders.profiles / "mine.json")
+    harness.sample(harness.calibrate(model), seed=2)
+    merged = folders.load("mine")
+    assert merged.model.fingerprint == fingerprint and merged.calibration.prompts == 2
+    assert folders.names() == both("mine")

@@ -36,7 +36,7 @@ def stays_dense(model, folders, reason, calls, **options):
 
 
 def test_a_text_as_long_as_the_grid(model, folders):
-    reason = "the text is as long as the grid (144 tokens)"
+    reason = "the text is as long as the sequence (144 tokens)"
     text = harness.conditioning(TOKENS)
     stays_dense(model, folders, reason, 24, positive=text, negative=text)
 
@@ -75,39 +75,13 @@ def test_a_model_without_a_config(model, folders, monkeypatch):
 def test_reasons_are_shown_on_the_node(model, folders, monkeypatch):
     """The text that ComfyUI sends to the page."""
     texts = []
-    progress = harness.part("progress").NodeProgress
+    progress = harness.part("panel").NodeProgress
     monkeypatch.setattr(progress, "__call__", lambda self, text, step, steps: texts.append(text))
     harness.sample(harness.paro(model, observe_steps=0))
     assert texts[-1].splitlines() == [
         "finished",
         "dense: no profile, and observe_steps is 0 (12 calls)",
     ]
-
-
-def call_layout(family="wan2.1", **changes):
-    layouts = harness.part("layouts")
-    given = {"qo_len": TOKENS, "kv_len": TOKENS, "options": {"grid_sizes": GRID}}
-    return layouts.layout_for(family, layouts.Call(**(given | changes)))
-
-
-def test_wan_layout():
-    layout = call_layout(context_length=77)
-    assert (layout.grid, layout.prefix, layout.suffix) == (GRID, 0, 0)
-
-
-LAYOUT_REFUSALS = {
-    "no grid": ({"options": {}}, "transformer_options holds no grid_sizes"),
-    "a grid of two sides": ({"options": {"grid_sizes": (3, 6)}}, "no grid_sizes"),
-    "cross-attention": ({"kv_len": 77}, "cross-attention"),
-    "extra latents": ({"qo_len": 192, "kv_len": 192}, "192 tokens, but the grid (3, 6, 8) has 144"),
-    "unknown family": ({"family": "flux"}, "no token layout for model family 'flux'"),
-}
-
-
-@pytest.mark.parametrize("case", LAYOUT_REFUSALS)
-def test_layouts_that_stay_dense(case):
-    changes, words = LAYOUT_REFUSALS[case]
-    assert words in call_layout(**changes)
 
 
 # -- call shapes -----------------------------------------------------------------------------------
@@ -120,18 +94,20 @@ class Probe:
         import paroattention
         from paroattention.steps import Forward
 
-        self.module = harness.part("override")
+        self.module, layouts = harness.part("override"), harness.part("layouts")
         self.override = self.module.Override(previous)
-        self.forward, self.noted, self.taken = Forward(0, 1.0), [], []
+        self.noted, self.taken = [], []
+        family = SimpleNamespace(patch_size=(1, 2, 2))
+        inputs = layouts.Inputs(family, {"x": torch.zeros(1, 16, GRID[0], 12, 16)})
+        evaluation = harness.part("evaluation").Evaluation(Forward(0, 1.0), "wan2.1", inputs)
         self.session = SimpleNamespace(
             model=paroattention.ModelInfo("wan2.1"), note=self.note, attention=self.ours
         )
         self.options = {
-            "grid_sizes": GRID,
             "block_type": "double",
             "block_index": 3,
-            self.module.RUN: SimpleNamespace(session=self.session),
-            self.module.FORWARD: self.forward,
+            self.module.RUN: SimpleNamespace(session=self.session, refusal=lambda *a: None),
+            self.module.EVALUATION: evaluation,
         }
 
     def note(self, reason, dense=False):

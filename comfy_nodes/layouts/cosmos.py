@@ -1,0 +1,14 @@
+"""Cosmos 1, Cosmos Predict2 and Anima: self-attention over video tokens, cross-attention to text."""
+
+from __future__ import annotations
+
+from . import Geometry, Inputs, patches, register
+
+
+@register("cosmos", "cosmos_predict2", "anima")
+def geometry(inputs: Inputs) -> Geometry:
+    model = inputs.model
+    patch = (model.patch_temporal, model.patch_spatial, model.patch_spatial)
+    # Cosmos 1 names no blocks, Predict2 their index alone.
+    counted = not hasattr(model, "blocks") or hasattr(model.blocks, "keys")
+    return Geometry(patches(inputs.x, patch), texts=(inputs.text_length,), counted=counted)

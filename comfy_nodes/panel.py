@@ -1,0 +1,146 @@
+"""What the page is shown of a run: the node's progress and text, and the state of its panel."""
+
+from __future__ import annotations
+
+import time
+
+import comfy.utils
+from server import PromptServer
+
+EVENT = "paro.status"
+# Heads whose masks hold every block.
+_ALL = 0.999
+
+
+class NodeProgress:
+    """Callable (text, step, steps) for a session. Silent without a server or node id."""
+
+    def __init__(self, node_id: str | None):
+        self.node_id = node_id
+        self._bar = None
+        self._last = ""
+
+    @property
+    def server(self):
+        # Without a server (tests, scripts) PromptServer has no instance.
+        return getattr(PromptServer, "instance", None) if self.node_id else None
+
+    def __call__(self, text: str, step: int, steps: int) -> None:
+        server = self.server
+        if server is None:
+            return
+        if self._bar is None:
+            self._bar = comfy.utils.ProgressBar(steps, node_id=self.node_id)
+        # A bar stays "running" until it stands at its maximum: the last call of a run sets it.
+        self._bar.update_absolute(step, steps)
+        if text != self._last:
+            self._last = text
+            server.send_progress_text(text, self.node_id)
+
+
+class StepTimes:
+    """Seconds of the run's steps, by what they were: dense (observed ones too) or sparse."""
+
+    def __init__(self):
+        self._open: tuple[int, float, dict] | None = None
+        self.dense: list[float] = []
+        self.sparse: list[float] = []
+
+    def begin(self, step: int | None, paths: dict) -> None:
+        """A model evaluation of this step begins; None: the run ends. paths: counts so far."""
+        now = time.perf_counter()
+        if self._open is not None:
+            if self._open[0] == step:
+                return
+            before = self._open[2]
+            ran = {path for path, count in paths.items() if count > before.get(path, 0)}
+            if ran:
+                (self.sparse if "sparse" in ran else self.dense).append(now - self._open[1])
+        self._open = None if step is None else (step, now, dict(paths))
+
+    @property
+    def dense_seconds(self) -> float | None:
+        """Of a dense step; the first one also loads and warms up, so it counts only alone."""
+        steps = self.dense[1:] or self.dense
+        return sum(steps) / len(steps) if steps else None
+
+    @property
+    def saved(self) -> float | None:
+        """Seconds against the dense steps of the same run; None without both kinds."""
+        if not self.sparse or not self.dense:
+            return None
+        return self.dense_seconds * len(self.sparse) - sum(self.sparse)
+
+
+class Panel:
+    """Progress callable of a session that also sends the panel's state to the page."""
+
+    def __init__(self, node_id: str | None):
+        self.progress = NodeProgress(node_id)
+        self.times = StepTimes()
+        self.saved = ""
+        self._session = self._profile = None
+        self._heads = (0, 0)
+
+    def open(self, session) -> None:
+        self._session = session
+
+    def begin(self, step: int) -> None:
+        self.times.begin(step, self._session.paths)
+
+    def __call__(self, text: str, step: int, steps: int) -> None:
+        self.progress(text, step, steps)
+        server = self.progress.server
+        if server is not None and self._session is not None:
+            server.send_sync(EVENT, self.state(text, step, steps))
+
+    def close(self, summary: dict) -> None:
+        """The run is over: the last state, with the times of its last step."""
+        self.times.begin(None, self._session.paths)
+        server = self.progress.server
+        if server is not None:
+            steps = summary["steps"]
+            state = self.state("finished" if summary["ok"] else "stopped", steps, steps)
+            figures = (
+                {key: summary[key] for key in ("density", "retained")} if state["sparse"] else {}
+            )
+            server.send_sync(EVENT, state | figures | {"done": True})
+
+    def state(self, text: str, step: int, steps: int) -> dict:
+        """JSON for the page. Times in seconds; what is not known yet is None."""
+        session, times = self._session, self.times
+        plans = [plan for plan in session._plan_cache.values() if not isinstance(plan, str)]
+        sparse = bool(plans)
+        dense_heads, heads = self._count_heads()
+        return {
+            "node": self.progress.node_id,
+            "state": text.splitlines()[0],
+            "step": step,
+            "steps": steps,
+            "done": False,
+            "sparse": sparse,
+            "density": sum(p.density for p in plans) / len(plans) if sparse else None,
+            "retained": sum(p.retained for p in plans) / len(plans) if sparse else None,
+            "dense_heads": dense_heads,
+            "heads": heads,
+            "dense_step_seconds": times.dense_seconds,
+            "sparse_step_seconds": sum(times.sparse) / len(times.sparse) if times.sparse else None,
+            "saved_seconds": times.saved,
+            "profile": session.profile_note,
+            "saved_as": self.saved,
+            "grid": list(session._grid) if session._grid else None,
+            "reasons": [
+                {"text": reason, "count": count, "dense": reason in session._dense_reasons}
+                for reason, count in session.reasons.most_common(8)
+            ],
+        }
+
+    def _count_heads(self) -> tuple[int, int]:
+        """(heads kept dense, all heads) of the run's profile; counted once, its layers are copies."""
+        profile = self._session.profile
+        if profile is not None and profile is not self._profile:
+            self._profile = profile
+            default = self._session.settings.density
+            own = [h.density or default for layer in profile.layers for h in layer.heads]
+            self._heads = sum(density >= _ALL for density in own), len(own)
+        return self._heads

@@ -1,0 +1,72 @@
+"""When sparse attention is worth it: what is decided about a run before it goes sparse.
+
+Few-step models have no steps to spend on watching, and short sequences little attention to save.
+PARO_MIN_GAIN (a share, 0.05) and PARO_FEW_STEPS (8) in the environment set other limits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+_BLOCK = re.compile(r"^(.*?(?:blocks|layers))\.(\d+)\.")
+
+
+def _number(name: str, default: float) -> float:
+    try:
+        return float(os.environ.get(name, ""))
+    except ValueError:
+        return default
+
+
+# Below this predicted share of a run's time sparse attention is not worth its error.
+MIN_GAIN = _number("PARO_MIN_GAIN", 0.05)
+# Runs of up to so many steps watch only the first one.
+FEW_STEPS = _number("PARO_FEW_STEPS", 8)
+
+
+def for_steps(settings, steps: int) -> tuple[object, str]:
+    """The settings of a run of that many steps, and what the user is told of a change."""
+    watched = settings.observe_steps
+    if settings.calibrate or steps > FEW_STEPS or not 1 < watched < steps:
+        return settings, ""
+    told = f"watching 1 step instead of {watched}: the run has only {steps}"
+    return replace(settings, observe_steps=1), told
+
+
+def block_weights(model) -> int:
+    """Weights that every token is multiplied with, in the largest list of numbered blocks, divided
+    by the number of its blocks: what a block costs beside its attention."""
+    lists: dict[str, tuple[int, set]] = {}
+    for name, weight in model.named_parameters():
+        match = _BLOCK.match(name)
+        if match and weight.dim() > 1:
+            total, numbers = lists.get(match[1], (0, set()))
+            lists[match[1]] = total + weight.numel(), numbers | {match[2]}
+    if not lists:
+        return 0
+    total, numbers = max(lists.values(), key=lambda pair: pair[0])
+    return total // len(numbers)
+
+
+def attention_share(layout, width: int, weights: int) -> float:
+    """Share of a block's multiplications that its self-attention takes. width: heads x head_dim."""
+    attention = 2 * layout.length**2 * width
+    return attention / (attention + layout.length * weights)
+
+
+def density_total(layout, density: float) -> float:
+    """Share of all blocks that is computed: prefix and suffix always are."""
+    skipped = layout.grid_size**2 * (1 - density)
+    return 1 - skipped / layout.length**2
+
+
+def predicted_gain(settings, layout, share: float, steps: int, watched: int) -> float:
+    """Share of the run's time that is saved, counted in multiplications; INT8 comes on top."""
+    inside = [
+        step
+        for step in range(watched, steps)
+        if settings.start_percent - 1e-6 <= step / steps < settings.end_percent - 1e-6
+    ]
+    return len(inside) / steps * share * (1 - density_total(layout, settings.density))

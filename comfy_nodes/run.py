@@ -1,0 +1,186 @@
+"""One sampling run of a wrapped model: its session, and what it looks up, decides, saves and tells."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import folder_paths
+
+from . import fingerprint, policy, store
+from .native import paro
+from .override import OVERRIDE, Override
+from .panel import Panel
+
+log = logging.getLogger("paroattention")
+
+
+class Run:
+    """One OUTER_SAMPLE call. request: what the node captured."""
+
+    def __init__(self, request, patcher, sigmas, sampler, seed: int):
+        self.request = request
+        self.family = fingerprint.family(patcher)
+        self.identity = fingerprint.Identity.of(patcher)
+        model = paro.session.ModelInfo(
+            self.family, self.identity.fingerprint, fingerprint.patches_hash(patcher)
+        )
+        # A named profile that is gone or broken must be told before the sampling costs time.
+        words = store.WORDS
+        self.named = None
+        if request.profile not in words:
+            self.named = store.load_for(request.profile, self.identity)
+        settings, changed = policy.for_steps(request.settings, len(sigmas) - 1)
+        saves = settings.calibrate or request.save_as or request.profile == "auto"
+        self.panel = Panel(request.node_id)
+        self.session = paro.Session(
+            settings,
+            [float(sigma) for sigma in sigmas],
+            model=model,
+            find_profile=self.find,
+            save_profile=self.save if saves else None,
+            progress=self.panel,
+            runlog=paro.session.RunLog(runlog_path()),
+            sampler=getattr(getattr(sampler, "sampler_function", None), "__name__", ""),
+            seed=seed,
+        )
+        self.panel.open(self.session)
+        self.session.runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
+        self._patcher, self._few_steps, self._refusal = patcher, changed, None
+        self._overridden = False
+
+    # -- during the run ------------------------------------------------------------------------
+
+    def begin_forward(self, sigma: float):
+        """Opens a model evaluation; returns the session's Forward."""
+        self.panel.begin(self.session.steps.index(sigma))
+        return self.session.begin_forward(sigma)
+
+    def stay_in(self, options: dict) -> None:
+        """Puts our override back where another node's has taken its place; that one stays behind
+        ours as the fallback."""
+        current = options.get(OVERRIDE)
+        if not isinstance(current, Override):
+            options[OVERRIDE] = Override(current)
+            if current is not None and not self._overridden:
+                self._overridden = True
+                self.session.note(
+                    "another attention override came after PARO's: it stays the fallback"
+                )
+
+    def refusal(self, layout, width: int) -> str | None:
+        """Why the whole run stays dense, decided at its first call that could be ours; or None.
+
+        width: heads x head_dim of the call.
+        """
+        if self._refusal is None:
+            self._refusal = self._decide(layout, width)
+        return self._refusal or None
+
+    def _decide(self, layout, width: int) -> str:
+        session = self.session
+        settings, steps = session.settings, session.steps.count
+        if settings.calibrate or settings.density >= 1:
+            return ""
+        # With a profile to go by no step is spent on watching.
+        session._look_up(layout)
+        watched = 0 if session.profile is not None else settings.observe_steps
+        if watched >= steps or not (watched or session.profile is not None):
+            return ""
+        weights = policy.block_weights(self._patcher.model.diffusion_model)
+        share = policy.attention_share(layout, width, weights)
+        gain = policy.predicted_gain(settings, layout, share, steps, watched)
+        if gain < policy.MIN_GAIN:
+            return (
+                f"predicted gain {gain:.1%} is below {policy.MIN_GAIN:.0%}: attention is {share:.0%}"
+                f" of the work at {layout.length} tokens"
+            )
+        if self._few_steps and watched:
+            session.note(self._few_steps)
+        return ""
+
+    # -- profiles ------------------------------------------------------------------------------
+
+    def find(self, grid):
+        """(profile or None, what the user is told of it) for the run's grid."""
+        session, model = self.session, self.session.model
+        if self.named is not None:
+            if self.named.model.fingerprint != model.fingerprint:
+                session.note(f"profile {self.request.profile} is for another model")
+                # An empty observation budget would hide the cause; the run observes as `none` does.
+                return None, ""
+            if self.named.model.patches != model.patches:
+                session.note(f"profile {self.request.profile} was made with other LoRAs or patches")
+            return self.named, self.request.profile
+        if self.request.profile == "none":
+            return None, ""
+        found = store.match(self.identity, model.patches, grid)
+        for skipped in found.skipped:
+            session.note(skipped)
+        return found.profile, f"{found.name}, {found.grid} grid" if found.profile else ""
+
+    def save(self, profile, tensors):
+        """Saves an observed profile; a calibration merges with what its name already holds.
+
+        A name that holds something else (another model, a far grid, a broken file) keeps it: the
+        new profile is saved beside it, and the user is told.
+        """
+        wanted = self.request.save_as or self.automatic_name(profile)
+        grid = "x".join(map(str, profile.calibration.grids[0]))
+        beside = (f"{wanted[:60]}-{grid}", self.automatic_name(profile))
+        for name in (wanted, *beside):
+            try:
+                merged = self._over(name, profile)
+                break
+            except (paro.Error, OSError) as error:
+                why = error
+        else:
+            raise why
+        if name != wanted:
+            self.session.note(f"profile {wanted} kept as it was, saved as {name} instead")
+        store.save(name, merged, tensors)
+        self.panel.saved = name
+        log.info("PARO: saved profile %s", name)
+
+    def _over(self, name: str, profile):
+        """What to write under a name in view of what it holds. Error if that must stay."""
+        if store.find(name) is None:
+            return profile
+        # Merging refuses what does not fit; a plain observation replaces what would fit.
+        density = self.request.settings.density
+        held = store.load_for(name, self.identity)
+        if self.request.settings.calibrate:
+            return paro.profile_build.merge_profiles(held, profile, density=density)
+        paro.profile_build.require_mergeable(held, profile, same_layers=False)
+        return profile
+
+    @staticmethod
+    def automatic_name(profile) -> str:
+        model, grid = profile.model, profile.calibration.grids[0]
+        name = f"{model.family}-{model.fingerprint[:8]}-{'x'.join(map(str, grid))}"
+        # With a LoRA the plain model's profile keeps its name and content.
+        return f"{name}-{model.patches[:6]}" if model.patches else name
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def finish(self, ok: bool) -> None:
+        """Ends the session, whatever happened, and tells what was done."""
+        session = self.session
+        if ok and not session.paths and not session.reasons:
+            session.note("no self-attention over the grid was seen", dense=True)
+        summary = session.finish(ok)
+        self.panel.close(summary)
+        log.info(
+            "PARO: %.1f s, attention %.1f s, density %.2f, retained mass %.0f %%, calls %s",
+            summary["seconds"],
+            summary["attention_seconds"],
+            summary["density"],
+            100 * summary["retained"],
+            summary["paths"],
+        )
+        for reason, count in summary["reasons"].items():
+            log.warning("PARO: %s (%d calls)", reason, count)
+
+
+def runlog_path() -> Path:
+    return Path(folder_paths.get_output_directory()) / "paro" / "runlog.jsonl"
