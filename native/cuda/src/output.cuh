@@ -1,0 +1,86 @@
+// o to the tokens' original places, from the accumulators of m16n8 products.
+#pragma once
+
+#include "paro/cuda/params.h"
+#include "ptx.cuh"
+
+namespace paro::cuda {
+
+__device__ __forceinline__ std::uint32_t narrow(float low, float high, __nv_bfloat16) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+__device__ __forceinline__ std::uint32_t narrow(float low, float high, __half) {
+    const __half2 both = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+
+// Where row `row` of a query tile goes: elements from o.data, or -1 for padding.
+__device__ __forceinline__ std::int64_t output_offset(const AttentionParams& p, std::int32_t slot, std::int32_t tile,
+                                                      std::int32_t row) {
+    if (row >= p.layout.tokens_in(p.q_blocks, tile)) return -1;
+    const std::int32_t batch = slot / p.heads, head = slot - batch * p.heads;
+    const std::int64_t token = p.layout.token(p.q_blocks, p.plan.orders[head], tile, row);
+    return batch * p.o.stride_b + head * p.o.stride_h + token * p.o.stride_n;
+}
+
+// The 16 * MT rows of a warp, o[mt][nt][i] as accumulators hold them. `offset`: lane r's is that of row r. 16-bit rows
+// go through `staging`, 16 * MT * (2 D + 16) bytes of shared memory of the warp's own, to leave as whole lines.
+template <class T, int D, int MT>
+__device__ __forceinline__ void store_half(const AttentionParams& p, const float (&o)[MT][D / 8][4],
+                                           std::int64_t offset, unsigned char* staging) {
+    constexpr int stride = 2 * D + 16, pieces = D / 8;
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+        for (int nt = 0; nt < D / 8; ++nt) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                unsigned char* at = staging + (mt * 16 + half * 8 + lane / 4) * stride + (nt * 8 + lane % 4 * 2) * 2;
+                *reinterpret_cast<std::uint32_t*>(at) = narrow(o[mt][nt][2 * half], o[mt][nt][2 * half + 1], T{});
+            }
+        }
+    }
+    __syncwarp();
+#pragma unroll 4
+    for (int i = lane; i < 16 * MT * pieces; i += 32) {
+        const int row = i / pieces, piece = i % pieces;
+        const std::int64_t to = __shfl_sync(0xffffffffu, offset, row);
+        const uint4 data = *reinterpret_cast<const uint4*>(staging + row * stride + piece * 16);
+        if (to >= 0) *reinterpret_cast<uint4*>(static_cast<T*>(p.o.data) + to + piece * 8) = data;
+    }
+}
+
+template <int D, int MT>
+__device__ __forceinline__ void store_float(const AttentionParams& p, const float (&o)[MT][D / 8][4],
+                                            std::int64_t offset) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const std::int64_t to = __shfl_sync(0xffffffffu, offset, mt * 16 + half * 8 + lane / 4);
+            float* row = static_cast<float*>(p.o.data) + to + lane % 4 * 2;
+#pragma unroll
+            for (int nt = 0; nt < D / 8; ++nt) {
+                const float2 pair = make_float2(o[mt][nt][2 * half], o[mt][nt][2 * half + 1]);
+                if (to >= 0) *reinterpret_cast<float2*>(row + nt * 8) = pair;
+            }
+        }
+    }
+}
+
+template <int D, int MT>
+__device__ __forceinline__ void store_output(const AttentionParams& p, const float (&o)[MT][D / 8][4],
+                                             std::int64_t offset, unsigned char* staging) {
+    if (p.dtype == DType::bf16) {
+        store_half<__nv_bfloat16, D, MT>(p, o, offset, staging);
+    } else if (p.dtype == DType::f16) {
+        store_half<__half, D, MT>(p, o, offset, staging);
+    } else {
+        store_float<D, MT>(p, o, offset);
+    }
+}
+
+}  // namespace paro::cuda

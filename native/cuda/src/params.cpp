@@ -1,0 +1,175 @@
+// Sizes, scratch and plan of a call: everything about AttentionParams that needs no kernel.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <string>
+
+#include "paro/cuda/launch.h"
+#include "paro/error.h"
+#include "paro/token_layout.h"
+
+namespace paro::cuda {
+namespace {
+
+FastDiv fast_div(std::int64_t divisor) {
+    const auto d = static_cast<std::uint32_t>(divisor);
+    const auto shift = static_cast<std::uint32_t>(d == 1 ? 0 : 32 - std::countl_zero(d - 1));
+    const std::uint64_t multiplier = (std::uint64_t{1} << 32) * ((std::uint64_t{1} << shift) - d) / d + 1;
+    return {d, static_cast<std::uint32_t>(multiplier), shift};
+}
+
+OrderParams order_params(const Grid& grid, AxisOrder order) {
+    const std::array<std::int32_t, 3> sides = grid.sides(), stride = {grid.h * grid.w, grid.w, 1};
+    const std::array<int, 3> axis = axes(order);
+    return {fast_div(std::int64_t{sides[axis[1]]} * sides[axis[2]]),
+            fast_div(sides[axis[2]]),
+            {stride[axis[0]], stride[axis[1]], stride[axis[2]]}};
+}
+
+BlockParams block_params(const TokenLayout& layout, const char* name, std::int32_t block) {
+    require(block == 64 || block == 128, name, "must be 64 or 128", block);
+    const BlockLayout blocks = block_layout(layout, block);
+    return {block, static_cast<std::int32_t>(blocks.prefix_blocks), static_cast<std::int32_t>(blocks.grid_blocks),
+            static_cast<std::int32_t>(blocks.suffix_blocks)};
+}
+
+// Hands out pieces of one allocation; with base null it only counts.
+class Carver {
+   public:
+    explicit Carver(std::byte* base) : base_(base) {}
+    template <class T>
+    void take(T*& piece, std::int64_t count) {
+        piece = count > 0 ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+        used_ += (static_cast<std::size_t>(count) * sizeof(T) + kAlign - 1) / kAlign * kAlign;
+    }
+    std::size_t used() const { return used_; }
+    // Tiles start on this many bytes.
+    static constexpr std::size_t kAlign = 1024;
+
+   private:
+    std::byte* base_;
+    std::size_t used_ = 0;
+};
+
+// float2 is only declared to compilers without CUDA's types.
+using Pair = float[2];
+
+std::size_t place(AttentionParams& p, std::byte* base) {
+    Carver carver(base);
+    PackedParams& packed = p.packed;
+    const std::int64_t slots = p.slots(), dim = p.head_dim;
+    const std::int64_t pooled = slots * p.panels * p.kv_blocks.block;
+    packed = {};
+    if (p.precision == Precision::int8) {
+        const std::int64_t q_rows = slots * p.q_blocks.blocks() * p.q_blocks.block;
+        const std::int64_t key_bytes = slots * p.key_tiles() * p.key_tile();
+        carver.take(packed.q, q_rows * dim);
+        carver.take(packed.k, key_bytes);
+        carver.take(packed.v, key_bytes);
+        carver.take(packed.q_scale, q_rows);
+        Pair* scales = nullptr;
+        carver.take(scales, slots * p.key_tiles());
+        packed.kv_scale = reinterpret_cast<float2*>(scales);
+        carver.take(packed.channel, slots * dim);
+        carver.take(packed.shift, slots * dim);
+        carver.take(packed.channel_inverse, slots * dim);
+        carver.take(packed.partial, slots * p.chunks * 2 * dim);
+        carver.take(packed.pooled_k, pooled * dim);
+        carver.take(packed.pooled_v, pooled * dim);
+    } else {
+        carver.take(packed.k, pooled * dim * 2);
+        carver.take(packed.v, pooled * dim * 2);
+    }
+    carver.take(packed.counters, slots + 1);
+    return carver.used();
+}
+
+}  // namespace
+
+LaunchError::LaunchError(const char* what, cudaError_t code)
+    : std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code)) {}
+
+void check(cudaError_t code, const char* what) {
+    if (code == cudaSuccess) return;
+    cudaGetLastError();  // what is not sticky must not meet the next call
+    throw LaunchError(what, code);
+}
+
+void set_sizes(AttentionParams& p, const Sizes& sizes) {
+    require(p.batch >= 1, "batch", "must be at least 1", p.batch);
+    require(p.heads >= 1, "heads", "must be at least 1", p.heads);
+    require(p.head_dim == 64 || p.head_dim == 128, "head_dim", "must be 64 or 128", p.head_dim);
+    require(p.precision == Precision::int8 || p.precision == Precision::bf16, "precision", "must be int8 or bf16",
+            static_cast<int>(p.precision));
+    require(std::isfinite(p.sm_scale) && p.sm_scale > 0.0f, "sm_scale", "must be finite and above 0", p.sm_scale);
+    const TokenLayout layout{sizes.prefix, {sizes.grid[0], sizes.grid[1], sizes.grid[2]}, sizes.suffix};
+    validate(layout);
+    // Blocks are numbered in 32 bits, padded places too.
+    require(layout.length() <= std::int64_t{1} << 30, "layout", "must hold at most 2^30 tokens", layout.length());
+    p.layout.prefix = sizes.prefix;
+    p.layout.grid = static_cast<std::int32_t>(layout.grid.size());
+    p.layout.suffix = sizes.suffix;
+    for (const AxisOrder order : kAxisOrders) {
+        p.layout.orders[static_cast<std::size_t>(order)] = order_params(layout.grid, order);
+    }
+    p.q_blocks = block_params(layout, "block_q", sizes.block_q);
+    p.kv_blocks = block_params(layout, "block_kv", sizes.block_kv);
+    require(std::int64_t{p.batch} * p.heads * p.q_blocks.blocks() < std::int64_t{1} << 30, "batch",
+            "must leave fewer than 2^30 query tiles", p.batch);
+    p.panels = p.tail ? (p.kv_blocks.grid_blocks + p.kv_blocks.block - 1) / p.kv_blocks.block : 0;
+    // Long enough for a CTA to stream, few enough for the last of them to sum up quickly.
+    p.chunks = std::clamp(p.layout.length() / 256, 1, 64);
+    p.plan.mask_words = (p.kv_blocks.grid_blocks + 31) / 32;
+}
+
+std::size_t workspace_bytes(const AttentionParams& p) {
+    AttentionParams copy = p;
+    return place(copy, nullptr) + Carver::kAlign;
+}
+
+void place_workspace(AttentionParams& p, void* base) {
+    const auto address = reinterpret_cast<std::uintptr_t>(base);
+    const std::uintptr_t aligned = (address + Carver::kAlign - 1) / Carver::kAlign * Carver::kAlign;
+    place(p, reinterpret_cast<std::byte*>(aligned));
+}
+
+std::int64_t plan_words(const AttentionParams& p) {
+    const std::int64_t rows = std::int64_t{p.heads} * p.q_blocks.grid_blocks;
+    return p.heads + rows + rows * p.plan.mask_words;
+}
+
+void place_plan(AttentionParams& p, const void* blob) {
+    const auto* words = static_cast<const std::int32_t*>(blob);
+    p.plan.orders = words;
+    p.plan.schedule = words + p.heads;
+    p.plan.masks =
+        reinterpret_cast<const std::uint32_t*>(words + p.heads + std::int64_t{p.heads} * p.q_blocks.grid_blocks);
+}
+
+Path launch_attention(const AttentionParams& p, Path path, int capability, cudaStream_t stream) {
+    const std::string hopper = path == Path::portable ? "not asked for" : hopper_refuses(p, capability);
+    if (path == Path::hopper) require(hopper.empty(), "path", "hopper must fit the call and the GPU", hopper);
+    const std::string portable = portable_refuses(p, capability);
+    if (!hopper.empty()) require(portable.empty(), "device", "must be able to run a kernel", portable);
+    if (p.precision == Precision::bf16) {
+        launch_attention_portable_bf16(p, stream);
+        return Path::portable;
+    }
+    launch_pack_int8(p, stream);
+    if (hopper.empty()) {
+        launch_attention_hopper_int8(p, stream);
+        return Path::hopper;
+    }
+    launch_attention_portable_int8(p, stream);
+    return Path::portable;
+}
+
+std::string portable_refuses(const AttentionParams&, int capability) {
+    if (capability < 80) {
+        return "compute capability " + std::to_string(capability / 10) + "." + std::to_string(capability % 10) +
+               " is below 8.0";
+    }
+    return {};
+}
+
+}  // namespace paro::cuda
