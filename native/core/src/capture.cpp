@@ -117,7 +117,7 @@ std::vector<CaptureTensor*> file_order(Capture& capture, const std::map<std::str
     return tensors;
 }
 
-Capture read_capture(const std::filesystem::path& path) {
+Capture read_capture(const std::filesystem::path& path, const std::function<void(double)>& progress) {
     InputFile file(path);
     std::int64_t bytes = 0;
     Header header = read_header(file, bytes);
@@ -130,9 +130,12 @@ Capture read_capture(const std::filesystem::path& path) {
     capture.tensors = std::move(header.tensors);
     validate_layout(capture);
     // Nothing of a tensor is read before every size is known to fit the file.
+    std::int64_t done = 0;
     for (CaptureTensor* tensor : file_order(capture, header.ranges, bytes)) {
         tensor->bytes.resize(static_cast<std::size_t>(*checked_size(tensor->dtype, tensor->shape)));
         file.read(tensor->bytes);
+        done += static_cast<std::int64_t>(tensor->bytes.size());
+        if (progress) progress(static_cast<double>(done) / static_cast<double>(bytes));
     }
     validate_contents(capture);
     return capture;
@@ -201,8 +204,8 @@ auto naming_file(const std::filesystem::path& path, Work work) {
 }  // namespace
 }  // namespace detail
 
-Capture load_capture(const std::filesystem::path& path) {
-    return detail::naming_file(path, [&] { return detail::read_capture(path); });
+Capture load_capture(const std::filesystem::path& path, const std::function<void(double)>& progress) {
+    return detail::naming_file(path, [&] { return detail::read_capture(path, progress); });
 }
 
 void save_capture(const Capture& capture, const std::filesystem::path& path) {

@@ -207,7 +207,7 @@ PaperMetric paper_metric(std::span<const float> map, const Grid& grid, AxisOrder
     return metric.mean();
 }
 
-AxisOrder select_by_paper_metric(const std::array<PaperMetric, 6>& metrics, double alpha) {
+std::array<double, 6> paper_scores(const std::array<PaperMetric, 6>& metrics, double alpha) {
     require(alpha >= 0.0 && alpha <= 1.0, "alpha", "must be 0 to 1", alpha);
     std::array<double, 6> sparsity{}, incoherence{}, score{};
     for (std::size_t i = 0; i < metrics.size(); ++i) {
@@ -221,6 +221,11 @@ AxisOrder select_by_paper_metric(const std::array<PaperMetric, 6>& metrics, doub
     for (std::size_t i = 0; i < score.size(); ++i) {
         score[i] = alpha * (1.0 - sparsity[i]) + (1.0 - alpha) * incoherence[i];
     }
+    return score;
+}
+
+AxisOrder select_by_paper_metric(const std::array<PaperMetric, 6>& metrics, double alpha) {
+    const std::array<double, 6> score = paper_scores(metrics, alpha);
     return kAxisOrders[std::min_element(score.begin(), score.end()) - score.begin()];
 }
 

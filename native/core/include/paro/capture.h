@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,7 +31,8 @@ struct Capture {
 
 // Refuses wrong headers, offsets that overlap, leave gaps or exceed the file, unknown keys and dtypes, sizes that do
 // not multiply up (checked multiplication), a header beyond 100 MB, a file beyond 8 GiB. Errors name file and place.
-Capture load_capture(const std::filesystem::path& path);
+// progress: called on this thread with the share of tensor bytes read so far.
+Capture load_capture(const std::filesystem::path& path, const std::function<void(double)>& progress = {});
 void save_capture(const Capture& capture, const std::filesystem::path& path);
 
 }  // namespace paro

@@ -32,9 +32,11 @@ OrderScores score_orders(std::span<const BlockMap> maps, double density);
 PaperMetric paper_metric(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block);
 PaperMetric paper_metric(std::span<const float> map, const Grid& grid, AxisOrder order, std::int32_t block);
 
-// Both terms normalised over the six orders to [0, 1], then alpha * (1 - sparsity) + (1 - alpha) * incoherence;
-// smallest wins. The published equation's sign of the first term is ambiguous; this is the reading that rewards
-// sparse blocks.
+// Both terms normalised over the six orders to [0, 1], then alpha * (1 - sparsity) + (1 - alpha) * incoherence, by
+// AxisOrder. The published equation's sign of the first term is ambiguous; this is the reading that rewards sparse
+// blocks. Throws Error for alpha outside of [0, 1] or metrics that are not finite.
+std::array<double, 6> paper_scores(const std::array<PaperMetric, 6>& metrics, double alpha = 0.5);
+// The smallest score wins.
 AxisOrder select_by_paper_metric(const std::array<PaperMetric, 6>& metrics, double alpha = 0.5);
 
 }  // namespace paro
