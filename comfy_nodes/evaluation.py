@@ -49,7 +49,7 @@ class Evaluation:
         suffix = image - geometry.grid_size
         if suffix < 0:
             return f"another node's patch leaves {image} of {geometry.grid_size} image tokens"
-        return replace(geometry, prefix=text, suffix=suffix)
+        return replace(geometry, prefix=text, suffix=suffix, image_at=None)
 
     def layer_id(self, options: dict) -> str:
         """`block_type.block_index.occurrence` of a call of this layout, counting it."""

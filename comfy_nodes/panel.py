@@ -136,7 +136,7 @@ class Panel:
         }
 
     def _count_heads(self) -> tuple[int, int]:
-        """(heads kept dense, all heads) of the run's profile; counted once, its layers are copies."""
+        """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
         profile = self._session.profile
         if profile is not None and profile is not self._profile:
             self._profile = profile

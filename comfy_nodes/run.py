@@ -1,4 +1,4 @@
-"""One sampling run of a wrapped model: its session, and what it looks up, decides, saves and tells."""
+"""One sampling run of a wrapped model: what it looks up, decides, saves and tells."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ class Run:
             options[OVERRIDE] = Override(current)
             if current is not None and not self._overridden:
                 self._overridden = True
-                self.session.note(
-                    "another attention override came after PARO's: it stays the fallback"
-                )
+                self.session.note("another attention override came later: it stays the fallback")
 
     def refusal(self, layout, width: int) -> str | None:
         """Why the whole run stays dense, decided at its first call that could be ours; or None.
@@ -92,8 +90,8 @@ class Run:
         gain = policy.predicted_gain(settings, layout, share, steps, watched)
         if gain < policy.MIN_GAIN:
             return (
-                f"predicted gain {gain:.1%} is below {policy.MIN_GAIN:.0%}: attention is {share:.0%}"
-                f" of the work at {layout.length} tokens"
+                f"predicted gain {gain:.1%} is below {policy.MIN_GAIN:.0%}:"
+                f" attention is {share:.0%} of the work at {layout.length} tokens"
             )
         if self._few_steps and watched:
             session.note(self._few_steps)

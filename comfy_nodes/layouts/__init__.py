@@ -30,7 +30,7 @@ QUIET = frozenset({CROSS_ATTENTION, NO_GRID})
 
 @dataclass(frozen=True)
 class Call:
-    """One attention call as an override sees it; lengths in tokens, options as the block set them."""
+    """One attention call as an override sees it; lengths in tokens."""
 
     qo_len: int
     kv_len: int
@@ -69,7 +69,8 @@ class Geometry:
     texts: lengths of what cross-attention reads; a text as long as the sequence cannot be told
     from it. others: lengths of other self-attention (refiners). head_dim: of the calls meant, where
     another stream may have the same length. counted: the model names no blocks, so layers are
-    numbered in the order of their calls.
+    numbered in the order of their calls. image_at: where single blocks say that the image starts,
+    if not at the grid (references before it).
     """
 
     grid: tuple[int, int, int]
@@ -80,6 +81,7 @@ class Geometry:
     others: tuple[int, ...] = ()
     head_dim: int | None = None
     counted: bool = False
+    image_at: int | None = None
 
     @property
     def grid_size(self) -> int:
@@ -162,9 +164,10 @@ def layout_of(call: Call, geometry: Geometry) -> TokenLayout | str:
             f"the text is as long as the sequence ({call.qo_len} tokens):"
             " self and cross-attention look alike"
         )
-    place = call.options.get("img_slice")
-    if place is not None and call.options.get("block_type") == "single" and place[0] != prefix:
-        return f"the image starts at token {place[0]}, not {prefix} (another node's patch?)"
+    place, start = call.options.get("img_slice"), geometry.image_at
+    start = prefix if start is None else start
+    if place is not None and call.options.get("block_type") == "single" and place[0] != start:
+        return f"the image starts at token {place[0]}, not {start} (another node's patch?)"
     from ..native import paro
 
     return paro.TokenLayout(geometry.grid, prefix, suffix)

@@ -1,4 +1,4 @@
-"""Cosmos 1, Cosmos Predict2 and Anima: self-attention over video tokens, cross-attention to text."""
+"""Cosmos 1, Predict2 and Anima: self-attention over video tokens, cross-attention to text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kandinsky 5: text blocks apart, then self-attention over video tokens, cross-attention to text."""
+"""Kandinsky 5: text blocks apart, then self-attention over video and cross-attention to text."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import comfy_server
 
-# Tiny models gain little, and their runs are short: the limits that would keep them dense are tested
-# on their own (test_policy.py).
+# Tiny models gain little, and their runs are short: the limits that would keep them dense are
+# tested on their own (test_policy.py).
 os.environ |= {"PARO_MIN_GAIN": "0", "PARO_FEW_STEPS": "0"}
 
 COMFYUI = comfy_server.find_comfyui()
