@@ -226,16 +226,6 @@ __device__ __forceinline__ void finish(const AttentionParams& p, std::int32_t sl
     }
 }
 
-// Column of the pooled key of the last grid block within a step, if that block is not full; else -1.
-template <int BLOCK>
-__device__ __forceinline__ int ragged_column(const AttentionParams& p, std::int32_t tile, std::int32_t first,
-                                             float& share) {
-    const std::int32_t column = p.kv_blocks.grid_blocks - 1 - first;
-    const std::int32_t tokens = p.layout.grid - (p.kv_blocks.grid_blocks - 1) * BLOCK;
-    share = static_cast<float>(tokens) * (1.0f / BLOCK);
-    return tokens < BLOCK && column >= 0 && column < kStep ? column : -1;
-}
-
 template <int D, int BLOCK, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
     attention_int8_kernel(const __grid_constant__ AttentionParams p, int stages) {
@@ -303,7 +293,7 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
             float share = 1.0f;
             const std::int32_t step = info.tile[at] - 2 * p.kv_blocks.blocks();
             const int last =
-                pooled ? ragged_column<BLOCK>(p, tile, (step / 2) * BLOCK + (step % 2) * kStep, share) : -1;
+                pooled ? ragged_column<BLOCK, kStep>(p, (step / 2) * BLOCK + (step % 2) * kStep, share) : -1;
             const float bias = pooled ? (BLOCK == 64 ? 6.0f : 7.0f) : 0.0f;
             softmax<true, D>(state, s, info.scale[at], bias, valid, last, share, weights, factors);
         }

@@ -6,48 +6,61 @@
 namespace paro::cuda {
 namespace {
 
+enum class Part { queries, keys, all };
+
 template <int D, int BLOCK>
 void launch_pooled(const AttentionParams& p, cudaStream_t stream) {
     if (p.panels == 0) return;
-    pack_pooled_kernel<D, BLOCK>
-        <<<grid_size(std::int64_t{p.slots()} * p.panels), KeyTile<D, BLOCK>::threads, 0, stream>>>(p);
+    const unsigned grid = grid_size(std::int64_t{p.slots()} * p.panels);
+    pack_pooled_kernel<D, BLOCK><<<grid, KeyTile<D, BLOCK>::threads, 0, stream>>>(p);
     check_launch("pack_pooled_kernel");
 }
 
+template <class T, int D, int BLOCK>
+void launch_keys(const AttentionParams& p, cudaStream_t stream) {
+    const unsigned grid = grid_size(std::int64_t{p.slots()} * p.kv_blocks.blocks());
+    pack_keys_kernel<T, D, BLOCK><<<grid, KeyTile<D, BLOCK>::threads, 0, stream>>>(p);
+    check_launch("pack_keys_kernel");
+    launch_pooled<D, BLOCK>(p, stream);
+}
+
 template <class T, int D>
-void launch(const AttentionParams& p, cudaStream_t stream) {
+void launch(const AttentionParams& p, Part part, cudaStream_t stream) {
+    const std::int64_t rows = kPackThreads / (D / kRowPart), sums = std::int64_t{p.slots()} * p.chunks;
+    const std::int64_t padded = std::int64_t{p.q_blocks.blocks()} * p.q_blocks.block;
+    const std::int64_t queries = p.slots() * ((padded + rows - 1) / rows);
+    if (part == Part::queries) {
+        pack_queries_kernel<T, D><<<grid_size(queries), kPackThreads, 0, stream>>>(p, 0);
+        return check_launch("pack_queries_kernel");
+    }
     const std::size_t counter_bytes = (p.slots() + 1) * sizeof(std::int32_t);
     check(cudaMemsetAsync(p.packed.counters, 0, counter_bytes, stream), "cudaMemsetAsync");
-    pack_queries_kernel<T, D><<<grid_size(pack_queries_grid<D>(p)), kPackThreads, 0, stream>>>(p);
+    const unsigned grid = grid_size(sums + (part == Part::all ? queries : 0));
+    pack_queries_kernel<T, D><<<grid, kPackThreads, 0, stream>>>(p, static_cast<std::int32_t>(sums));
     check_launch("pack_queries_kernel");
-    const unsigned blocks = grid_size(std::int64_t{p.slots()} * p.kv_blocks.blocks());
-    if (p.kv_blocks.block == 64) {
-        pack_keys_kernel<T, D, 64><<<blocks, KeyTile<D, 64>::threads, 0, stream>>>(p);
-        check_launch("pack_keys_kernel");
-        launch_pooled<D, 64>(p, stream);
-    } else {
-        pack_keys_kernel<T, D, 128><<<blocks, KeyTile<D, 128>::threads, 0, stream>>>(p);
-        check_launch("pack_keys_kernel");
-        launch_pooled<D, 128>(p, stream);
-    }
+    p.kv_blocks.block == 64 ? launch_keys<T, D, 64>(p, stream) : launch_keys<T, D, 128>(p, stream);
 }
 
 template <class T>
-void launch(const AttentionParams& p, cudaStream_t stream) {
-    p.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
+void launch(const AttentionParams& p, Part part, cudaStream_t stream) {
+    p.head_dim == 128 ? launch<T, 128>(p, part, stream) : launch<T, 64>(p, part, stream);
+}
+
+void launch(const AttentionParams& p, Part part, cudaStream_t stream) {
+    switch (p.dtype) {
+        case DType::f32:
+            return launch<float>(p, part, stream);
+        case DType::f16:
+            return launch<__half>(p, part, stream);
+        case DType::bf16:
+            return launch<__nv_bfloat16>(p, part, stream);
+    }
 }
 
 }  // namespace
 
-void launch_pack_int8(const AttentionParams& p, cudaStream_t stream) {
-    switch (p.dtype) {
-        case DType::f32:
-            return launch<float>(p, stream);
-        case DType::f16:
-            return launch<__half>(p, stream);
-        case DType::bf16:
-            return launch<__nv_bfloat16>(p, stream);
-    }
-}
+void launch_pack_int8(const AttentionParams& p, cudaStream_t stream) { launch(p, Part::all, stream); }
+void launch_pack_queries_int8(const AttentionParams& p, cudaStream_t stream) { launch(p, Part::queries, stream); }
+void launch_pack_keys_int8(const AttentionParams& p, cudaStream_t stream) { launch(p, Part::keys, stream); }
 
 }  // namespace paro::cuda

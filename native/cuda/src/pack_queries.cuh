@@ -164,23 +164,16 @@ __device__ void pack_query_rows(const AttentionParams& p, std::int32_t index) {
     }
 }
 
-// Sums first: what follows waits for them, and the queries fill the chip meanwhile.
+// Sums first: what follows waits for them, and the queries fill the chip meanwhile. sums: CTAs that sum.
 template <class T, int D>
-__global__ void __launch_bounds__(kPackThreads) pack_queries_kernel(const __grid_constant__ AttentionParams p) {
+__global__ void __launch_bounds__(kPackThreads)
+    pack_queries_kernel(const __grid_constant__ AttentionParams p, std::int32_t sums) {
     const auto index = static_cast<std::int32_t>(blockIdx.x);
-    const std::int32_t sums = p.slots() * p.chunks;
     if (index < sums) {
         sum_chunk<T, D>(p, index / p.chunks, index % p.chunks);
     } else {
         pack_query_rows<T, D>(p, index - sums);
     }
-}
-
-template <int D>
-inline std::int64_t pack_queries_grid(const AttentionParams& p) {
-    constexpr std::int64_t rows = kPackThreads / (D / kRowPart);
-    const std::int64_t padded = std::int64_t{p.q_blocks.blocks()} * p.q_blocks.block;
-    return p.slots() * (p.chunks + (padded + rows - 1) / rows);
 }
 
 }  // namespace paro::cuda

@@ -54,19 +54,25 @@ class Carver {
 // float2 is only declared to compilers without CUDA's types.
 using Pair = float[2];
 
-std::size_t place(AttentionParams& p, std::byte* base) {
+std::size_t carve_queries(AttentionParams& p, std::byte* base) {
+    Carver carver(base);
+    const std::int64_t rows = std::int64_t{p.slots()} * p.q_blocks.blocks() * p.q_blocks.block;
+    if (p.precision == Precision::int8) {
+        carver.take(p.packed.q, rows * p.head_dim);
+        carver.take(p.packed.q_scale, rows);
+    }
+    return carver.used();
+}
+
+std::size_t carve_keys(AttentionParams& p, std::byte* base) {
     Carver carver(base);
     PackedParams& packed = p.packed;
     const std::int64_t slots = p.slots(), dim = p.head_dim;
     const std::int64_t pooled = slots * p.panels * p.kv_blocks.block;
-    packed = {};
     if (p.precision == Precision::int8) {
-        const std::int64_t q_rows = slots * p.q_blocks.blocks() * p.q_blocks.block;
-        const std::int64_t key_bytes = slots * p.key_tiles() * p.key_tile();
-        carver.take(packed.q, q_rows * dim);
-        carver.take(packed.k, key_bytes);
-        carver.take(packed.v, key_bytes);
-        carver.take(packed.q_scale, q_rows);
+        const std::int64_t tile_bytes = slots * p.key_tiles() * p.key_tile();
+        carver.take(packed.k, tile_bytes);
+        carver.take(packed.v, tile_bytes);
         Pair* scales = nullptr;
         carver.take(scales, slots * p.key_tiles());
         packed.kv_scale = reinterpret_cast<float2*>(scales);
@@ -76,12 +82,17 @@ std::size_t place(AttentionParams& p, std::byte* base) {
         carver.take(packed.partial, slots * p.chunks * 2 * dim);
         carver.take(packed.pooled_k, pooled * dim);
         carver.take(packed.pooled_v, pooled * dim);
+        carver.take(packed.counters, slots + 1);
     } else {
         carver.take(packed.k, pooled * dim * 2);
         carver.take(packed.v, pooled * dim * 2);
     }
-    carver.take(packed.counters, slots + 1);
     return carver.used();
+}
+
+std::byte* align(void* base) {
+    const auto address = reinterpret_cast<std::uintptr_t>(base);
+    return reinterpret_cast<std::byte*>((address + Carver::kAlign - 1) / Carver::kAlign * Carver::kAlign);
 }
 
 }  // namespace
@@ -122,16 +133,18 @@ void set_sizes(AttentionParams& p, const Sizes& sizes) {
     p.plan.mask_words = (p.kv_blocks.grid_blocks + 31) / 32;
 }
 
-std::size_t workspace_bytes(const AttentionParams& p) {
+std::size_t query_bytes(const AttentionParams& p) {
     AttentionParams copy = p;
-    return place(copy, nullptr) + Carver::kAlign;
+    return carve_queries(copy, nullptr) + Carver::kAlign;
 }
 
-void place_workspace(AttentionParams& p, void* base) {
-    const auto address = reinterpret_cast<std::uintptr_t>(base);
-    const std::uintptr_t aligned = (address + Carver::kAlign - 1) / Carver::kAlign * Carver::kAlign;
-    place(p, reinterpret_cast<std::byte*>(aligned));
+std::size_t key_bytes(const AttentionParams& p) {
+    AttentionParams copy = p;
+    return carve_keys(copy, nullptr) + Carver::kAlign;
 }
+
+void place_queries(AttentionParams& p, void* base) { carve_queries(p, align(base)); }
+void place_keys(AttentionParams& p, void* base) { carve_keys(p, align(base)); }
 
 std::int64_t plan_words(const AttentionParams& p) {
     const std::int64_t rows = std::int64_t{p.heads} * p.q_blocks.grid_blocks;
@@ -146,22 +159,18 @@ void place_plan(AttentionParams& p, const void* blob) {
         reinterpret_cast<const std::uint32_t*>(words + p.heads + std::int64_t{p.heads} * p.q_blocks.grid_blocks);
 }
 
-Path launch_attention(const AttentionParams& p, Path path, int capability, cudaStream_t stream) {
+Path choose_path(const AttentionParams& p, Path path, int capability) {
     const std::string hopper = path == Path::portable ? "not asked for" : hopper_refuses(p, capability);
-    if (path == Path::hopper) require(hopper.empty(), "path", "hopper must fit the call and the GPU", hopper);
+    if (path == Path::hopper) require(hopper.empty(), "path", "must fit the call and the GPU", "hopper: " + hopper);
+    if (hopper.empty()) return Path::hopper;
     const std::string portable = portable_refuses(p, capability);
-    if (!hopper.empty()) require(portable.empty(), "device", "must be able to run a kernel", portable);
-    if (p.precision == Precision::bf16) {
-        launch_attention_portable_bf16(p, stream);
-        return Path::portable;
-    }
-    launch_pack_int8(p, stream);
-    if (hopper.empty()) {
-        launch_attention_hopper_int8(p, stream);
-        return Path::hopper;
-    }
-    launch_attention_portable_int8(p, stream);
+    require(portable.empty(), "device", "must be a GPU of compute capability 8.0 or newer", portable);
     return Path::portable;
+}
+
+void launch_attention(const AttentionParams& p, Path path, cudaStream_t stream) {
+    if (p.precision == Precision::bf16) return launch_attention_portable_bf16(p, stream);
+    path == Path::hopper ? launch_attention_hopper_int8(p, stream) : launch_attention_portable_int8(p, stream);
 }
 
 std::string portable_refuses(const AttentionParams&, int capability) {

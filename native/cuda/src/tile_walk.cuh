@@ -73,4 +73,14 @@ class TileWalk {
     std::uint32_t bits_ = 0;
 };
 
+// Column of the pooled key of the last grid block within a step that starts at pooled key `first`, if that block is not
+// full; else -1. share: how full it is.
+template <int BLOCK, int STEP>
+__device__ __forceinline__ int ragged_column(const AttentionParams& p, std::int32_t first, float& share) {
+    const std::int32_t column = p.kv_blocks.grid_blocks - 1 - first;
+    const std::int32_t tokens = p.layout.grid - (p.kv_blocks.grid_blocks - 1) * BLOCK;
+    share = static_cast<float>(tokens) * (1.0f / BLOCK);
+    return tokens < BLOCK && column >= 0 && column < STEP ? column : -1;
+}
+
 }  // namespace paro::cuda

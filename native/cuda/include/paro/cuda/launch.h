@@ -26,9 +26,12 @@ struct Sizes {
 // Throws Error naming the argument.
 void set_sizes(AttentionParams& p, const Sizes& sizes);
 
-// Bytes of scratch for `p`, and its pieces carved from `base` (256-byte aligned; rounded up inside).
-std::size_t workspace_bytes(const AttentionParams& p);
-void place_workspace(AttentionParams& p, void* base);
+// Scratch comes in two allocations, so that q can be let go before k and v are packed: packed queries, and all the
+// rest. Bytes of each for `p`, and their pieces carved from a base (any alignment; rounded up inside).
+std::size_t query_bytes(const AttentionParams& p);
+std::size_t key_bytes(const AttentionParams& p);
+void place_queries(AttentionParams& p, void* base);
+void place_keys(AttentionParams& p, void* base);
 
 // int32 words of a plan: orders, schedule, masks in this order; and its pieces in a blob on the device.
 std::int64_t plan_words(const AttentionParams& p);
@@ -39,15 +42,20 @@ void place_plan(AttentionParams& p, const void* blob);
 std::string portable_refuses(const AttentionParams& p, int capability);
 std::string hopper_refuses(const AttentionParams& p, int capability);
 
-// int8: q, k, v in original order to the packed tiles of params.h.
+// int8: q, k, v in original order to the packed tiles of params.h. The first does both of the others' work in fewer
+// launches.
 void launch_pack_int8(const AttentionParams& p, cudaStream_t stream);
+void launch_pack_queries_int8(const AttentionParams& p, cudaStream_t stream);
+void launch_pack_keys_int8(const AttentionParams& p, cudaStream_t stream);
 // The attention itself; needs the packed tiles. o is written whole.
 void launch_attention_portable_int8(const AttentionParams& p, cudaStream_t stream);
 void launch_attention_hopper_int8(const AttentionParams& p, cudaStream_t stream);
 // Without quantisation; reads q, k, v in their original places. Pools for the tail first.
 void launch_attention_portable_bf16(const AttentionParams& p, cudaStream_t stream);
 
-// Everything of a call. Returns the path that ran.
-Path launch_attention(const AttentionParams& p, Path path, int capability, cudaStream_t stream);
+// The path that a call takes: `path` itself unless automatic. Throws Error where it cannot run, saying why.
+Path choose_path(const AttentionParams& p, Path path, int capability);
+// The attention of a call on a path that choose_path returned; int8 needs the packed tiles.
+void launch_attention(const AttentionParams& p, Path path, cudaStream_t stream);
 
 }  // namespace paro::cuda
