@@ -9,6 +9,5 @@ from . import Geometry, Inputs, patches, register
 def geometry(inputs: Inputs) -> Geometry:
     model = inputs.model
     patch = (model.patch_temporal, model.patch_spatial, model.patch_spatial)
-    # Cosmos 1 names no blocks, Predict2 their index alone.
-    counted = not hasattr(model, "blocks") or hasattr(model.blocks, "keys")
-    return Geometry(patches(inputs.x, patch), texts=(inputs.text_length,), counted=counted)
+    # Cosmos 1 names no blocks, Predict2 their index alone, and that only in newer cores.
+    return Geometry(patches(inputs.x, patch), texts=(inputs.text_length,), counted=True)

@@ -332,14 +332,16 @@ CASES: dict[str, Case] = {
         suffix=12 + 12, extras=lambda: _pooled() | _references(2),
     ),
     "flux 2": Case(
-        ("Flux2", FLUX_2), (128, 12, 13), (TEXT, 64), (1, 12, 13), double(1, single=2), prefix=512
+        ("Flux2", FLUX_2), (128, 12, 13), (TEXT, 64), (1, 12, 13), double(1, single=2), prefix=512,
+        extras=_pooled,
     ),
     "flux 2 references": Case(
         ("Flux2", FLUX_2), (128, 12, 13), (TEXT, 64), (1, 12, 13), double(1, single=2),
-        prefix=512, suffix=96, extras=lambda: _references(2, 128),
+        prefix=512, suffix=96, extras=lambda: _pooled() | _references(2, 128),
     ),
     "chroma": Case(
-        ("Chroma", CHROMA), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(1, single=2), prefix=TEXT
+        ("Chroma", CHROMA), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(1, single=2), prefix=TEXT,
+        extras=_pooled,
     ),
     "ltx video": Case(
         ("LTXV", LTX), (128, 3, 6, 8), (TEXT, 64), GRID, numbered(2), extras=_all_text

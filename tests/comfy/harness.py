@@ -32,7 +32,9 @@ def start() -> None:
     args.use_pytorch_cross_attention = True
     args.base_directory = tempfile.mkdtemp(prefix="paro-comfy-")
     sys.argv = kept
+    # As main.py does: nodes.py puts comfy/ first on the path, and its utils.py would hide this.
     import folder_paths
+    import utils.extra_config  # noqa: F401
 
     base = Path(args.base_directory)
     folder_paths.base_path = str(base)
