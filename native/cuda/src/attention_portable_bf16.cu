@@ -1,7 +1,7 @@
 // Block-sparse attention without quantisation, bf16 or fp16 with mma.sync, for every GPU from sm_80 on: the reference
 // quality. Keys and values are gathered row by row from where the model left them, so nothing is packed but the tail's
 // means.
-#include "launch_check.h"
+#include "launch_kernel.h"
 #include "output.cuh"
 #include "pack_queries.cuh"
 #include "paro/cuda/launch.h"
@@ -228,7 +228,7 @@ __device__ __forceinline__ void finish(State<D>& state) {
 template <class T, int D, int BLOCK, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid_constant__ AttentionParams p) {
     constexpr int q_bytes = WARPS * kRows * D * 2, k_bytes = kStep * D * 2, stage_bytes = 2 * k_bytes;
-    extern __shared__ __align__(1024) unsigned char shared[];
+    PARO_DYNAMIC_SHARED(shared);
     const std::uint32_t q_shared = shared_address(shared), ring = q_shared + q_bytes;
     StageInfo& info = *reinterpret_cast<StageInfo*>(shared + q_bytes + kStages * stage_bytes);
     auto* mask = reinterpret_cast<std::uint32_t*>(&info + 1);
@@ -319,15 +319,13 @@ __global__ void __launch_bounds__(kPackThreads) pool_kernel(const __grid_constan
 template <class T, int D, int BLOCK, int WARPS>
 void launch(const AttentionParams& p, cudaStream_t stream) {
     if (p.panels > 0) {
-        pool_kernel<T, D><<<grid_size(std::int64_t{p.slots()} * p.kv_blocks.grid_blocks), kPackThreads, 0, stream>>>(p);
-        check_launch("pool_kernel");
+        launch_kernel("pool_kernel", pool_kernel<T, D>, std::int64_t{p.slots()} * p.kv_blocks.grid_blocks, kPackThreads,
+                      0, stream, p);
     }
     const auto kernel = attention_bf16_kernel<T, D, BLOCK, WARPS>;
     const int bytes = WARPS * kRows * D * 2 + kStages * 2 * kStep * D * 2 + static_cast<int>(sizeof(StageInfo)) +
                       p.plan.mask_words * 4;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "attention_bf16_kernel");
-    kernel<<<grid_size(p.work_items()), WARPS * 32, static_cast<std::size_t>(bytes), stream>>>(p);
-    check_launch("attention_bf16_kernel");
+    launch_kernel("attention_bf16_kernel", kernel, p.work_items(), WARPS * 32, bytes, stream, p);
 }
 
 template <class T, int D>

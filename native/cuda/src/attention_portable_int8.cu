@@ -1,6 +1,6 @@
 // INT8 block-sparse attention with mma.sync, for every GPU from sm_80 on. A CTA computes one query tile; a warp owns 32
 // of its rows, so that what it reads of k and v from shared memory serves two products of 16 rows.
-#include "launch_check.h"
+#include "launch_kernel.h"
 #include "output.cuh"
 #include "paro/cuda/launch.h"
 #include "tile_walk.cuh"
@@ -230,7 +230,7 @@ template <int D, int BLOCK, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
     attention_int8_kernel(const __grid_constant__ AttentionParams p, int stages) {
     constexpr int threads = WARPS * 32, q_bytes = WARPS * kRows * D;
-    extern __shared__ __align__(1024) unsigned char shared[];
+    PARO_DYNAMIC_SHARED(shared);
     const std::uint32_t q_shared = shared_address(shared), ring = q_shared + q_bytes;
     StageInfo& info = *reinterpret_cast<StageInfo*>(shared + q_bytes + stages * Stage<D>::bytes);
     auto* mask = reinterpret_cast<std::uint32_t*>(&info + 1);
@@ -309,19 +309,14 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
 template <int D, int BLOCK, int WARPS>
 void launch(const AttentionParams& p, cudaStream_t stream) {
     const auto kernel = attention_int8_kernel<D, BLOCK, WARPS>;
-    int device = 0, limit = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
-          "cudaDeviceGetAttribute");
+    const int limit = shared_memory_limit();
     const int fixed = WARPS * kRows * D + static_cast<int>(sizeof(StageInfo)) + p.plan.mask_words * 4;
     // Two CTAs of 128 threads on a multiprocessor at least; deeper rings where there is room.
     constexpr int wanted = 8 / WARPS;
     int stages = 2;
     while (stages < 3 && (fixed + (stages + 1) * Stage<D>::bytes + 2048) * wanted <= limit) ++stages;
     const int bytes = fixed + stages * Stage<D>::bytes;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "attention_int8_kernel");
-    kernel<<<grid_size(p.work_items()), WARPS * 32, static_cast<std::size_t>(bytes), stream>>>(p, stages);
-    check_launch("attention_int8_kernel");
+    launch_kernel("attention_int8_kernel", kernel, p.work_items(), WARPS * 32, bytes, stream, p, stages);
 }
 
 template <int D>

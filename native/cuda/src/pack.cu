@@ -1,5 +1,5 @@
 // Dispatch of the pack kernels over dtype, head_dim and block size.
-#include "launch_check.h"
+#include "launch_kernel.h"
 #include "pack_keys.cuh"
 #include "paro/cuda/launch.h"
 
@@ -11,16 +11,14 @@ enum class Part { queries, keys, all };
 template <int D, int BLOCK>
 void launch_pooled(const AttentionParams& p, cudaStream_t stream) {
     if (p.panels == 0) return;
-    const unsigned grid = grid_size(std::int64_t{p.slots()} * p.panels);
-    pack_pooled_kernel<D, BLOCK><<<grid, KeyTile<D, BLOCK>::threads, 0, stream>>>(p);
-    check_launch("pack_pooled_kernel");
+    launch_kernel("pack_pooled_kernel", pack_pooled_kernel<D, BLOCK>, std::int64_t{p.slots()} * p.panels,
+                  KeyTile<D, BLOCK>::threads, 0, stream, p);
 }
 
 template <class T, int D, int BLOCK>
 void launch_keys(const AttentionParams& p, cudaStream_t stream) {
-    const unsigned grid = grid_size(std::int64_t{p.slots()} * p.kv_blocks.blocks());
-    pack_keys_kernel<T, D, BLOCK><<<grid, KeyTile<D, BLOCK>::threads, 0, stream>>>(p);
-    check_launch("pack_keys_kernel");
+    launch_kernel("pack_keys_kernel", pack_keys_kernel<T, D, BLOCK>, std::int64_t{p.slots()} * p.kv_blocks.blocks(),
+                  KeyTile<D, BLOCK>::threads, 0, stream, p);
     launch_pooled<D, BLOCK>(p, stream);
 }
 
@@ -29,15 +27,14 @@ void launch(const AttentionParams& p, Part part, cudaStream_t stream) {
     const std::int64_t rows = kPackThreads / (D / kRowPart), sums = std::int64_t{p.slots()} * p.chunks;
     const std::int64_t padded = std::int64_t{p.q_blocks.blocks()} * p.q_blocks.block;
     const std::int64_t queries = p.slots() * ((padded + rows - 1) / rows);
+    const auto kernel = pack_queries_kernel<T, D>;
     if (part == Part::queries) {
-        pack_queries_kernel<T, D><<<grid_size(queries), kPackThreads, 0, stream>>>(p, 0);
-        return check_launch("pack_queries_kernel");
+        return launch_kernel("pack_queries_kernel", kernel, queries, kPackThreads, 0, stream, p, 0);
     }
     const std::size_t counter_bytes = (p.slots() + 1) * sizeof(std::int32_t);
     check(cudaMemsetAsync(p.packed.counters, 0, counter_bytes, stream), "cudaMemsetAsync");
-    const unsigned grid = grid_size(sums + (part == Part::all ? queries : 0));
-    pack_queries_kernel<T, D><<<grid, kPackThreads, 0, stream>>>(p, static_cast<std::int32_t>(sums));
-    check_launch("pack_queries_kernel");
+    launch_kernel("pack_queries_kernel", kernel, sums + (part == Part::all ? queries : 0), kPackThreads, 0, stream, p,
+                  static_cast<std::int32_t>(sums));
     p.kv_blocks.block == 64 ? launch_keys<T, D, 64>(p, stream) : launch_keys<T, D, 128>(p, stream);
 }
 

@@ -8,6 +8,13 @@
 
 namespace paro::cuda {
 
+#if defined(PARO_EMULATE)
+}  // namespace paro::cuda
+#include "emulated_ptx.h"  // the same functions on a CPU (tests/cuda/emulator)
+namespace paro::cuda {
+#else
+#define PARO_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
+
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -104,6 +111,8 @@ __device__ __forceinline__ float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+#endif
 
 // Adding it rounds |x| < 2^22 to the nearest integer, ties to even, which is then in the low mantissa bits. Sums that
 // start from its bits are read as floats without a conversion.

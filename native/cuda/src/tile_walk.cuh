@@ -24,9 +24,10 @@ class TileWalk {
 
     __device__ bool pooled() const { return tile >= p_.kv_blocks.blocks(); }
 
+    // False at the end, and ever after.
     __device__ bool next() {
         do {
-            if (BLOCK == 128 && half == 0) {
+            if (BLOCK == 128 && half == 0 && tile >= 0) {
                 half = 1;
             } else {
                 half = 0;

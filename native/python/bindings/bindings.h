@@ -57,5 +57,6 @@ void bind_plan(py::module_& m);
 void bind_profile(py::module_& m);
 void bind_capture(py::module_& m);
 void bind_attention(py::module_& m);
+void bind_plan_words(py::module_& m);
 
 }  // namespace paro::python

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
     bind_profile(m);
     bind_capture(m);
     bind_attention(m);
+    bind_plan_words(m);
 }

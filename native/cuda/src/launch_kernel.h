@@ -1,0 +1,42 @@
+// What every launch goes through: sizes checked, errors thrown with the kernel's name.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "paro/cuda/launch.h"
+#include "paro/error.h"
+
+#if defined(PARO_EMULATE)
+#include "emulated_launch.h"  // the same functions on a CPU (tests/cuda/emulator)
+#else
+#include <cuda_runtime.h>
+
+namespace paro::cuda {
+
+// Bytes of shared memory of a multiprocessor of the current device.
+inline int shared_memory_limit() {
+    int device = 0, limit = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "shared memory");
+    return limit;
+}
+
+template <class... P>
+void launch_kernel(const char* name, void (*kernel)(P...), std::int64_t grid, int threads, int shared_bytes,
+                   cudaStream_t stream, const std::type_identity_t<std::remove_const_t<P> >&... args) {
+    require(grid > 0 && grid <= std::numeric_limits<std::int32_t>::max(), "grid", "must be 1 to 2^31 - 1 CTAs", grid);
+    if (shared_bytes > 48 << 10) {
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+    }
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(grid));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+    config.stream = stream;
+    check(cudaLaunchKernelEx(&config, kernel, args...), name);
+}
+
+}  // namespace paro::cuda
+#endif

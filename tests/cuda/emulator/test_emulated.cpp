@@ -1,0 +1,121 @@
+// The CUDA kernels, run on a CPU, against the CPU attention and against fp64.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
+#include <vector>
+
+#include "paro/cuda/launch.h"
+#include "test_attention_problem.h"
+
+namespace paro {
+namespace {
+
+std::vector<std::int32_t> plan_blob(const Plan& plan) {
+    std::vector<std::int32_t> words;
+    for (const HeadPlan& head : plan.heads) words.push_back(static_cast<std::int32_t>(head.order));
+    const BlockLayout q = plan.q_blocks();
+    for (std::int32_t head = 0; head < static_cast<std::int32_t>(plan.heads.size()); ++head) {
+        for (const Tile& tile : plan.schedule) {
+            if (tile.head == head && q.is_grid_block(tile.index)) {
+                words.push_back(tile.index - static_cast<std::int32_t>(q.first_grid_block()));
+            }
+        }
+    }
+    for (const HeadPlan& head : plan.heads)
+        words.insert(words.end(), head.mask.words().begin(), head.mask.words().end());
+    return words;
+}
+
+// As Problem::run, on the emulated GPU.
+Tensor run_emulated(const Problem& problem, cuda::Precision precision) {
+    Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
+    Tensor o = problem.tensor();
+    const Plan plan = problem.plan();
+    const std::vector<std::int32_t> blob = plan_blob(plan);
+    cuda::AttentionParams p{};
+    p.dtype = static_cast<cuda::DType>(problem.dtype);
+    p.precision = precision;
+    p.batch = problem.batch, p.heads = problem.heads, p.head_dim = problem.head_dim;
+    p.sm_scale = 1.0f / std::sqrt(static_cast<float>(problem.head_dim));
+    p.tail = problem.tail;
+    const TokenLayout& layout = problem.layout;
+    cuda::set_sizes(p, {static_cast<std::int32_t>(layout.prefix),
+                        {layout.grid.f, layout.grid.h, layout.grid.w},
+                        static_cast<std::int32_t>(layout.suffix),
+                        problem.block_q,
+                        problem.block_kv});
+    REQUIRE(cuda::plan_words(p) == static_cast<std::int64_t>(blob.size()));
+    cuda::place_plan(p, blob.data());
+    // Poisoned: what is read without having been written shows.
+    std::vector<unsigned char> queries(cuda::query_bytes(p), 0xff), keys(cuda::key_bytes(p), 0xff);
+    cuda::place_queries(p, queries.data());
+    cuda::place_keys(p, keys.data());
+    const auto view = [](Tensor& t) { return cuda::TensorParams{t.data(), t.stride_b, t.stride_h, t.stride_n}; };
+    p.q = view(q), p.k = view(k), p.v = view(v);
+    p.o = {o.data(), o.stride_b, o.stride_h, o.stride_n};
+    if (precision == cuda::Precision::int8) cuda::launch_pack_int8(p, nullptr);
+    cuda::launch_attention(p, cuda::Path::portable, nullptr);
+    return o;
+}
+
+struct Shape {
+    TokenLayout layout;
+    std::int32_t block_q, block_kv, head_dim;
+    double density;
+    bool tail;
+    DType dtype;
+};
+
+Problem make(const Shape& shape) {
+    Problem problem;
+    problem.layout = shape.layout;
+    problem.block_q = shape.block_q, problem.block_kv = shape.block_kv;
+    problem.head_dim = shape.head_dim;
+    problem.density = shape.density;
+    problem.tail = shape.tail;
+    problem.dtype = shape.dtype;
+    problem.first_order = AxisOrder::HWF;
+    return problem;
+}
+
+// Ragged ends everywhere, prefix and suffix, every block size, more than 64 blocks once (two panels of pooled keys).
+const std::vector<Shape> kShapes = {
+    {{0, {4, 8, 8}, 0}, 64, 64, 128, 1.0, false, DType::bf16},
+    {{0, {4, 8, 9}, 0}, 64, 64, 64, 0.4, false, DType::bf16},
+    {{10, {5, 7, 9}, 0}, 64, 64, 128, 0.4, true, DType::f16},
+    {{0, {5, 7, 9}, 70}, 128, 128, 64, 0.5, true, DType::f32},
+    {{3, {4, 11, 13}, 5}, 128, 128, 128, 0.4, true, DType::bf16},
+    {{0, {3, 9, 13}, 0}, 64, 128, 64, 0.6, true, DType::bf16},
+    {{65, {3, 9, 13}, 0}, 128, 64, 128, 0.5, true, DType::f16},
+    {{0, {9, 22, 22}, 0}, 64, 64, 64, 0.08, true, DType::bf16},
+};
+
+}  // namespace
+
+TEST_CASE("emulated int8 kernels agree with the CPU's") {
+    const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
+    CAPTURE(index);
+    Problem problem = make(kShapes[index]);
+    problem.precision = Precision::int8;
+    const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::int8));
+    const double exact = tolerances::relative_error(ours, problem.expected());
+    const double oracle = tolerances::relative_error(ours, problem.values(problem.run()));
+    INFO("to fp64 " << exact << ", to the CPU's int8 " << oracle);
+    CHECK(exact < problem.bound());
+    // Weights are rounded per 64 keys here, per block there; the tail is in 8 bits here, in fp32 there.
+    CHECK(oracle <
+          (problem.tail || problem.block_kv == 128 ? 1e-2 : 2e-3) + tolerances::output_rounding(problem.dtype));
+}
+
+TEST_CASE("emulated bf16 kernels agree with fp64") {
+    const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
+    CAPTURE(index);
+    Problem problem = make(kShapes[index]);
+    if (problem.dtype == DType::f32) return;
+    const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::bf16));
+    const double exact = tolerances::relative_error(ours, problem.expected());
+    INFO("to fp64 " << exact);
+    CHECK(exact < (problem.dtype == DType::bf16 ? 4e-3 : 6e-4));
+}
+
+}  // namespace paro
