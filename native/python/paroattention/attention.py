@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from . import _core
+from . import _core, cuda
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _HEAD_DIMS = (64, 128)
@@ -16,6 +16,8 @@ CPU_PRECISION = {"int8": "int8", "bf16": "fp32", "fp32": "fp32"}
 
 def unsupported(q: torch.Tensor) -> str | None:
     """Why the native kernels cannot take q (B, H, N, D), or None. Never raises."""
+    if q.device.type == "cuda":
+        return cuda.unsupported(q)
     if q.device.type != "cpu":
         return f"no kernel for device {q.device.type} in this build"
     if q.dtype not in _DTYPES:
@@ -60,14 +62,16 @@ def attention(
     precision: str = "int8",
     tail: bool = True,
     threads: int | None = None,
+    path: str = "auto",
 ) -> torch.Tensor:
     """o = softmax(q k^T sm_scale) v over the plan's blocks, tokens in their original order.
 
     q, k, v: (B, H, N, D), any strides (D contiguous saves a copy), float32, float16 or bfloat16,
-    on a CPU.
+    on a CPU or a CUDA GPU of compute capability 8.0 and newer.
     N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
     "int8", or "bf16" (unquantised; fp32 on a CPU). tail adds one pooled term per skipped key
-    block. Returns (B, H, N, D) of q's dtype, a view of contiguous (B, N, H, D) memory.
+    block. path: "auto", or "portable" or "hopper" on a GPU. Returns (B, H, N, D) of q's dtype, a
+    view of contiguous (B, N, H, D) memory.
     Raises Error (a ValueError) naming the argument, the rule and the value received.
     """
     _check("q", q, q)
@@ -87,6 +91,15 @@ def attention(
         raise _core.Error(f"q must hold plan.length = {plan.length} tokens (got {length})")
     if heads != plan.head_count:
         raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {heads})")
+    if path not in cuda.PATHS:
+        raise _core.Error(f"path must be one of {', '.join(cuda.PATHS)} (got {path!r})")
+    scale = float(sm_scale or head_dim**-0.5)
+    if q.device.type == "cuda":
+        return cuda.attention(
+            q, k, v, plan, sm_scale=scale, precision=precision, tail=tail, path=path
+        )
+    if path != "auto":
+        raise _core.Error(f"path must be auto on a CPU (got {path!r})")
     q, k, v = (_readable(x) for x in (q, k, v))
     o = torch.empty((batch, length, heads, head_dim), dtype=q.dtype).permute(0, 2, 1, 3)
     _core.attention_cpu(
@@ -99,7 +112,7 @@ def attention(
         heads=heads,
         head_dim=head_dim,
         plan=plan,
-        sm_scale=float(sm_scale or head_dim**-0.5),
+        sm_scale=scale,
         precision=CPU_PRECISION[precision],
         tail=tail,
         threads=threads or torch.get_num_threads(),

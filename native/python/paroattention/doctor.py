@@ -6,7 +6,14 @@ import platform
 
 import torch
 
-from . import _core
+from . import _core, cuda
+
+
+def _gpu(index: int) -> str:
+    reason = cuda.unsupported(
+        torch.empty((1, 1, 1, 64), dtype=torch.bfloat16, device=f"cuda:{index}")
+    )
+    return f"{reason}; models on it run dense" if reason else "int8 and bf16 kernels"
 
 
 def _lines() -> list[str]:
@@ -24,10 +31,7 @@ def _lines() -> list[str]:
         for index in range(torch.cuda.device_count()):
             name = torch.cuda.get_device_name(index)
             major, minor = torch.cuda.get_device_capability(index)
-            lines.append(
-                f"GPU {index}: {name} (sm_{major}{minor}): this version has no CUDA kernels;"
-                " models on it run dense"
-            )
+            lines.append(f"GPU {index}: {name} (sm_{major}{minor}): {_gpu(index)}")
     else:
         lines.append("GPU: none that torch can use")
     return lines

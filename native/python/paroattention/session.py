@@ -233,7 +233,7 @@ class Session:
 
     def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
         device = q.device
-        if device.type != "cpu":
+        if unsupported(q):  # offload
             q, k, v = (x.cpu() for x in (q, k, v))
         settings = self.settings
         out = attention(

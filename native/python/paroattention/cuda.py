@@ -1,0 +1,166 @@
+"""The CUDA kernels from Python: loading torch.ops.paro, plans on the device, dispatch.
+
+torch.ops.paro.attention(q, k, v, plan, prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv,
+sm_scale, precision, tail, path): `plan` is `upload(...)`, the seven numbers after it are
+`layout(plan)`, precision and path are the values of PRECISIONS and PATHS. It can be compiled with
+fullgraph and captured in a CUDA graph, where the plan has been uploaded before.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from pathlib import Path
+
+import torch
+
+from . import _core
+
+PRECISIONS = {"int8": 0, "bf16": 1}
+PATHS = {"auto": 0, "portable": 1, "hopper": 2}
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_HEAD_DIMS = (64, 128)
+_TILES = (64, 128)
+_LIBRARY = Path(__file__).with_name("_torch_ops.so")
+
+_lock = threading.Lock()
+_missing: str | None = None
+_loaded = False
+# Plan -> {device: words on it}
+_uploaded: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _register_fakes() -> None:
+    """What the operators return, for torch.compile and meta tensors."""
+
+    @torch.library.register_fake("paro::attention")
+    def _(q, k, v, plan, *rest):
+        batch, heads, length, head_dim = q.shape
+        return q.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
+
+
+def load() -> str | None:
+    """Loads the operators once; None, or why there are none."""
+    global _loaded, _missing
+    with _lock:
+        if _loaded:
+            return _missing
+        _loaded = True
+        if not _LIBRARY.exists():
+            _missing = "this build has no CUDA kernels (PARO_BUILD_CUDA was off)"
+            return _missing
+        try:
+            torch.ops.load_library(str(_LIBRARY))
+            _register_fakes()
+        except (OSError, RuntimeError) as error:
+            _missing = f"the CUDA kernels do not load: {str(error).splitlines()[0][:200]}"
+        return _missing
+
+
+def unsupported(q: torch.Tensor) -> str | None:
+    """Why the CUDA kernels cannot take q (B, H, N, D), or None. Never raises."""
+    reason = load()
+    if reason:
+        return reason
+    if q.dtype not in DTYPES:
+        return f"dtype {q.dtype} is not float32, float16 or bfloat16"
+    if q.shape[-1] not in _HEAD_DIMS:
+        return f"head_dim {q.shape[-1]} is not 64 or 128"
+    major, minor = torch.cuda.get_device_capability(q.device)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None
+
+
+def layout(plan: _core.Plan) -> tuple[int, ...]:
+    """prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv: as the operators want them."""
+    return (plan.prefix, *plan.grid, plan.suffix, plan.block_q, plan.block_kv)
+
+
+def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan."""
+    for name in ("block_q", "block_kv"):
+        if getattr(plan, name) not in _TILES:
+            raise _core.Error(f"plan.{name} must be one of {_TILES} (got {getattr(plan, name)})")
+    with _lock:
+        copies = _uploaded.setdefault(plan, {})
+        if device not in copies:
+            words = torch.from_numpy(_core.plan_words(plan))
+            copies[device] = words.pin_memory().to(device, non_blocking=True)
+        return copies[device]
+
+
+def _aligned(x: torch.Tensor) -> torch.Tensor:
+    """x, or a copy where the kernels cannot read 16 bytes at a time."""
+    step = 16 // x.element_size()
+    fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0
+    fits = fits and all(
+        side == 1 or stride % step == 0
+        for side, stride in zip(x.shape[:3], x.stride()[:3], strict=True)
+    )
+    return x if fits else x.contiguous()
+
+
+def _run(op, *args):
+    try:
+        return op(*args)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        text = str(error).splitlines()[0]
+        # The stable ABI hands on that an allocation failed, not which error it was.
+        if "new_empty" in text or "out of memory" in text:
+            raise torch.OutOfMemoryError(
+                f"paro: no memory for scratch and output: {text}"
+            ) from error
+        raise _core.Error(text) from error
+
+
+def attention(q, k, v, plan, *, sm_scale: float, precision: str, tail: bool, path: str = "auto"):
+    """As paroattention.attention, which has checked the arguments, on the device of q."""
+    dtype = q.dtype
+    if precision != "int8" and dtype == torch.float32:
+        q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
+    q, k, v = (_aligned(x) for x in (q, k, v))
+    out = _run(
+        torch.ops.paro.attention.default,
+        q,
+        k,
+        v,
+        upload(plan, q.device),
+        *layout(plan),
+        sm_scale,
+        PRECISIONS["int8" if precision == "int8" else "bf16"],
+        tail,
+        PATHS[path],
+    )
+    return out.to(dtype)
+
+
+def attention_releasing(tensors: list, plan, *, sm_scale=None, tail=True, path="auto"):
+    """int8 attention of tensors = [q, k, v], letting go of each once it is packed.
+
+    The list is emptied. Where the caller holds no other reference the peak is q, k, v and half of
+    q in bf16, instead of q, k, v, their packed form and o.
+    """
+    q, k, v = (_aligned(x) for x in tensors)
+    tensors.clear()
+    batch, heads, _, head_dim = q.shape
+    dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
+    words, sizes, ops = upload(plan, q.device), layout(plan), torch.ops.paro
+    queries = _run(ops.pack_queries.default, q, words, *sizes, scale)
+    del q
+    keys = _run(ops.pack_keys.default, k, v, words, *sizes, tail)
+    del k, v
+    shape = (batch, heads, head_dim)
+    return _run(
+        ops.attention_packed.default,
+        queries,
+        keys,
+        words,
+        *shape,
+        *sizes,
+        dtype,
+        tail,
+        PATHS[path],
+    )
