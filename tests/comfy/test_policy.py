@@ -1,0 +1,121 @@
+"""Short runs and small gains: what is watched, and what stays dense, each said."""
+
+from types import SimpleNamespace
+
+import harness
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def model():
+    return harness.tiny_wan()
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch, tmp_path):
+    return harness.Folders(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def policy(monkeypatch):
+    """The limits that users have; the other tests set them aside."""
+    module = harness.part("policy")
+    monkeypatch.setattr(module, "MIN_GAIN", 0.05)
+    monkeypatch.setattr(module, "FEW_STEPS", 8)
+    return module
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, monkeypatch, steps):
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    harness.sample(harness.paro(model, observe_steps=3), steps=steps)
+    assert folders.steps() == "o" + "s" * (steps - 1)
+    assert list(folders.last()["reasons"]) == [
+        f"watching 1 step instead of 3: the run has only {steps}"
+    ]
+    harness.sample(harness.paro(model, observe_steps=3), steps=steps, seed=2)
+    assert folders.steps() == "s" * steps and not folders.last()["reasons"]
+
+
+@pytest.mark.parametrize(("steps", "observe", "paths"), [(9, 3, "ooossssss"), (4, 4, "oooo")])
+def test_what_a_user_sets_holds_elsewhere(
+    model, folders, policy, monkeypatch, steps, observe, paths
+):
+    """Longer runs, and runs that are only watched."""
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    harness.sample(harness.paro(model, observe_steps=observe), steps=steps)
+    assert folders.steps() == paths and not folders.last()["reasons"]
+
+
+def test_a_calibration_watches_all_of_a_short_run(model, folders, policy):
+    harness.sample(harness.calibrate(model), steps=4)
+    assert folders.steps() == "oooo" and not folders.last()["reasons"]
+
+
+def test_a_gain_below_5_percent_is_refused(model, folders, policy):
+    """144 tokens: attention is 12 % of a block's work; half of it in 5 of 6 steps is 4.9 %."""
+    want = harness.sample(model)
+    assert torch.equal(harness.sample(harness.paro(model, density=0.5)), want)
+    assert folders.names() == [] and folders.last()["paths"] == {}
+    (reason,) = folders.last()["reasons"]
+    assert reason == ("predicted gain 4.9% is below 5%: attention is 12% of the work at 144 tokens")
+
+
+def test_with_a_profile_the_gain_is_that_of_all_steps(model, folders, policy):
+    harness.sample(harness.paro(model))  # 6.8 % at .3
+    assert folders.steps() == "osssss"
+    harness.sample(harness.paro(model, density=0.5))  # 5.8 %: no step is watched any more
+    assert folders.steps() == "ssssss"
+    harness.sample(harness.paro(model, density=0.5, start_percent=0.4))
+    (reason,) = folders.last()["reasons"]
+    assert reason.startswith("predicted gain 2.9%")
+
+
+def test_density_1_is_asked_for_and_never_refused(model, folders, policy):
+    harness.sample(harness.paro(model, density=1.0))
+    assert folders.steps() == "osssss"
+
+
+def test_a_longer_sequence_gains_more(model, folders, policy):
+    harness.sample(harness.paro(model, density=0.5), grid=(5, 6, 8))
+    assert folders.steps() == "osssss"
+
+
+def layout(prefix=0, suffix=0, grid=(10, 10, 10)):
+    import paroattention
+
+    return paroattention.TokenLayout(grid, prefix, suffix)
+
+
+def test_prefix_and_suffix_are_always_computed(policy):
+    assert policy.density_total(layout(), 0.3) == pytest.approx(0.3)
+    # 1000 grid tokens of 2000: a quarter of all pairs is the grid's own.
+    assert policy.density_total(layout(600, 400), 0.3) == pytest.approx(1 - 0.25 * 0.7)
+
+
+def test_attention_share(policy):
+    # A layer of four 128 x 128 matrices at 1000 tokens: 2 N^2 d against 4 N d^2.
+    share = policy.attention_share(layout(), 128, 4 * 128 * 128)
+    assert share == pytest.approx(2000 / (2000 + 4 * 128))
+
+
+def test_block_weights_are_those_of_the_largest_list(policy):
+    blocks = torch.nn.ModuleList([torch.nn.Linear(8, 16) for _ in range(3)])
+    refiner = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
+    module = torch.nn.Module()
+    module.blocks, module.refiner_layers = blocks, refiner
+    assert policy.block_weights(module) == 8 * 16
+    assert policy.block_weights(torch.nn.Linear(4, 4)) == 0
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
+def test_limits_from_the_environment(policy, monkeypatch, text, value):
+    monkeypatch.setenv("PARO_SOME_LIMIT", text)
+    assert policy._number("PARO_SOME_LIMIT", 0.05) == value
+
+
+def test_steps_outside_of_the_percents_gain_nothing(policy):
+    settings = SimpleNamespace(density=0.5, start_percent=0.0, end_percent=0.5)
+    assert policy.predicted_gain(settings, layout(), 1.0, 10, 0) == pytest.approx(0.25)
+    assert policy.predicted_gain(settings, layout(), 1.0, 10, 4) == pytest.approx(0.05)
