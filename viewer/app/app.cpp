@@ -1,0 +1,300 @@
+#include "app/app.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "app/script.h"
+#include "app/theme.h"
+#include "imgui.h"
+#include "imgui_internal.h"
+#include "implot.h"
+#include "paro/error.h"
+
+namespace paro::viewer {
+
+namespace {
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+const std::vector<Panel>& panels() {
+    static const std::vector<Panel> all = {
+        {"overview", "Heads", draw_overview},     {"head", "One head, six orders", draw_head},
+        {"density", "Density", draw_density},     {"profile", "Profile", draw_profile},
+        {"groups", "Timesteps", draw_groups},     {"curves", "Curves", draw_curves},
+        {"kernel", "Offset kernel", draw_kernel}, {"ran", "What ran", draw_ran},
+    };
+    return all;
+}
+
+void Ui::anchor(std::string_view name) { anchor(name, ImGui::GetItemRectMin(), ImGui::GetItemRectMax()); }
+
+void Ui::anchor(std::string_view name, ImVec2 min, ImVec2 max) { anchors[std::string(name)] = {min, max}; }
+
+Style Ui::style() const {
+    Style style;
+    style.overlay = preferences.overlay;
+    style.palette = preferences.palette;
+    style.light = light();
+    if (document.has_maps()) style.scale = {document.maps().low, document.maps().high, preferences.log_scale};
+    if (!preferences.log_scale) style.scale.low = 0.0f;
+    return style;
+}
+
+std::uint32_t Ui::budget(const BlockRanking& ranking, double density) {
+    return static_cast<std::uint32_t>(std::max<std::int64_t>(1, ranking.budget(density)));
+}
+
+App::App(Screen& screen, Workers& workers, Document& document, AppOptions options)
+    : screen_(screen),
+      workers_(workers),
+      options_(std::move(options)),
+      preferences_(load_preferences(options_.config)),
+      kept_(preferences_),
+      ui_(document, preferences_, textures_) {
+    ImGuiIO& io = ImGui::GetIO();
+    io.ConfigFlags |= ImGuiConfigFlags_DockingEnable;
+    io.ConfigWindowsMoveFromTitleBarOnly = true;
+    io.IniFilename = nullptr;
+    if (options_.keep_layout && !options_.config.empty()) {
+        ini_ = (options_.config / "layout.ini").string();
+        std::error_code error;
+        std::filesystem::create_directories(options_.config, error);
+        io.IniFilename = ini_.c_str();
+    }
+    load_font();
+    screen_.on_drop = [this](const std::vector<std::string>& paths) {
+        for (const std::string& path : paths) open(path);
+    };
+}
+
+App::~App() { keep_preferences(); }
+
+void App::open(const std::filesystem::path& path) {
+    if (kind_of(path) == FileKind::run_log) {
+        ui_.document.open_run_log(path);
+        return;
+    }
+    ui_.head = {};
+    ui_.document.open(path);
+    preferences_.remember(path);
+}
+
+void App::keep_preferences() {
+    if (options_.config.empty() || preferences_ == kept_) return;
+    kept_ = preferences_;
+    try {
+        save_preferences(preferences_, options_.config);
+    } catch (const std::exception& error) {
+        ui_.document.tell(Message::Kind::warning, std::string("Settings not kept: ") + error.what());
+    }
+}
+
+bool App::settled() const { return ui_.document.settled() && !ui_.document.loading().active; }
+
+bool App::frame(Script* script) {
+    const bool busy = !settled() || script != nullptr || seconds_now() < busy_until_;
+    if (!screen_.begin_frame(busy ? 0.0 : 0.25)) {
+        ask_to_quit();
+        if (quit_) return false;
+    }
+    if (script != nullptr) script->step(*this);
+    const float automatic = preferences_.ui_scale > 0.0 ? static_cast<float>(preferences_.ui_scale) : screen_.scale();
+    const float wanted = forced_scale_ > 0.0f ? forced_scale_ : automatic;
+    if (wanted != applied_scale_ || preferences_.theme != applied_theme_) {
+        apply_theme(preferences_.theme, wanted);
+        applied_scale_ = ui_.scale = wanted;
+        applied_theme_ = preferences_.theme;
+    }
+    ui_.now = seconds_now();
+    ui_.document.update(ui_.now);
+    ImGui::NewFrame();
+    // Input keeps the frames coming for a while, so that hovers and drags are smooth.
+    if (ImGui::IsAnyMouseDown() || ImGui::GetIO().MouseDelta.x != 0.0f ||
+        ImGui::GetIO().InputQueueCharacters.Size > 0) {
+        busy_until_ = ui_.now + 0.5;
+    }
+    ui_.anchors.clear();
+    draw();
+    ImGui::Render();
+    screen_.end_frame();
+    textures_.collect();
+    if (!export_path_.empty()) export_picture();
+    keep_preferences();
+    update_title();
+    return !quit_;
+}
+
+void App::update_title() {
+    const Document& document = ui_.document;
+    std::string title = "PARO Viewer";
+    if (document.has_profile()) {
+        title = document.path().filename().string() + (document.modified() ? " (edited)" : "") + " - " + title;
+    }
+    if (title == title_) return;
+    title_ = title;
+    screen_.set_title(title_);
+}
+
+Image App::picture(const std::string& panel) {
+    const Image whole = screen_.pixels();
+    if (panel.empty()) return whole;
+    const auto found = ui_.anchors.find("panel." + panel);
+    require(found != ui_.anchors.end(), "panel", "must be one that is shown", panel);
+    const Rect& rect = found->second;
+    const ImVec2 unit = ImGui::GetIO().DisplayFramebufferScale;
+    const float sx = unit.x > 0 ? unit.x : 1.0f, sy = unit.y > 0 ? unit.y : 1.0f;
+    return crop(whole, static_cast<int>(rect.min.x * sx), static_cast<int>(rect.min.y * sy),
+                static_cast<int>((rect.max.x - rect.min.x) * sx), static_cast<int>((rect.max.y - rect.min.y) * sy));
+}
+
+void App::export_picture() {
+    const std::filesystem::path path = std::move(export_path_);
+    export_path_.clear();
+    try {
+        write_png(picture(ui_.export_panel), path);
+        ui_.document.tell(Message::Kind::info, "Saved " + path.string() + '.');
+    } catch (const std::exception& error) {
+        ui_.document.tell(Message::Kind::error, std::string("No picture: ") + error.what());
+    }
+}
+
+void App::ask_to_quit() {
+    if (ui_.document.modified() && !ask_quit_) {
+        ask_quit_ = true;
+    } else {
+        quit_ = true;
+    }
+}
+
+void App::move_selection(int dx, int dy) {
+    Document& document = ui_.document;
+    document.select(move_in(ui_.overview.list, document.selected(), dx, dy, ui_.overview.columns));
+    ui_.overview.scroll_to_selected = true;
+}
+
+void App::shortcuts() {
+    Document& document = ui_.document;
+    const ImGuiIO& io = ImGui::GetIO();
+    if (ImGui::IsKeyPressed(ImGuiKey_F1, false)) ui_.help = !ui_.help;
+    if (ImGui::IsKeyPressed(ImGuiKey_Escape, false) && !io.WantTextInput) ui_.maximised.clear();
+    if (ImGui::IsPopupOpen(nullptr, ImGuiPopupFlags_AnyPopupId | ImGuiPopupFlags_AnyPopupLevel)) return;
+    const auto chord = [](ImGuiKeyChord keys) { return ImGui::Shortcut(keys, ImGuiInputFlags_RouteGlobal); };
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_O)) ui_.dialog = DialogKind::open;
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_Q)) ask_to_quit();
+    if (!document.has_profile()) return;
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_S)) document.save();
+    if (chord(ImGuiMod_Ctrl | ImGuiMod_Shift | ImGuiKey_S)) ui_.dialog = DialogKind::save_as;
+    if (io.WantTextInput) return;
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_Z)) document.undo();
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_Y) || chord(ImGuiMod_Ctrl | ImGuiMod_Shift | ImGuiKey_Z)) document.redo();
+    if (io.KeyCtrl || io.KeyAlt) return;
+    if (ImGui::IsKeyPressed(ImGuiKey_RightArrow)) move_selection(1, 0);
+    if (ImGui::IsKeyPressed(ImGuiKey_LeftArrow)) move_selection(-1, 0);
+    if (ImGui::IsKeyPressed(ImGuiKey_DownArrow)) move_selection(0, 1);
+    if (ImGui::IsKeyPressed(ImGuiKey_UpArrow)) move_selection(0, -1);
+    if (ImGui::IsKeyPressed(ImGuiKey_G, false)) {
+        document.set_group((document.group() + 1) % document.base().timestep_groups.size());
+    }
+    if (ImGui::IsKeyPressed(ImGuiKey_L, false)) {
+        document.set_locked(Scope::head, !document.heads()[document.selected()].locked);
+    }
+    if (ImGui::IsKeyPressed(ImGuiKey_M, false)) {
+        preferences_.overlay = static_cast<Overlay>((static_cast<int>(preferences_.overlay) + 1) % 4);
+    }
+    const bool down = ImGui::IsKeyPressed(ImGuiKey_LeftBracket), up = ImGui::IsKeyPressed(ImGuiKey_RightBracket);
+    if (down || up) {
+        const int step = step_of_density(document.density(document.selected())) + (up ? 2 : -2);
+        document.set_density(Scope::head, density_of_step(std::clamp(step, 1, kDensitySteps)));
+    }
+}
+
+void App::build_layout(unsigned dock) {
+    ImGui::DockBuilderRemoveNode(dock);
+    ImGui::DockBuilderAddNode(dock, ImGuiDockNodeFlags_DockSpace);
+    ImGui::DockBuilderSetNodeSize(dock, ImGui::GetMainViewport()->WorkSize);
+    unsigned centre = dock, bottom = 0, lower_right = 0;
+    const unsigned left = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Left, 0.215f, nullptr, &centre);
+    unsigned right = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Right, 0.325f, nullptr, &centre);
+    bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, 0.335f, nullptr, &centre);
+    lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.52f, nullptr, &right);
+    const std::map<std::string, unsigned> place = {{"overview", left}, {"head", centre},        {"density", right},
+                                                   {"curves", bottom}, {"kernel", bottom},      {"ran", bottom},
+                                                   {"groups", bottom}, {"profile", lower_right}};
+    for (const Panel& panel : panels()) {
+        const std::string title = std::string(panel.title) + "###" + panel.name;
+        ImGui::DockBuilderDockWindow(title.c_str(), place.at(panel.name));
+    }
+    ImGui::DockBuilderFinish(dock);
+}
+
+void App::draw_panels() {
+    const ImGuiViewport* viewport = ImGui::GetMainViewport();
+    if (!ui_.maximised.empty()) {
+        for (const Panel& panel : panels()) {
+            if (ui_.maximised != panel.name) continue;
+            ImGui::SetNextWindowPos(viewport->WorkPos);
+            ImGui::SetNextWindowSize(viewport->WorkSize);
+            constexpr ImGuiWindowFlags kFlags =
+                ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove | ImGuiWindowFlags_NoSavedSettings;
+            if (ImGui::Begin((std::string(panel.title) + "###whole_" + panel.name).c_str(), nullptr, kFlags)) {
+                ImGui::TextUnformatted(panel.title);
+                ImGui::SameLine();
+                if (ImGui::SmallButton("Back (Esc)")) ui_.maximised.clear();
+                ImGui::Separator();
+                panel.draw(ui_);
+                ui_.anchor("panel." + std::string(panel.name), viewport->WorkPos,
+                           {viewport->WorkPos.x + viewport->WorkSize.x, viewport->WorkPos.y + viewport->WorkSize.y});
+            }
+            ImGui::End();
+        }
+        return;
+    }
+    const ImGuiID dock = ImGui::GetID("dock");
+    const bool fresh = ImGui::DockBuilderGetNode(dock) == nullptr;
+    constexpr auto kNoMenu = static_cast<ImGuiDockNodeFlags>(ImGuiDockNodeFlags_NoWindowMenuButton);
+    ImGui::DockSpaceOverViewport(dock, viewport, ImGuiDockNodeFlags_NoUndocking | kNoMenu);
+    if (fresh || reset_layout_) build_layout(dock);
+    reset_layout_ = false;
+    for (const Panel& panel : panels()) {
+        if (ImGui::Begin((std::string(panel.title) + "###" + panel.name).c_str())) {
+            const ImVec2 min = ImGui::GetWindowPos(), size = ImGui::GetWindowSize();
+            ui_.anchor("panel." + std::string(panel.name), min, {min.x + size.x, min.y + size.y});
+            panel.draw(ui_);
+        }
+        const ImGuiWindow* window = ImGui::GetCurrentWindow();
+        if (window->DockNode != nullptr) {
+            const ImRect tab = window->DC.DockTabItemRect;
+            ui_.anchor("tab." + std::string(panel.name), tab.Min, tab.Max);
+        }
+        ImGui::End();
+    }
+}
+
+void App::draw() {
+    draw_menu();
+    draw_toolbar();
+    draw_messages();
+    if (ui_.document.has_profile()) {
+        draw_panels();
+    } else {
+        draw_welcome();
+    }
+    if (ui_.help) draw_help(ui_);
+    draw_dialogs(ui_, [this](DialogKind kind, const std::filesystem::path& path) {
+        if (kind == DialogKind::open || kind == DialogKind::run_log) open(path);
+        if (kind == DialogKind::compare) ui_.document.open_comparison(path);
+        if (kind == DialogKind::save_as) {
+            ui_.document.save_as(path);
+            preferences_.remember(path);
+        }
+        if (kind == DialogKind::export_png) export_path_ = path;
+    });
+    draw_quit_question();
+    shortcuts();
+}
+
+}  // namespace paro::viewer

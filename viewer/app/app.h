@@ -1,0 +1,77 @@
+// The program around the panels: menu, dock layout, messages, dialogs, shortcuts, and the loop over frames.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "app/screen.h"
+#include "app/ui.h"
+
+namespace paro::viewer {
+
+class Script;
+
+struct AppOptions {
+    std::filesystem::path config;  // folder of preferences and layout; empty: nothing is read or kept
+    bool keep_layout = false;      // read and write the layout
+};
+
+class App {
+   public:
+    // screen must have been started.
+    App(Screen& screen, Workers& workers, Document& document, AppOptions options);
+    ~App();
+
+    // One frame. False when the user closes the window.
+    bool frame(Script* script);
+    Ui& ui() { return ui_; }
+    // Everything that was asked for is drawn.
+    bool settled() const;
+    // The last frame, or the part of it that a panel takes. Throws Error for a panel that is not shown.
+    Image picture(const std::string& panel = "");
+    // A profile, a capture or a run log, by its name.
+    void open(const std::filesystem::path& path);
+    void set_scale(float scale) { forced_scale_ = scale; }
+    bool quit_asked() const { return quit_; }
+    void ask_to_quit();
+    Screen& screen() { return screen_; }
+
+   private:
+    void draw();
+    void draw_menu();
+    void draw_file_menu();
+    void draw_view_menu();
+    void draw_toolbar();
+    void draw_messages();
+    void draw_welcome();
+    void draw_quit_question();
+    void draw_panels();
+    void build_layout(unsigned dock);
+    void shortcuts();
+    void move_selection(int dx, int dy);
+    void keep_preferences();
+    void export_picture();
+    void update_title();
+
+    Screen& screen_;
+    Workers& workers_;
+    AppOptions options_;
+    Preferences preferences_, kept_;
+    Textures textures_;
+    Ui ui_;
+    std::string ini_;
+    float forced_scale_ = 0.0f, applied_scale_ = 0.0f;
+    Theme applied_theme_ = Theme::dark;
+    bool reset_layout_ = false, quit_ = false, ask_quit_ = false;
+    double busy_until_ = 0.0;
+    std::string title_;
+    std::filesystem::path export_path_;
+};
+
+// The file dialog and everything else that is a modal window.
+void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const std::filesystem::path&)>& chosen);
+
+// A value of the document or the interface by name, for scripts: "mask.count". Throws Error for an unknown name.
+std::string query(const Ui& ui, const std::string& name);
+
+}  // namespace paro::viewer

@@ -1,0 +1,276 @@
+// What stands around the panels: menu, toolbar, messages, the welcome page, the question before quitting.
+#include <algorithm>
+#include <cstdio>
+
+#include "app/app.h"
+#include "imgui.h"
+#include "imgui_internal.h"
+
+namespace paro::viewer {
+
+namespace {
+
+// Bars under the menu take their place from the viewport's work area.
+bool begin_bar(const char* name, float height) {
+    constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+                                        ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoFocusOnAppearing;
+    return ImGui::BeginViewportSideBar(name, ImGui::GetMainViewport(), ImGuiDir_Up, height, kFlags);
+}
+
+const char* overlay_name(Overlay overlay) {
+    constexpr const char* kNames[] = {"Shade skipped blocks", "Outline the mask", "Mask only", "Off"};
+    return kNames[static_cast<int>(overlay)];
+}
+
+std::string grid_name(const Grid& grid) {
+    return std::to_string(grid.f) + " x " + std::to_string(grid.h) + " x " + std::to_string(grid.w);
+}
+
+}  // namespace
+
+void App::draw_file_menu() {
+    Document& document = ui_.document;
+    const bool open_file = document.has_profile();
+    if (ImGui::MenuItem("Open...", "Ctrl+O")) ui_.dialog = DialogKind::open;
+    if (ImGui::BeginMenu("Open recent", !preferences_.recent.empty())) {
+        const std::vector<std::filesystem::path> recent = preferences_.recent;
+        for (const auto& path : recent) {
+            if (ImGui::MenuItem(path.string().c_str())) open(path);
+        }
+        ImGui::EndMenu();
+    }
+    if (ImGui::MenuItem("Open run log...", nullptr, false, open_file)) ui_.dialog = DialogKind::run_log;
+    if (ImGui::MenuItem("Compare with...", nullptr, false, open_file)) ui_.dialog = DialogKind::compare;
+    ImGui::Separator();
+    if (ImGui::MenuItem("Save", "Ctrl+S", false, open_file)) document.save();
+    if (ImGui::MenuItem("Save as...", "Ctrl+Shift+S", false, open_file)) ui_.dialog = DialogKind::save_as;
+    if (ImGui::BeginMenu("Save picture of", open_file)) {
+        for (const Panel& panel : panels()) {
+            const bool shown = ui_.anchors.contains("panel." + std::string(panel.name));
+            if (!ImGui::MenuItem(panel.title, nullptr, false, shown || ui_.maximised.empty())) continue;
+            ui_.export_panel = panel.name;
+            ui_.dialog = DialogKind::export_png;
+        }
+        if (ImGui::MenuItem("The whole window")) {
+            ui_.export_panel.clear();
+            ui_.dialog = DialogKind::export_png;
+        }
+        ImGui::EndMenu();
+    }
+    ImGui::Separator();
+    if (ImGui::MenuItem("Quit", "Ctrl+Q")) ask_to_quit();
+}
+
+void App::draw_view_menu() {
+    if (ImGui::MenuItem("Dark", nullptr, preferences_.theme == Theme::dark)) preferences_.theme = Theme::dark;
+    if (ImGui::MenuItem("Light", nullptr, preferences_.theme == Theme::light)) preferences_.theme = Theme::light;
+    ImGui::Separator();
+    for (const Overlay overlay : {Overlay::shade, Overlay::outline, Overlay::mask, Overlay::off}) {
+        if (ImGui::MenuItem(overlay_name(overlay), "M", preferences_.overlay == overlay))
+            preferences_.overlay = overlay;
+    }
+    ImGui::Separator();
+    ImGui::MenuItem("Logarithmic colours", nullptr, &preferences_.log_scale);
+    if (ImGui::MenuItem("Colour map", nullptr, preferences_.palette == Palette::dusk)) {
+        preferences_.palette = Palette::dusk;
+    }
+    if (ImGui::MenuItem("Greys", nullptr, preferences_.palette == Palette::grey)) preferences_.palette = Palette::grey;
+    ImGui::Separator();
+    if (ImGui::BeginMenu("Size of text")) {
+        for (const double scale : {0.0, 0.9, 1.0, 1.25, 1.5, 2.0}) {
+            char label[32];
+            std::snprintf(label, sizeof label, scale > 0.0 ? "%.0f %%" : "As the display", 100.0 * scale);
+            if (ImGui::MenuItem(label, nullptr, preferences_.ui_scale == scale)) preferences_.ui_scale = scale;
+        }
+        ImGui::EndMenu();
+    }
+    if (ImGui::BeginMenu("One panel alone")) {
+        for (const Panel& panel : panels()) {
+            if (ImGui::MenuItem(panel.title, nullptr, ui_.maximised == panel.name)) ui_.maximised = panel.name;
+        }
+        ImGui::EndMenu();
+    }
+    if (ImGui::MenuItem("All panels in their places")) {
+        reset_layout_ = true;
+        ui_.maximised.clear();
+    }
+}
+
+void App::draw_menu() {
+    if (!ImGui::BeginMainMenuBar()) return;
+    Document& document = ui_.document;
+    if (ImGui::BeginMenu("File")) {
+        draw_file_menu();
+        ImGui::EndMenu();
+    }
+    ui_.anchor("menu.file");
+    if (ImGui::BeginMenu("Edit", document.has_profile())) {
+        const std::string undo = document.history().undo_label(), redo = document.history().redo_label();
+        if (ImGui::MenuItem(undo.empty() ? "Undo" : ("Undo " + undo).c_str(), "Ctrl+Z", false, !undo.empty())) {
+            document.undo();
+        }
+        if (ImGui::MenuItem(redo.empty() ? "Redo" : ("Redo " + redo).c_str(), "Ctrl+Y", false, !redo.empty())) {
+            document.redo();
+        }
+        ImGui::Separator();
+        if (ImGui::MenuItem("Reset this head")) document.reset(Scope::head);
+        if (ImGui::MenuItem("Reset everything")) document.reset(Scope::all);
+        ImGui::EndMenu();
+    }
+    if (ImGui::BeginMenu("View")) {
+        draw_view_menu();
+        ImGui::EndMenu();
+    }
+    if (ImGui::BeginMenu("Help")) {
+        if (ImGui::MenuItem("What am I looking at?", "F1", ui_.help)) ui_.help = !ui_.help;
+        ImGui::EndMenu();
+    }
+    ImGui::EndMainMenuBar();
+}
+
+void App::draw_toolbar() {
+    Document& document = ui_.document;
+    const float height = ImGui::GetFrameHeight() + 2.0f * ImGui::GetStyle().WindowPadding.y;
+    if (!begin_bar("##toolbar", height)) {
+        ImGui::End();
+        return;
+    }
+    if (ImGui::Button("Open")) ui_.dialog = DialogKind::open;
+    ui_.anchor("toolbar.open");
+    tooltip("Opens a profile (.json) or a capture (.capture.safetensors). Or drop one on the window.");
+    if (document.has_profile()) {
+        ImGui::SameLine();
+        ImGui::BeginDisabled(!document.modified() || document.saving());
+        if (ImGui::Button("Save")) document.save();
+        ImGui::EndDisabled();
+        ui_.anchor("toolbar.save");
+        tooltip("Writes your edits to the profile: ComfyUI's next run uses them. Ctrl+S");
+        ImGui::SameLine();
+        ImGui::BeginDisabled(document.history().undo_label().empty());
+        if (ImGui::Button("Undo")) document.undo();
+        ImGui::EndDisabled();
+        ui_.anchor("toolbar.undo");
+        ImGui::SameLine(0.0f, ui_.px(16));
+        ImGui::AlignTextToFramePadding();
+        ImGui::TextUnformatted(document.path().filename().string().c_str());
+        tooltip(document.path().string().c_str());
+        if (document.modified()) {
+            ImGui::SameLine();
+            ImGui::TextColored(warning_color(ui_), "edited");
+        }
+        ImGui::SameLine(0.0f, ui_.px(16));
+        const ProfileModel& model = document.base().model;
+        muted("%s, %zu layers x %d heads, grid %s (frames x rows x columns)", model.family.c_str(), document.layers(),
+              model.heads, grid_name(document.grid()).c_str());
+        ImGui::SameLine(0.0f, ui_.px(16));
+        const char* tiles[] = {"64", "128"};
+        int tile = document.tile() == 64 ? 0 : 1;
+        ImGui::SetNextItemWidth(ui_.px(56));
+        if (ImGui::Combo("tile", &tile, tiles, 2)) document.set_tile(tile == 0 ? 64 : 128);
+        tooltip("Tokens in a block. The kernels compute or skip whole blocks of tile x tile pairs.");
+    }
+    const Loading loading = document.loading();
+    if (loading.active) {
+        ImGui::SameLine(0.0f, ui_.px(16));
+        ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(220), 0}, loading.what.c_str());
+    } else if (document.has_profile() && document.overview().exact_count() < document.head_count()) {
+        ImGui::SameLine(0.0f, ui_.px(16));
+        char text[64];
+        std::snprintf(text, sizeof text, "%zu of %zu heads exact", document.overview().exact_count(),
+                      document.head_count());
+        ImGui::ProgressBar(
+            static_cast<float>(document.overview().exact_count()) / static_cast<float>(document.head_count()),
+            {ui_.px(170), 0}, text);
+        tooltip(
+            "Figures of the other heads are interpolated from the four that the profile stores, until their maps "
+            "are computed.");
+    }
+    ImGui::End();
+}
+
+void App::draw_messages() {
+    Document& document = ui_.document;
+    const std::vector<Message> messages = document.messages();
+    const std::size_t first = messages.size() > 3 ? messages.size() - 3 : 0;
+    for (std::size_t i = first; i < messages.size(); ++i) {
+        const Message& message = messages[i];
+        const std::string name = "##message" + std::to_string(i - first);
+        const float width = ImGui::GetMainViewport()->WorkSize.x - ui_.px(240);
+        const float text = ImGui::CalcTextSize(message.text.c_str(), nullptr, false, width).y;
+        const float height = std::max(text, ImGui::GetFrameHeight()) + 2.0f * ImGui::GetStyle().WindowPadding.y;
+        const bool light = ui_.light();
+        const ImVec4 colors[] = {light ? ImVec4(0.86f, 0.92f, 0.98f, 1) : ImVec4(0.14f, 0.20f, 0.28f, 1),
+                                 light ? ImVec4(1.0f, 0.94f, 0.80f, 1) : ImVec4(0.31f, 0.24f, 0.10f, 1),
+                                 light ? ImVec4(1.0f, 0.87f, 0.85f, 1) : ImVec4(0.38f, 0.14f, 0.13f, 1)};
+        ImGui::PushStyleColor(ImGuiCol_WindowBg, colors[static_cast<int>(message.kind)]);
+        if (begin_bar(name.c_str(), height)) {
+            ImGui::PushTextWrapPos(width);
+            ImGui::TextUnformatted(message.text.c_str());
+            ImGui::PopTextWrapPos();
+            ImGui::SameLine(ImGui::GetWindowWidth() - ui_.px(message.offers_save_as ? 180 : 90));
+            if (message.offers_save_as && document.has_profile()) {
+                if (ImGui::Button("Save as...")) ui_.dialog = DialogKind::save_as;
+                ui_.anchor("message.save_as");
+                ImGui::SameLine();
+            }
+            if (ImGui::Button("Dismiss")) document.dismiss(message.id);
+            ui_.anchor("message.dismiss");
+        }
+        ImGui::End();
+        ImGui::PopStyleColor();
+    }
+}
+
+void App::draw_welcome() {
+    const ImGuiViewport* viewport = ImGui::GetMainViewport();
+    ImGui::SetNextWindowPos(viewport->WorkPos);
+    ImGui::SetNextWindowSize(viewport->WorkSize);
+    constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+                                        ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBringToFrontOnFocus;
+    if (ImGui::Begin("##welcome", nullptr, kFlags)) {
+        const Loading loading = ui_.document.loading();
+        ImGui::SetCursorPos({ui_.px(60), ui_.px(60)});
+        ImGui::BeginGroup();
+        ImGui::PushFont(nullptr, 28.0f);
+        ImGui::TextUnformatted("PARO Viewer");
+        ImGui::PopFont();
+        ImGui::Spacing();
+        if (loading.active) {
+            ImGui::Text("%s", loading.path.string().c_str());
+            ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(420), 0}, loading.what.c_str());
+        } else {
+            ImGui::TextUnformatted(
+                "Shows what each attention head of a model looks at, which blocks are computed, and what is skipped.\n"
+                "Drop a profile (.json) or a capture (.capture.safetensors) here, or open one.\n"
+                "ComfyUI keeps them in models/paro.");
+            ImGui::Spacing();
+            if (ImGui::Button("Open...")) ui_.dialog = DialogKind::open;
+            ui_.anchor("welcome.open");
+            ImGui::Spacing();
+            if (!preferences_.recent.empty()) muted("Recent");
+            const std::vector<std::filesystem::path> recent = preferences_.recent;
+            for (const auto& path : recent) {
+                if (ImGui::TextLink(path.string().c_str())) open(path);
+            }
+        }
+        ImGui::EndGroup();
+    }
+    ImGui::End();
+}
+
+void App::draw_quit_question() {
+    if (ask_quit_ && !ImGui::IsPopupOpen("Leave?")) ImGui::OpenPopup("Leave?");
+    if (!ImGui::BeginPopupModal("Leave?", nullptr, ImGuiWindowFlags_AlwaysAutoResize)) return;
+    ImGui::Text("%s has edits that are not saved.", ui_.document.path().filename().string().c_str());
+    ImGui::Spacing();
+    if (ImGui::Button("Stay")) {
+        ask_quit_ = false;
+        ImGui::CloseCurrentPopup();
+    }
+    ImGui::SameLine();
+    if (ImGui::Button("Leave without saving")) quit_ = true;
+    ui_.anchor("quit.leave");
+    ImGui::EndPopup();
+}
+
+}  // namespace paro::viewer

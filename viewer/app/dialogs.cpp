@@ -1,0 +1,181 @@
+// Choosing files: a small dialog of our own, the same on every platform and in tests.
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+
+#include "app/app.h"
+#include "imgui.h"
+
+namespace paro::viewer {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Choice {
+    fs::path path;
+    std::string name;
+    bool folder = false;
+};
+
+struct FileDialog {
+    DialogKind kind = DialogKind::open;
+    fs::path folder;
+    char name[1024] = "";
+    std::vector<Choice> entries;
+    std::string problem;
+    bool overwrite = false;
+};
+
+const char* title_of(DialogKind kind) {
+    constexpr const char* kTitles[] = {"Open a profile or capture", "Save the profile as", "Compare with a profile",
+                                       "Open a run log", "Save a picture"};
+    return kTitles[static_cast<int>(kind)];
+}
+
+bool is_saving(DialogKind kind) { return kind == DialogKind::save_as || kind == DialogKind::export_png; }
+
+bool fits(DialogKind kind, const fs::path& path) {
+    const std::string name = path.filename().string();
+    if (kind == DialogKind::run_log) return name.ends_with(".jsonl");
+    if (kind == DialogKind::export_png) return name.ends_with(".png");
+    const bool capture = name.ends_with(".safetensors") && kind == DialogKind::open;
+    return name.ends_with(".json") || capture;
+}
+
+void list_folder(FileDialog& dialog) {
+    dialog.entries.clear();
+    dialog.problem.clear();
+    std::error_code error;
+    for (fs::directory_iterator entry(dialog.folder, fs::directory_options::skip_permission_denied, error), end;
+         !error && entry != end; entry.increment(error)) {
+        std::error_code ignored;
+        const bool folder = entry->is_directory(ignored);
+        const std::string name = entry->path().filename().string();
+        if (name.starts_with('.') || (!folder && !fits(dialog.kind, entry->path()))) continue;
+        dialog.entries.push_back({entry->path(), folder ? name + "/" : name, folder});
+        if (dialog.entries.size() > 5000) break;
+    }
+    if (error) dialog.problem = dialog.folder.string() + ": " + error.message();
+    std::ranges::sort(dialog.entries, [](const Choice& a, const Choice& b) {
+        return a.folder != b.folder ? a.folder : a.name < b.name;
+    });
+}
+
+void set_name(FileDialog& dialog, const std::string& name) {
+    std::snprintf(dialog.name, sizeof dialog.name, "%s", name.c_str());
+}
+
+void start(FileDialog& dialog, const Ui& ui, DialogKind kind) {
+    dialog = {};
+    dialog.kind = kind;
+    std::error_code error;
+    dialog.folder = fs::current_path(error);
+    if (!ui.preferences.recent.empty()) dialog.folder = ui.preferences.recent.front().parent_path();
+    if (ui.document.has_profile()) {
+        dialog.folder = fs::absolute(ui.document.path(), error).parent_path();
+        const std::string stem = ui.document.path().stem().string();
+        if (kind == DialogKind::save_as) set_name(dialog, stem + "-edited.json");
+        if (kind == DialogKind::export_png) {
+            set_name(dialog, stem + '-' + (ui.export_panel.empty() ? "viewer" : ui.export_panel) + ".png");
+        }
+    }
+    list_folder(dialog);
+}
+
+// The path that is named, or what is wrong with it.
+fs::path named(FileDialog& dialog) {
+    const fs::path given(dialog.name);
+    fs::path path = given.is_absolute() ? given : dialog.folder / given;
+    std::error_code error;
+    if (fs::is_directory(path, error)) {
+        dialog.folder = path;
+        set_name(dialog, "");
+        list_folder(dialog);
+        return {};
+    }
+    if (is_saving(dialog.kind)) {
+        const char* end = dialog.kind == DialogKind::save_as ? ".json" : ".png";
+        if (path.extension() != end) path += end;
+        if (fs::exists(path, error) && !dialog.overwrite) {
+            dialog.problem = path.filename().string() + " exists. Press again to replace it.";
+            dialog.overwrite = true;
+            return {};
+        }
+        return path;
+    }
+    if (!fs::exists(path, error)) {
+        dialog.problem = path.string() + " does not exist.";
+        return {};
+    }
+    return path;
+}
+
+void draw_entries(FileDialog& dialog, bool& chosen) {
+    for (const Choice& entry : std::vector<Choice>(dialog.entries)) {
+        if (!ImGui::Selectable(entry.name.c_str(), false,
+                               ImGuiSelectableFlags_NoAutoClosePopups | ImGuiSelectableFlags_AllowDoubleClick)) {
+            continue;
+        }
+        if (entry.folder) {
+            dialog.folder = entry.path;
+            list_folder(dialog);
+            return;
+        }
+        set_name(dialog, entry.name);
+        dialog.overwrite = false;
+        chosen = ImGui::IsMouseDoubleClicked(ImGuiMouseButton_Left);
+    }
+}
+
+}  // namespace
+
+void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const fs::path&)>& done) {
+    static FileDialog dialog;
+    constexpr const char* kPopup = "###file_dialog";
+    if (ui.dialog) {
+        start(dialog, ui, *ui.dialog);
+        ui.dialog.reset();
+        ImGui::OpenPopup(kPopup);
+    }
+    const ImVec2 window = ImGui::GetMainViewport()->WorkSize;
+    ImGui::SetNextWindowSize({std::min(ui.px(640), window.x * 0.9f), std::min(ui.px(440), window.y * 0.85f)},
+                             ImGuiCond_Appearing);
+    const std::string title = std::string(title_of(dialog.kind)) + kPopup;
+    if (!ImGui::BeginPopupModal(title.c_str())) return;
+    if (ImGui::Button("Up") && dialog.folder.has_parent_path()) {
+        dialog.folder = dialog.folder.parent_path();
+        list_folder(dialog);
+    }
+    ImGui::SameLine();
+    ImGui::TextUnformatted(dialog.folder.string().c_str());
+    bool chosen = false;
+    const float below = 2.0f * ImGui::GetFrameHeightWithSpacing() + ImGui::GetTextLineHeightWithSpacing();
+    if (ImGui::BeginChild("entries", {0, -below}, ImGuiChildFlags_Borders)) draw_entries(dialog, chosen);
+    ImGui::EndChild();
+    if (ImGui::IsWindowAppearing()) ImGui::SetKeyboardFocusHere();
+    ImGui::SetNextItemWidth(-1);
+    if (ImGui::InputTextWithHint("##name", "name or whole path", dialog.name, sizeof dialog.name,
+                                 ImGuiInputTextFlags_EnterReturnsTrue)) {
+        chosen = true;
+    }
+    ui.anchor("dialog.name");
+    ImGui::TextColored(warning_color(ui), "%s", dialog.problem.c_str());
+    const char* action = is_saving(dialog.kind) ? (dialog.overwrite ? "Replace" : "Save") : "Open";
+    chosen = ImGui::Button(action) || chosen;
+    ui.anchor("dialog.ok");
+    ImGui::SameLine();
+    if (ImGui::Button("Cancel") || ImGui::IsKeyPressed(ImGuiKey_Escape)) ImGui::CloseCurrentPopup();
+    ui.anchor("dialog.cancel");
+    if (chosen && dialog.name[0] != '\0') {
+        const fs::path path = named(dialog);
+        if (!path.empty()) {
+            done(dialog.kind, path);
+            ImGui::CloseCurrentPopup();
+        }
+    }
+    ImGui::EndPopup();
+}
+
+}  // namespace paro::viewer

@@ -1,0 +1,307 @@
+#include "app/script.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "app/app.h"
+#include "app/script_keys.h"
+#include "imgui.h"
+#include "paro/error.h"
+
+namespace paro::viewer {
+
+namespace {
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool is_number(const std::string& text) {
+    char* end = nullptr;
+    std::strtod(text.c_str(), &end);
+    return !text.empty() && *end == '\0';
+}
+
+bool holds(const std::string& got, const std::string& op, const std::string& wanted) {
+    if (op == "~") return got.find(wanted) != std::string::npos;
+    if (is_number(got) && is_number(wanted)) {
+        const double a = std::strtod(got.c_str(), nullptr), b = std::strtod(wanted.c_str(), nullptr);
+        const double near = 1e-9 * std::max(1.0, std::abs(b));
+        if (op == "==") return std::abs(a - b) <= near;
+        if (op == "!=") return std::abs(a - b) > near;
+        if (op == "<") return a < b;
+        if (op == "<=") return a <= b + near;
+        if (op == ">") return a > b;
+        if (op == ">=") return a >= b - near;
+    }
+    if (op == "==") return got == wanted;
+    if (op == "!=") return got != wanted;
+    return false;
+}
+
+std::vector<std::string> words_of(const std::string& line) {
+    std::vector<std::string> words;
+    std::istringstream stream(line);
+    for (std::string word; stream >> word;) words.push_back(word);
+    return words;
+}
+
+struct Verb {
+    std::size_t least, most;  // words after the verb
+};
+
+const std::map<std::string, Verb>& verbs() {
+    static const std::map<std::string, Verb> all = {
+        {"open", {1, 1}},    {"wait", {0, 1}},        {"frames", {1, 1}}, {"move", {1, 3}},  {"click", {1, 3}},
+        {"wheel", {2, 2}},   {"doubleclick", {1, 3}}, {"drag", {5, 6}},   {"key", {1, 2}},   {"type", {1, 99}},
+        {"expect", {3, 99}}, {"let", {3, 3}},         {"print", {1, 1}},  {"theme", {1, 1}}, {"screenshot", {1, 2}},
+        {"resize", {2, 3}},  {"maximise", {0, 1}},    {"dialog", {1, 2}}, {"drop", {1, 1}},  {"measure", {1, 2}},
+        {"sleep", {1, 1}},
+    };
+    return all;
+}
+
+}  // namespace
+
+Script Script::parse(const std::string& text, const std::filesystem::path& folder) {
+    Script script;
+    script.folder_ = folder;
+    std::istringstream stream(text);
+    int number = 0;
+    for (std::string line; std::getline(stream, line);) {
+        ++number;
+        const std::vector<std::string> words = words_of(line.substr(0, line.find('#')));
+        if (words.empty()) continue;
+        const auto verb = verbs().find(words[0]);
+        const std::string place = "line " + std::to_string(number);
+        require(verb != verbs().end(), place, "must begin with a command", words[0]);
+        const std::size_t count = words.size() - 1;
+        require(count >= verb->second.least && count <= verb->second.most, place,
+                words[0] + " must have " + std::to_string(verb->second.least) + " to " +
+                    std::to_string(verb->second.most) + " words after it",
+                count);
+        script.commands_.push_back({number, line, words});
+    }
+    return script;
+}
+
+Script Script::load(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    require(static_cast<bool>(file), path.string(), "must be a readable script", "no file");
+    std::ostringstream text;
+    text << file.rdbuf();
+    return parse(text.str(), path.parent_path());
+}
+
+std::filesystem::path Script::file(const std::string& word) const {
+    const std::filesystem::path path(value(word));
+    return path.is_absolute() ? path : folder_ / path;
+}
+
+std::string Script::value(const std::string& word) const {
+    if (!word.starts_with('$')) return word;
+    const auto found = kept_.find(word.substr(1));
+    if (found != kept_.end()) return found->second;
+    // Places of files come from whoever runs the script.
+    const char* from_outside = std::getenv(word.substr(1).c_str());
+    require(from_outside != nullptr, word, "must have been kept by let, or be an environment variable", "neither");
+    return from_outside;
+}
+
+void Script::fail(const Command& command, const std::string& reason) {
+    failures_.push_back("line " + std::to_string(command.line) + ": " + command.text + "  --  " + reason);
+    // What comes after a failure would only repeat it.
+    stopped_ = true;
+    frames_.clear();
+}
+
+void Script::step(App& app) {
+    if (!frames_.empty()) {
+        const auto action = std::move(frames_.front());
+        frames_.pop_front();
+        action(app);
+        return;
+    }
+    if (done()) return;
+    const Command& command = commands_[next_++];
+    try {
+        run(app, command);
+    } catch (const std::exception& error) {
+        fail(command, error.what());
+    }
+}
+
+void Script::wait(App& app, double seconds) {
+    const double end = seconds_now() + seconds;
+    const Command command = commands_[next_ - 1];
+    // Two frames more, so that what arrived is drawn and named places are where they will stay.
+    const auto again = std::make_shared<std::function<void(App&)>>();
+    const auto calm = std::make_shared<int>(0);
+    *again = [=, this](App& shown) {
+        if (shown.settled()) {
+            if (++*calm < 4) frames_.push_front(*again);
+            return;
+        }
+        *calm = 0;
+        if (seconds_now() > end) {
+            fail(command, "not settled in time");
+            return;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        frames_.push_front(*again);
+    };
+    (*again)(app);
+}
+
+void Script::expect(App& app, const Command& command) {
+    std::string wanted;
+    for (std::size_t i = 3; i < command.word.size(); ++i) wanted += (i > 3 ? " " : "") + value(command.word[i]);
+    const std::string got = query(app.ui(), command.word[1]);
+    ++expectations_;
+    if (!holds(got, command.word[2], wanted)) fail(command, "got \"" + got + '"');
+}
+
+// measure frames N: how long frames take without anything changing. measure slider PLACE: while it is dragged.
+void Script::measure(App& app, const Command& command) {
+    const std::string what = command.word[1];
+    const int count = command.word.size() > 2 ? std::atoi(command.word[2].c_str()) : 100;
+    const auto times = std::make_shared<std::vector<double>>();
+    const auto painted = std::make_shared<std::uint64_t>(app.ui().textures.painted());
+    for (int i = 0; i <= count; ++i) {
+        then([=, this](App& shown) {
+            times->push_back(seconds_now());
+            if (what == "slider") {
+                const Rect rect = shown.ui().anchors.at("density.slider");
+                const float at = 0.15f + 0.7f * static_cast<float>(i) / static_cast<float>(count);
+                ImGui::GetIO().AddMousePosEvent(rect.min.x + (rect.max.x - rect.min.x) * at,
+                                                (rect.min.y + rect.max.y) / 2);
+                if (i == 0) ImGui::GetIO().AddMouseButtonEvent(0, true);
+                if (i == count) ImGui::GetIO().AddMouseButtonEvent(0, false);
+            }
+            if (i < count) return;
+            std::vector<double> took;
+            for (std::size_t k = 2; k < times->size(); ++k) took.push_back((*times)[k] - (*times)[k - 1]);
+            std::ranges::sort(took);
+            const double mean = (times->back() - (*times)[1]) / static_cast<double>(took.size());
+            std::printf(
+                "measure %s: %.1f frames/s mean, 99th percentile %.1f ms, worst %.1f ms, %llu pictures painted\n",
+                what.c_str(), 1.0 / mean, 1e3 * took[took.size() * 99 / 100], 1e3 * took.back(),
+                static_cast<unsigned long long>(shown.ui().textures.painted() - *painted));
+            std::fflush(stdout);
+            kept_["fps"] = std::to_string(1.0 / mean);
+        });
+    }
+}
+
+void Script::run(App& app, const Command& command) {
+    const std::string& verb = command.word[0];
+    Ui& ui = app.ui();
+    const auto word = [&](std::size_t i) { return i < command.word.size() ? command.word[i] : std::string(); };
+    if (verb == "open") app.open(file(word(1)));
+    if (verb == "drop") app.screen().on_drop({file(word(1)).string()});
+    if (verb == "wait") wait(app, command.word.size() > 1 ? std::atof(word(1).c_str()) : 120.0);
+    if (verb == "sleep") std::this_thread::sleep_for(std::chrono::duration<double>(std::atof(word(1).c_str())));
+    if (verb == "frames") {
+        for (int i = std::atoi(word(1).c_str()); i > 0; --i) then([](App&) {});
+    }
+    if (verb == "expect") expect(app, command);
+    if (verb == "let") kept_[word(1)] = query(ui, word(3));
+    if (verb == "print") {
+        std::printf("%s = %s\n", word(1).c_str(), query(ui, word(1)).c_str());
+        std::fflush(stdout);
+    }
+    if (verb == "theme") ui.preferences.theme = word(1) == "light" ? Theme::light : Theme::dark;
+    if (verb == "maximise") ui.maximised = word(1);
+    if (verb == "resize") {
+        app.screen().resize(std::atoi(word(1).c_str()), std::atoi(word(2).c_str()));
+        if (command.word.size() > 3) app.set_scale(static_cast<float>(std::atof(word(3).c_str())));
+        for (int i = 0; i < 4; ++i) then([](App&) {});
+    }
+    if (verb == "dialog") {
+        const std::vector<std::string> kinds = {"open", "save_as", "compare", "run_log", "export"};
+        const auto found = std::ranges::find(kinds, word(1));
+        require(found != kinds.end(), "dialog", "must be open, save_as, compare, run_log or export", word(1));
+        ui.export_panel = word(2);
+        ui.dialog = static_cast<DialogKind>(found - kinds.begin());
+        for (int i = 0; i < 3; ++i) then([](App&) {});
+    }
+    if (verb == "screenshot") {
+        // A frame more, so that what the line before did is in the picture.
+        for (int i = 0; i < 3; ++i) then([](App&) {});
+        then([this, command](App& shown) {
+            try {
+                const std::string panel = command.word.size() > 2 ? command.word[2] : "";
+                write_png(shown.picture(panel), file(command.word[1]));
+            } catch (const std::exception& error) {
+                fail(command, error.what());
+            }
+        });
+    }
+    if (verb == "measure") measure(app, command);
+    run_input(app, command);
+}
+
+void Script::run_input(App& app, const Command& command) {
+    const std::string& verb = command.word[0];
+    const bool pointed =
+        verb == "move" || verb == "click" || verb == "doubleclick" || verb == "drag" || verb == "wheel";
+    const auto share = [&](std::size_t i, float otherwise) {
+        return i < command.word.size() ? static_cast<float>(std::atof(command.word[i].c_str())) : otherwise;
+    };
+    if (pointed) {
+        const auto found = app.ui().anchors.find(command.word[1]);
+        require(found != app.ui().anchors.end(), command.word[1], "must be a place that is shown", "none");
+        const Rect rect = found->second;
+        const auto go = [rect](float x, float y) {
+            ImGui::GetIO().AddMousePosEvent(rect.min.x + (rect.max.x - rect.min.x) * x,
+                                            rect.min.y + (rect.max.y - rect.min.y) * y);
+        };
+        const bool at_place = verb != "wheel";
+        const float x = at_place ? share(2, 0.5f) : 0.5f, y = at_place ? share(3, 0.5f) : 0.5f;
+        then([=](App&) { go(x, y); });
+        const auto press = [this](bool down) { then([down](App&) { ImGui::GetIO().AddMouseButtonEvent(0, down); }); };
+        if (verb == "click" || verb == "doubleclick") {
+            for (int i = verb == "click" ? 1 : 2; i > 0; --i) {
+                press(true);
+                press(false);
+            }
+        }
+        if (verb == "wheel") then([dy = share(2, 1.0f)](App&) { ImGui::GetIO().AddMouseWheelEvent(0.0f, dy); });
+        if (verb == "drag") {
+            press(true);
+            const float to_x = share(4, 0.5f), to_y = share(5, 0.5f);
+            const int steps = std::max(1, static_cast<int>(share(6, 12.0f)));
+            for (int i = 1; i <= steps; ++i) {
+                const float t = static_cast<float>(i) / static_cast<float>(steps);
+                then([=](App&) { go(x + (to_x - x) * t, y + (to_y - y) * t); });
+            }
+            press(false);
+        }
+        for (int i = 0; i < 2; ++i) then([](App&) {});
+    }
+    if (verb == "key") {
+        const std::vector<ImGuiKey> keys = parse_chord(command.word[1]);
+        for (int i = static_cast<int>(share(2, 1.0f)); i > 0; --i) {
+            then([keys](App&) {
+                for (const ImGuiKey key : keys) ImGui::GetIO().AddKeyEvent(key, true);
+            });
+            then([keys](App&) {
+                for (auto key = keys.rbegin(); key != keys.rend(); ++key) ImGui::GetIO().AddKeyEvent(*key, false);
+            });
+        }
+        then([](App&) {});
+    }
+    if (verb == "type") {
+        std::string text;
+        for (std::size_t i = 1; i < command.word.size(); ++i) text += (i > 1 ? " " : "") + value(command.word[i]);
+        then([text](App&) { ImGui::GetIO().AddInputCharactersUTF8(text.c_str()); });
+        then([](App&) {});
+    }
+}
+
+}  // namespace paro::viewer
