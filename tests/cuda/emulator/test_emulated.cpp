@@ -118,4 +118,36 @@ TEST_CASE("emulated bf16 kernels agree with fp64") {
     CHECK(exact < (problem.dtype == DType::bf16 ? 4e-3 : 6e-4));
 }
 
+TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not finite") {
+    Problem problem = make(kShapes[2]);
+    problem.precision = Precision::int8;
+    problem.dtype = DType::f32;
+    const auto error = [&](auto shape) {
+        problem.shape = shape;
+        return tolerances::relative_error(problem.values(run_emulated(problem, cuda::Precision::int8)),
+                                          problem.expected());
+    };
+    CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t d, double x) {
+              return t == 'v' ? (d % 5 - 2) * 0.37 : 2 * x;
+          }) < 5e-5);
+    CHECK(error([](char, std::int64_t, std::int64_t, std::int32_t, double) { return 0.0; }) == 0.0);
+    CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t d, double x) {
+              return t == 'v' && d == 5 ? 20 * x : t == 'k' && d == 3 ? x + 10 : x;
+          }) < 0.03);
+    CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t, double x) {
+              return t == 'v' ? 1e18 * x : t == 'k' ? 1e-18 * x : 1e18 * x;
+          }) < 0.02);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    for (const char tensor : {'q', 'k', 'v'}) {
+        CAPTURE(tensor);
+        problem.density = 1.0;
+        problem.shape = [=](char t, std::int64_t bh, std::int64_t n, std::int32_t d, double x) {
+            return t == tensor && bh == 0 && n == 100 && d == 9 ? nan : x;
+        };
+        const Tensor o = run_emulated(problem, cuda::Precision::int8);
+        CHECK(std::isnan(o.get(o.at(0, 0, 100, 9))));
+        CHECK(std::isfinite(o.get(o.at(0, 1, 100, 9))));
+    }
+}
+
 }  // namespace paro

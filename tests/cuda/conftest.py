@@ -1,0 +1,48 @@
+"""GPU tests. `python tests/cuda/run.py` runs them and keeps what they measured in results/."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "python"), str(HERE)]
+
+from paroattention import cuda  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    reason = None if torch.cuda.is_available() else "no GPU that torch can use"
+    reason = reason or cuda.load()
+    if reason:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    """A test that leaves the device broken must not pass."""
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+
+
+_measured: dict[str, object] = {}
+
+
+@pytest.fixture
+def measured(request):
+    """measured(value): kept under the test's name."""
+    return lambda value: _measured.__setitem__(request.node.name, value)
+
+
+def pytest_sessionfinish():
+    target = os.environ.get("PARO_MEASURED")
+    if target and _measured:
+        Path(target).write_text(json.dumps(_measured, indent=1) + "\n")

@@ -1,0 +1,88 @@
+"""python tests/cuda/run.py [--sanitize] [pytest arguments]: the GPU tests, and what they measured.
+
+Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes results/<gpu>.json; with
+--sanitize also runs sanitize.py under memcheck, racecheck, initcheck and synccheck.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.stdout.strip() or os.environ.get("PARO_COMMIT", "unknown")
+
+
+def _sanitize(env) -> dict[str, str]:
+    verdicts = {}
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        # The caching allocator would hide reads past an end.
+        done = subprocess.run(
+            ["compute-sanitizer", "--tool", tool, sys.executable, str(HERE / "sanitize.py")],
+            env={**env, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+            capture_output=True,
+            text=True,
+        )
+        text = done.stdout + done.stderr
+        summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", text)
+        ran = re.findall(r"kernels ran: \d+", text)
+        verdicts[tool] = "; ".join(summary + ran) or text[-300:]
+        print(f"{tool}: {verdicts[tool]}", flush=True)
+        if not (summary and summary[0].startswith("0 ")):
+            print(text[-3000:], flush=True)
+    return verdicts
+
+
+def main() -> int:
+    import torch
+
+    arguments = sys.argv[1:]
+    sanitize = "--sanitize" in arguments
+    arguments = [a for a in arguments if a != "--sanitize"]
+    measured = HERE / "results" / "measured.tmp"
+    measured.parent.mkdir(exist_ok=True)
+    path = str(ROOT / "native" / "python")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
+    env["PARO_MEASURED"] = str(measured)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        str(HERE.parent / "pytest.ini"),
+        str(HERE),
+    ]
+    done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True)
+    print(done.stdout, done.stderr[-3000:], flush=True)
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    report = {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "device": name,
+        "torch": torch.__version__,
+        "pytest": done.stdout.strip().splitlines()[-1] if done.stdout else "",
+        "sanitizer": _sanitize(env) if sanitize else None,
+        "measured": json.loads(measured.read_text()) if measured.exists() else {},
+    }
+    measured.unlink(missing_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    (HERE / "results" / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
+    clean = not sanitize or all(v.startswith("0 ") for v in report["sanitizer"].values())
+    return done.returncode or (0 if clean else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
