@@ -1,8 +1,10 @@
-"""ComfyUI side of PAROAttention: nodes, the attention override, token layouts, profile store."""
+"""ComfyUI side of PAROAttention: nodes, attention override, token layouts, profiles, page."""
 
+from . import routes  # noqa: F401  (adds the page's routes to ComfyUI's server)
 from .nodes import ParoExtension
 
-WEB_DIRECTORY = None
+# From the plugin's root, as ComfyUI reads it.
+WEB_DIRECTORY = "./comfy_nodes/web"
 
 
 async def comfy_entrypoint() -> ParoExtension:

@@ -201,7 +201,12 @@ class PAROCalibrate(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model"),
-                io.String.Input("name", default="my-profile", tooltip="Letters, digits, . _ -"),
+                io.String.Input(
+                    "name",
+                    default="my-profile",
+                    tooltip="Letters, digits, . _ - (80 at most). Empty: family-fingerprint-grid, "
+                    "which `auto` finds.",
+                ),
                 io.Int.Input(
                     "queries",
                     default=64,
@@ -227,7 +232,7 @@ class PAROCalibrate(io.ComfyNode):
         if exact:
             return "exact is not built yet"
         wrong = _check_settings(widgets)
-        return wrong or (_check_name(name, "name") if name is not None else None) or True
+        return wrong or (_check_name(name, "name") if name else None) or True
 
     @classmethod
     def execute(cls, model, name, queries, every_n_steps, exact) -> io.NodeOutput:
@@ -236,7 +241,8 @@ class PAROCalibrate(io.ComfyNode):
             return _dense(model, node_id)
         if exact:
             raise paro.Error("exact must be false: exact calibration is not built yet (got True)")
-        store.check_name(name)
+        if name:
+            store.check_name(name)
         settings = paro.Settings(calibrate=True, queries=queries, every_n_steps=every_n_steps)
         settings.validate()
         return io.NodeOutput(patch.apply(model, patch.Request(settings, "none", name, node_id)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from . import fingerprint, policy, store
+from . import fingerprint, policy, routes, store
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel
@@ -138,6 +138,7 @@ class Run:
             self.session.note(f"profile {wanted} kept as it was, saved as {name} instead")
         store.save(name, merged, tensors)
         self.panel.saved = name
+        routes.tell_changed(name)
         log.info("PARO: saved profile %s", name)
 
     def _over(self, name: str, profile):

@@ -132,3 +132,53 @@ def save(name: str, profile, tensors: dict | None = None) -> Path:
     if tensors:
         paro._core.save_capture(_contained(folder, name, ".capture.safetensors"), profile, tensors)
     return path
+
+
+def capture(name: str) -> Path | None:
+    """The capture that was saved along with a profile of the user's, if there is one."""
+    path = _contained(user_folder(), name, ".capture.safetensors")
+    return path if path.is_file() else None
+
+
+def delete(name: str) -> bool:
+    """Deletes a profile of the user's and its capture; False for one that is not the user's."""
+    path = _contained(user_folder(), name)
+    if not path.is_file():
+        return False
+    path.unlink()
+    _cache.pop(path, None)
+    kept = capture(name)
+    if kept is not None:
+        kept.unlink()
+    return True
+
+
+def describe_all() -> list[dict]:
+    """What the page shows of every profile; one that cannot be read has `error` instead."""
+    return [_describe(name) for name in names()]
+
+
+def _describe(name: str) -> dict:
+    try:
+        path = find(name)
+        if path is None:
+            raise paro.Error("its name is no profile name")
+        profile = load(name)
+    except (paro.Error, OSError) as error:
+        return {"name": name, "error": str(error)[:300]}
+    model, calibration = profile.model, profile.calibration
+    return {
+        "name": name,
+        "shipped": path.parent == SHIPPED,
+        "bytes": path.stat().st_size,
+        "family": model.family,
+        "fingerprint": model.fingerprint,
+        "patches": model.patches,
+        "layers": model.layers,
+        "heads": model.heads,
+        "head_dim": model.head_dim,
+        "grids": [list(grid) for grid in calibration.grids],
+        "steps": calibration.steps,
+        "prompts": calibration.prompts,
+        "date": calibration.date,
+    }

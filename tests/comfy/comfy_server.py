@@ -12,7 +12,14 @@ if str(REPO / "assets") not in sys.path:
     sys.path.insert(0, str(REPO / "assets"))
 
 from bootstrap.comfyui import VERSION, is_comfyui  # noqa: E402
-from demo.server import ComfyServer, Result, ServerError, prepare_base  # noqa: E402
+from demo.server import (  # noqa: E402
+    PLUGIN_NAME,
+    ComfyServer,
+    Result,
+    ServerError,
+    copy,
+    prepare_base,
+)
 
 __all__ = [
     "DEMO_NODES",
@@ -43,6 +50,8 @@ def find_comfyui() -> Path | None:
 def make_base(base: Path) -> Path:
     """A base directory with the plugin, the demo's nodes and the bundled model in it."""
     prepare_base(base, REPO, [DEMO_NODES], {f"diffusion_models/{MODEL.name}": MODEL})
+    for part in ("locales", "example_workflows"):
+        copy(REPO / part, base / "custom_nodes" / PLUGIN_NAME / part)
     return base
 
 

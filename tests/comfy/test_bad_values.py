@@ -106,10 +106,13 @@ def test_good_names_are_taken(model, folders, name):
     assert folders.names() == [f"{name}.capture.safetensors", f"{name}.json"]
 
 
-def test_an_empty_name_is_refused_where_one_is_needed(model, error):
-    assert "name" in refusal(nodes().PAROCalibrate, name="")
-    with pytest.raises(error, match="name"):
-        harness.calibrate(model, name="")
+def test_an_empty_name_means_the_automatic_one(model, folders):
+    """As `auto` looks it up: what the page's button queues."""
+    assert nodes().PAROCalibrate.validate_inputs(name="") is True
+    harness.sample(harness.calibrate(model, name=""), steps=2)
+    assert all(name.startswith("wan2.1-") for name in folders.names())
+    harness.sample(harness.paro(model), steps=2)
+    assert folders.steps() == "ss"
 
 
 # -- values ----------------------------------------------------------------------------------------

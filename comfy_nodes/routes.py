@@ -1,0 +1,217 @@
+"""Routes for the page: list, fetch, put and delete profiles, open the viewer.
+
+Anyone who reaches the port can call them, and any page a user visits can try to. So: names are
+names in one folder, never paths; sizes are capped before reading; what changes something must come
+from ComfyUI's own page (or from no browser at all), with a JSON content type; and the viewer opens
+a file of ours with a fixed command, on this machine's own screen only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from server import PromptServer
+
+from . import store
+from .native import MISSING, paro
+
+MAX_BYTES = 64 << 20
+MAX_VIEWERS = 8
+CHANGED = "paro.profiles"
+log = logging.getLogger("paroattention")
+_viewers: list[subprocess.Popen] = []
+
+
+class Refusal(Exception):
+    """An answer other than 200: status and a sentence."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+def _answer(function):
+    """The handler with its errors as JSON: {"error": sentence}."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            if paro is None:
+                raise Refusal(501, MISSING)
+            return await function(request)
+        except Refusal as refusal:
+            status, text = refusal.status, str(refusal)
+        except paro.Error as error:
+            status, text = 400, str(error)
+        except OSError as error:
+            # Not the text of the error: it may hold a path of this machine.
+            log.warning("PARO: %s %s: %s", request.method, request.path, error)
+            status, text = 500, f"the profile folder cannot be used ({type(error).__name__})"
+        text = re.sub(r"[\x00-\x1f\x7f]", " ", text)[:500]
+        return web.json_response({"error": text}, status=status)
+
+    return handler
+
+
+def check_origin(request: web.Request) -> None:
+    """Refuses what another site's page sends. Scripts that are no browser send no such headers."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    if site not in ("same-origin", "none"):
+        raise Refusal(403, f"the request must come from ComfyUI's own page (it is {site})")
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise Refusal(403, "the request must come from ComfyUI's own page (its origin is another)")
+
+
+def check_json(request: web.Request) -> None:
+    """A content type that a foreign page cannot send without asking first."""
+    if request.content_type != "application/json":
+        raise Refusal(415, f"the body must be application/json (got {request.content_type})")
+
+
+def check_local(request: web.Request) -> None:
+    """The viewer opens a window: only on the machine that the user sits at."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    names = ("localhost",)
+    local = [_loopback(request.remote or ""), host in names or _loopback(host)]
+    if not all(local):
+        raise Refusal(403, "the viewer opens only for a page on the server's own machine")
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+async def _body(request: web.Request) -> str:
+    if (request.content_length or 0) > MAX_BYTES:
+        raise Refusal(413, f"a profile must not exceed {MAX_BYTES >> 20} MB")
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(1 << 20):
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise Refusal(413, f"a profile must not exceed {MAX_BYTES >> 20} MB")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(400, "a profile must be UTF-8") from None
+
+
+def _name(request: web.Request) -> str:
+    name = request.match_info["name"]
+    store.check_name(name)
+    return name
+
+
+def _existing(name: str) -> Path:
+    path = store.find(name)
+    if path is None:
+        raise Refusal(404, f"there is no profile {name}")
+    return path
+
+
+async def list_profiles(request: web.Request) -> web.Response:
+    """[{name, shipped, bytes, family, fingerprint, grids, ...}]; a broken one has error."""
+    return web.json_response({"profiles": await asyncio.to_thread(store.describe_all)})
+
+
+async def get_profile(request: web.Request) -> web.StreamResponse:
+    """The file as it is, for download."""
+    name = _name(request)
+    path = _existing(name)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Disposition": f'attachment; filename="{name}.json"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.FileResponse(path, headers=headers)
+
+
+async def put_profile(request: web.Request) -> web.Response:
+    """Saves the body under a name, after it passed every rule of the schema."""
+    check_origin(request)
+    check_json(request)
+    name = _name(request)
+    text = await _body(request)
+    profile = await asyncio.to_thread(paro.Profile.parse, text)
+    if request.query.get("overwrite") != "1" and store.find(name) is not None:
+        raise Refusal(409, f"there is a profile {name} already")
+    await asyncio.to_thread(store.save, name, profile)
+    tell_changed(name)
+    return web.json_response({"name": name})
+
+
+async def delete_profile(request: web.Request) -> web.Response:
+    check_origin(request)
+    name = _name(request)
+    _existing(name)
+    if not await asyncio.to_thread(store.delete, name):
+        raise Refusal(403, f"{name} comes with the plugin and stays")
+    tell_changed()
+    return web.json_response({"name": name})
+
+
+async def open_viewer(request: web.Request) -> web.Response:
+    """Shows a profile, or its capture where there is one, in the viewer on this machine."""
+    check_origin(request)
+    check_json(request)
+    check_local(request)
+    if (request.content_length or 0) > 4096:
+        raise Refusal(413, "the body must be short")
+    try:
+        body = await request.json()
+        name = body["name"]
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(400, 'the body must be {"name": a profile}') from None
+    if not isinstance(name, str):
+        raise Refusal(400, "name must be a text")
+    store.check_name(name)
+    path = store.capture(name) or _existing(name)
+    program = viewer_program()
+    if program is None:
+        raise Refusal(501, "the viewer (paro-viewer) is not installed on this machine")
+    _viewers[:] = [viewer for viewer in _viewers if viewer.poll() is None]
+    if len(_viewers) >= MAX_VIEWERS:
+        raise Refusal(429, f"{MAX_VIEWERS} viewers are open already")
+    quiet = subprocess.DEVNULL
+    command = [program, str(path)]
+    _viewers.append(
+        subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    )
+    return web.json_response({"name": name})
+
+
+def viewer_program() -> str | None:
+    """paro-viewer beside the native library, else on the path."""
+    beside = str(Path(paro.__file__).resolve().parent)
+    return shutil.which("paro-viewer", path=beside) or shutil.which("paro-viewer")
+
+
+def tell_changed(name: str = "") -> None:
+    """Tells every page that the list of profiles is another one now."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_sync(CHANGED, {"name": name})
+
+
+def register(routes: web.RouteTableDef) -> None:
+    """Adds the routes to ComfyUI's table (it serves them under /api too)."""
+    routes.get("/paro/profiles")(_answer(list_profiles))
+    routes.get("/paro/profiles/{name}")(_answer(get_profile))
+    routes.put("/paro/profiles/{name}")(_answer(put_profile))
+    routes.delete("/paro/profiles/{name}")(_answer(delete_profile))
+    routes.post("/paro/view")(_answer(open_viewer))
+
+
+if getattr(PromptServer, "instance", None) is not None:
+    # Once, at import, as the nodes themselves; without a server (scripts) there is no instance.
+    register(PromptServer.instance.routes)

@@ -1,0 +1,51 @@
+// The page's side of PAROAttention: registers the panel on our nodes and keeps their lists fresh.
+
+import { app } from "../../scripts/app.js"
+import { api } from "../../scripts/api.js"
+import { Panel } from "./panel.js"
+import { NODES, nodesOfOurs, profileNames, refreshLists } from "./profiles.js"
+
+// By node id; a workflow that is loaded anew has new nodes under the same ids.
+const panels = new Map()
+
+const ours = (node) => NODES.includes(node.comfyClass)
+
+app.registerExtension({
+  name: "paro.attention",
+
+  async setup() {
+    api.addEventListener("paro.status", ({ detail }) => panels.get(String(detail.node))?.show(detail))
+    api.addEventListener("paro.profiles", ({ detail }) => refreshLists(detail.name))
+    api.addEventListener("execution_error", ({ detail }) => panels.get(String(detail.node_id))?.failed())
+    await refreshLists()
+  },
+
+  nodeCreated(node) {
+    if (!ours(node)) return
+    const panel = new Panel(node)
+    node.addDOMWidget("paro_panel", "paro_panel", panel.element, {
+      serialize: false,
+      hideOnZoom: false,
+      getMinHeight: () => panel.height,
+      getMaxHeight: () => panel.height,
+    }).serialize = false
+    node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file")
+    node.onDragDrop = (event) => panel.drop(event)
+    const removed = node.onRemoved
+    node.onRemoved = function (...args) {
+      if (panels.get(String(node.id)) === panel) panels.delete(String(node.id))
+      return removed?.apply(this, args)
+    }
+    // The id is given after this call.
+    queueMicrotask(() => panels.set(String(node.id), panel))
+    setTimeout(() => panels.set(String(node.id), panel), 0)
+    profileNames().then(() => refreshLists())
+  },
+
+  loadedGraphNode(node) {
+    if (ours(node)) for (const panel of new Set(panels.values())) if (panel.node === node) panels.set(String(node.id), panel)
+  },
+})
+
+// For tests and for the curious: window.paro.panels.get(id).state
+window.paro = { panels, nodesOfOurs }

@@ -1,0 +1,117 @@
+// Profiles through the plugin's routes: names, import, export; and the drop-downs that hold them.
+
+import { app } from "../../scripts/app.js"
+import { api } from "../../scripts/api.js"
+
+export const NODES = ["PAROAttention", "PAROCalibrate", "PAROInspect"]
+const WORDS = ["auto", "none"]
+const MAX_BYTES = 64 * 2 ** 20
+const NAME = /^(?!\.)[A-Za-z0-9._-]{1,80}$/
+
+let names = null
+
+async function fetchJson(path, options) {
+  const answer = await api.fetchApi(path, options)
+  const body = await answer.json().catch(() => ({}))
+  if (!answer.ok) {
+    const error = new Error(body.error ?? `${answer.status} ${answer.statusText}`)
+    error.status = answer.status
+    throw error
+  }
+  return body
+}
+
+export async function profileNames() {
+  names ??= (await fetchJson("/paro/profiles")).profiles.map((profile) => profile.name)
+  return names
+}
+
+// All nodes of ours, those inside of subgraphs too.
+export function nodesOfOurs() {
+  const found = []
+  const visit = (graph) => {
+    for (const node of graph?.nodes ?? graph?._nodes ?? []) {
+      if (NODES.includes(node.comfyClass)) found.push(node)
+      if (node.subgraph) visit(node.subgraph)
+    }
+  }
+  visit(app.graph?.rootGraph ?? app.graph)
+  return found
+}
+
+// Asks the server anew and puts the names into every profile drop-down; `changed` is a new name.
+export async function refreshLists(changed) {
+  if (changed !== undefined || names === null) {
+    names = null
+    try {
+      await profileNames()
+    } catch (error) {
+      console.warn("PARO:", error.message)
+      return
+    }
+  }
+  for (const node of nodesOfOurs()) {
+    const widget = node.widgets?.find((one) => one.name === "profile")
+    if (!widget?.options) continue
+    const words = WORDS.filter((word) => node.comfyClass === "PAROAttention" && word)
+    widget.options.values = [...words, ...names]
+  }
+  app.canvas?.setDirty?.(true, true)
+}
+
+export async function importProfile(file) {
+  const name = file.name.replace(/\.json$/i, "")
+  if (!NAME.test(name)) throw new Error(`${name}: letters, digits, . _ - only, 80 at most`)
+  if (file.size > MAX_BYTES) throw new Error(`${name}: more than 64 MB`)
+  const body = await file.text()
+  const put = (query) =>
+    fetchJson(`/paro/profiles/${encodeURIComponent(name)}${query}`, {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body,
+    })
+  try {
+    await put("")
+  } catch (error) {
+    if (error.status !== 409) throw error
+    const dialog = app.extensionManager?.dialog
+    const sure = dialog
+      ? await dialog.confirm({ title: "PARO", message: `${name}: overwrite?`, type: "overwrite" })
+      : window.confirm(`${name}: overwrite?`)
+    if (!sure) return null
+    await put("?overwrite=1")
+  }
+  return name
+}
+
+export async function exportProfile(name) {
+  const answer = await api.fetchApi(`/paro/profiles/${encodeURIComponent(name)}`)
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? answer.statusText)
+  const url = URL.createObjectURL(await answer.blob())
+  const link = Object.assign(document.createElement("a"), { href: url, download: `${name}.json` })
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(url), 10000)
+}
+
+export const openViewer = (name) =>
+  fetchJson("/paro/view", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ name }),
+  })
+
+// Queues the user's own graph with this node watching instead of computing sparsely.
+export async function queueCalibration(node) {
+  const prompt = await app.graphToPrompt()
+  const key = Object.keys(prompt.output).find((id) => id === String(node.id) || id.endsWith(`:${node.id}`))
+  if (key === undefined) throw new Error("not_in_graph")
+  const { model, save_as: saveAs } = prompt.output[key].inputs
+  if (!Array.isArray(model)) throw new Error("no_model")
+  const given = typeof saveAs === "string" ? saveAs : ""
+  prompt.output[key] = {
+    ...prompt.output[key],
+    class_type: "PAROCalibrate",
+    inputs: { model, name: given, queries: 64, every_n_steps: 1, exact: false },
+  }
+  await api.queuePrompt(0, prompt)
+}

@@ -1,0 +1,220 @@
+"""The page's routes on a real server: what they hand out, take and refuse."""
+
+import http.client
+import json
+import os
+import urllib.parse
+
+import pytest
+from comfy_server import small, workflow
+
+ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+JSON = {"Content-Type": "application/json"}
+
+
+class Routes:
+    def __init__(self, server):
+        self.server = server
+        self.folder = server.base / "models" / "paro"
+        self.plugin = server.base / "custom_nodes" / "comfyui-paroattention"
+
+    def __call__(self, method, path, body=None, **headers):
+        """(status, parsed JSON or bytes), the path as it is, so that dots and escapes stay."""
+        link = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body).encode()
+        link.request(method, path, body=body, headers=headers)
+        answer = link.getresponse()
+        data = answer.read()
+        link.close()
+        try:
+            return answer.status, json.loads(data)
+        except ValueError:
+            return answer.status, data
+
+    def files(self):
+        """Every file of the base directory but logs and caches, with its content."""
+        kept = {}
+        for path in self.server.base.rglob("*"):
+            if path.is_file() and "__pycache__" not in str(path) and path.suffix != ".npy":
+                kept[str(path.relative_to(self.server.base))] = path.stat().st_size
+        return kept
+
+
+@pytest.fixture(scope="module")
+def routes(comfy_live):
+    return Routes(comfy_live)
+
+
+@pytest.fixture(scope="module")
+def saved(routes, comfy_live):
+    """A profile that a run has saved, as the document it is."""
+    built = small(workflow("demo_sparse", profile="none", observe_steps=1, save_as="routed"))
+    comfy_live.run(built)
+    return json.loads((routes.folder / "routed.json").read_text())
+
+
+def test_list(routes, saved):
+    status, answer = routes("GET", "/paro/profiles")
+    found = {profile["name"]: profile for profile in answer["profiles"]}
+    assert status == 200 and found["routed"]["family"] == "wan2.1"
+    assert found["routed"]["shipped"] is False and found["routed"]["grids"] == [[4, 8, 11]]
+    assert found["routed"]["fingerprint"] == saved["model"]["fingerprint"]
+    assert routes("GET", "/api/paro/profiles")[1] == answer
+
+
+def test_a_broken_file_is_listed_with_its_error(routes, saved):
+    broken = routes.folder / "broken.json"
+    broken.write_text("{")
+    try:
+        _, answer = routes("GET", "/paro/profiles")
+        (entry,) = [p for p in answer["profiles"] if p["name"] == "broken"]
+        assert set(entry) == {"name", "error"}
+    finally:
+        broken.unlink()
+
+
+def test_get_put_and_delete(routes, saved):
+    status, document = routes("GET", "/paro/profiles/routed")
+    assert status == 200 and document == saved
+    assert routes("PUT", "/paro/profiles/copy", document, **JSON, **ORIGIN)[0] == 200
+    assert json.loads((routes.folder / "copy.json").read_text()) == saved
+    info = routes("GET", "/object_info/PAROAttention")[1]["PAROAttention"]
+    assert "copy" in info["input"]["required"]["profile"][1]["options"]
+    status, answer = routes("PUT", "/paro/profiles/copy", document, **JSON)
+    assert status == 409 and "copy" in answer["error"]
+    assert routes("PUT", "/paro/profiles/copy?overwrite=1", document, **JSON)[0] == 200
+    (routes.folder / "copy.capture.safetensors").write_bytes(b"rows")
+    assert routes("DELETE", "/paro/profiles/copy", **ORIGIN)[0] == 200
+    assert not list(routes.folder.glob("copy*"))
+    assert routes("DELETE", "/paro/profiles/copy")[0] == 404
+    assert routes("GET", "/paro/profiles/copy")[0] == 404
+
+
+NAMES = [
+    "../outside", "..%2f..%2foutside", "%2e%2e%2foutside", "/etc/passwd", "%2fetc%2fpasswd",
+    "C:%5coutside", "%5c%5chost%5cshare", "..%5coutside", "con", "nul.txt", ".hidden", "x" * 81,
+    "a%00b", "a%0ab", "%1b[2J", "a b", "%C3%A4", "auto", "none", "schema", "%25s%25n",
+    "%3Cscript%3E",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_none(routes, saved, method, name):
+    before = routes.files()
+    path = f"/paro/profiles/{name}".replace(" ", "%20")
+    status, answer = routes(method, path, saved if method == "PUT" else None, **JSON)
+    assert status in (400, 404, 405), (status, answer)
+    if isinstance(answer, dict) and "error" in answer:
+        assert all(ord(c) >= 32 for c in answer["error"])
+    assert routes.files() == before
+
+
+def test_a_link_out_of_the_folder_is_not_followed(routes, saved, tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps(saved))
+    link = routes.folder / "linked.json"
+    os.symlink(secret, link)
+    try:
+        assert routes("GET", "/paro/profiles/linked")[0] == 400
+        assert routes("PUT", "/paro/profiles/linked?overwrite=1", saved, **JSON)[0] == 400
+        assert routes("DELETE", "/paro/profiles/linked")[0] == 400
+        assert secret.read_text() == json.dumps(saved) and link.is_symlink()
+    finally:
+        link.unlink()
+
+
+BODIES = {
+    "empty": b"",
+    "no JSON": b"not json",
+    "another document": b'{"schema": "other/1"}',
+    "deep": b"[" * 100_000,
+    "not UTF-8": b'{"schema": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_bodies_that_are_no_profile(routes, saved, case):
+    before = routes.files()
+    status, answer = routes("PUT", "/paro/profiles/bad", BODIES[case], **JSON)
+    assert status == 400 and answer["error"] and routes.files() == before
+
+
+def test_a_body_that_is_too_large(routes, saved):
+    """Refused by what it says it has, and by what it turns out to have."""
+    assert routes("PUT", "/paro/profiles/big", b"", Content_Length=str(1 << 33), **JSON)[0] == 413
+
+    def chunks():
+        for _ in range(70):
+            yield b" " * (1 << 20)
+
+    try:
+        status = routes("PUT", "/paro/profiles/big", chunks(), **JSON)[0]
+    except (BrokenPipeError, ConnectionResetError):
+        status = 413
+    assert status == 413 and not (routes.folder / "big.json").exists()
+
+
+FOREIGN = {
+    "another site": {"Sec-Fetch-Site": "cross-site"},
+    "another port": {"Sec-Fetch-Site": "same-site"},
+    "another origin": {"Origin": "http://evil.example"},
+    "no origin to name": {"Origin": "null"},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_what_another_page_sends(routes, saved, case):
+    before, headers = routes.files(), FOREIGN[case]
+    for method, path, body in (
+        ("PUT", "/paro/profiles/foreign", saved),
+        ("DELETE", "/paro/profiles/routed", None),
+        ("POST", "/paro/view", {"name": "routed"}),
+    ):
+        assert routes(method, path, body, **JSON, **headers)[0] == 403
+    assert routes.files() == before
+
+
+def test_a_form_cannot_put(routes, saved):
+    """The content types that a page may send to another site without asking."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        status, _ = routes("PUT", "/paro/profiles/form", saved, Content_Type=kind)
+        assert status == 415 and not (routes.folder / "form.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"name": "../routed"}, 400),
+        ({"name": ["routed"]}, 400),
+        ({"name": "routed; touch /tmp/x"}, 400),
+        ({"program": "/bin/sh"}, 400),
+        ([], 400),
+        ({"name": "absent"}, 404),
+        ({"name": "routed", "more": "x" * 5000}, 413),
+    ],
+    ids=str,
+)
+def test_view_takes_a_name_and_nothing_else(routes, saved, body, status):
+    assert routes("POST", "/paro/view", body, **JSON)[0] == status
+
+
+def test_view_from_elsewhere(routes, saved):
+    """A page on another machine, or one that reached us by another name."""
+    answer = routes("POST", "/paro/view", {"name": "routed"}, Host="comfy.example:8188", **JSON)
+    assert answer[0] == 403
+
+
+def test_the_page_has_our_script_and_help(routes):
+    _, scripts = routes("GET", "/extensions")
+    ours = [path for path in scripts if "comfyui-paroattention" in path]
+    assert {path.rsplit("/", 1)[1] for path in ours} == {
+        "paro.js", "panel.js", "profiles.js", "words.js",
+    }  # fmt: skip
+    for node in ("PAROAttention", "PAROCalibrate", "PAROCompare"):
+        for file in (f"{node}.md", f"{node}/zh.md"):
+            path = urllib.parse.quote(f"/extensions/comfyui-paroattention/docs/{file}")
+            status, text = routes("GET", path)
+            assert status == 200 and node.removeprefix("PARO").encode() in text
