@@ -1,4 +1,4 @@
-"""`bench attention`: our CPU kernels beside torch's SDPA, in one run, medians.
+"""`bench attention`: our kernels beside torch's SDPA and other peers, in one run, medians.
 
 Times are those of whole calls, from q, k, v in original order to o in original order.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -133,20 +135,48 @@ def _print(rows: list[dict]) -> None:
         )
 
 
-def main(arguments: list[str]) -> int:
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or os.environ.get("PARO_COMMIT", "unknown")
+
+
+def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="paroattention bench attention", description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, action="append")
-    parser.add_argument("--density", type=float, action="append")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is a GPU")
+    parser.add_argument("--shape", choices=shapes, action="append")
+    parser.add_argument("--density", type=float, action="append", help="total density on a GPU")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    options = parser.parse_args(arguments)
-    rows = []
-    for name in options.shape or SHAPES:
-        shape = SHAPES[name]
-        rows += _sdpa_rows(name, shape, options.repeats)
-        rows += _paro_rows(name, shape, options.density or DENSITIES, options.repeats)
-    _print(rows)
-    print("vs SDPA: fp32 beside SDPA in fp32, int8 beside SDPA in bf16; more than 1 is faster")
+    if on_gpu:
+        parser.add_argument("--path", choices=("hopper", "portable"), action="append")
+        parser.add_argument("--peers", action="store_true", help="and every peer importable")
+        parser.add_argument("--tile", type=int, choices=(64, 128), action="append")
+        parser.add_argument("--fast", action="store_true", help="no tail, order or packing rows")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device.parse_known_args(arguments)[0].device == "cuda"
+    if on_gpu:
+        from . import gpu
+
+        options = _options(arguments, gpu.SHAPES, True)
+        rows = gpu.run(options)
+    else:
+        options = _options(arguments, SHAPES, False)
+        rows = []
+        for name in options.shape or SHAPES:
+            shape = SHAPES[name]
+            rows += _sdpa_rows(name, shape, options.repeats)
+            rows += _paro_rows(name, shape, options.density or DENSITIES, options.repeats)
+        _print(rows)
+        print("vs SDPA: fp32 beside SDPA in fp32, int8 beside SDPA in bf16; more than 1 is faster")
     if options.out:
         meta = {
             "date": time.strftime("%Y-%m-%d"),
@@ -156,6 +186,13 @@ def main(arguments: list[str]) -> int:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+        if on_gpu:
+            meta = {
+                "date": meta["date"],
+                "commit": _commit(),
+                "device": torch.cuda.get_device_name(),
+                "torch": torch.__version__,
+            }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps({**meta, "rows": rows}, indent=1) + "\n")
     return 0
