@@ -15,6 +15,9 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <type_traits>
+
+#include "paro/error.h"
 
 // The toolkit's attributes mean nothing to this compiler. One CTA at a time: shared memory may be static.
 #undef __shared__
