@@ -216,17 +216,19 @@ void App::build_layout(unsigned dock) {
     ImGui::DockBuilderRemoveNode(dock);
     ImGui::DockBuilderAddNode(dock, ImGuiDockNodeFlags_DockSpace);
     ImGui::DockBuilderSetNodeSize(dock, ImGui::GetMainViewport()->WorkSize);
-    unsigned centre = dock, bottom = 0, lower_right = 0;
+    unsigned centre = dock, bottom = 0, middle_right = 0, lower_right = 0;
     const unsigned left = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Left, 0.215f, nullptr, &centre);
     unsigned right = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Right, 0.325f, nullptr, &centre);
-    bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, 0.335f, nullptr, &centre);
-    lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.52f, nullptr, &right);
-    const std::map<std::string, unsigned> place = {{"overview", left}, {"head", centre},        {"density", right},
-                                                   {"curves", bottom}, {"kernel", bottom},      {"ran", bottom},
-                                                   {"groups", bottom}, {"profile", lower_right}};
-    for (const Panel& panel : panels()) {
-        const std::string title = std::string(panel.title) + "###" + panel.name;
-        ImGui::DockBuilderDockWindow(title.c_str(), place.at(panel.name));
+    bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, 0.30f, nullptr, &centre);
+    lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.61f, nullptr, &right);
+    middle_right = ImGui::DockBuilderSplitNode(lower_right, ImGuiDir_Up, 0.37f, nullptr, &lower_right);
+    const std::map<std::string, unsigned> place = {
+        {"overview", left}, {"head", centre}, {"density", right},       {"curves", bottom},
+        {"kernel", bottom}, {"ran", bottom},  {"groups", middle_right}, {"profile", lower_right}};
+    // The last one docked comes to the front of its tabs.
+    for (auto panel = panels().rbegin(); panel != panels().rend(); ++panel) {
+        const std::string title = std::string(panel->title) + "###" + panel->name;
+        ImGui::DockBuilderDockWindow(title.c_str(), place.at(panel->name));
     }
     ImGui::DockBuilderFinish(dock);
 }
@@ -251,19 +253,30 @@ void App::draw_panels() {
             }
             ImGui::End();
         }
+        front_in_ = 3;
         return;
     }
     const ImGuiID dock = ImGui::GetID("dock");
     const bool fresh = ImGui::DockBuilderGetNode(dock) == nullptr;
     constexpr auto kNoMenu = static_cast<ImGuiDockNodeFlags>(ImGuiDockNodeFlags_NoWindowMenuButton);
     ImGui::DockSpaceOverViewport(dock, viewport, ImGuiDockNodeFlags_NoUndocking | kNoMenu);
-    if (fresh || reset_layout_) build_layout(dock);
+    if (fresh || reset_layout_) {
+        build_layout(dock);
+        front_ = {"Curves###curves"};
+        front_in_ = 2;
+    }
     reset_layout_ = false;
+    // Windows that have just been docked push each other to the front; the first tab shall be there.
+    if (front_in_ > 0 && --front_in_ == 0) {
+        for (const std::string& title : front_) ImGui::SetWindowFocus(title.c_str());
+    }
+    if (front_in_ == 0) front_.clear();
     for (const Panel& panel : panels()) {
         if (ImGui::Begin((std::string(panel.title) + "###" + panel.name).c_str())) {
             const ImVec2 min = ImGui::GetWindowPos(), size = ImGui::GetWindowSize();
             ui_.anchor("panel." + std::string(panel.name), min, {min.x + size.x, min.y + size.y});
             panel.draw(ui_);
+            if (front_in_ == 0) front_.push_back(std::string(panel.title) + "###" + panel.name);
         }
         const ImGuiWindow* window = ImGui::GetCurrentWindow();
         if (window->DockNode != nullptr) {

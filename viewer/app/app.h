@@ -63,6 +63,8 @@ class App {
     float forced_scale_ = 0.0f, applied_scale_ = 0.0f;
     Theme applied_theme_ = Theme::dark;
     bool reset_layout_ = false, quit_ = false, ask_quit_ = false;
+    std::vector<std::string> front_;  // windows whose tabs are in front
+    int front_in_ = 0;                // frames until the first tabs come to the front
     double busy_until_ = 0.0;
     std::string title_;
     std::filesystem::path export_path_;

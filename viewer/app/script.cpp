@@ -1,9 +1,11 @@
 #include "app/script.h"
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -105,12 +107,15 @@ std::filesystem::path Script::file(const std::string& word) const {
 
 std::string Script::value(const std::string& word) const {
     if (!word.starts_with('$')) return word;
-    const auto found = kept_.find(word.substr(1));
-    if (found != kept_.end()) return found->second;
+    std::size_t end = 1;
+    while (end < word.size() && (std::isalnum(static_cast<unsigned char>(word[end])) != 0 || word[end] == '_')) ++end;
+    const std::string name = word.substr(1, end - 1);
+    const auto found = kept_.find(name);
+    if (found != kept_.end()) return found->second + word.substr(end);
     // Places of files come from whoever runs the script.
-    const char* from_outside = std::getenv(word.substr(1).c_str());
+    const char* from_outside = std::getenv(name.c_str());
     require(from_outside != nullptr, word, "must have been kept by let, or be an environment variable", "neither");
-    return from_outside;
+    return from_outside + word.substr(end);
 }
 
 void Script::fail(const Command& command, const std::string& reason) {
@@ -171,10 +176,12 @@ void Script::measure(App& app, const Command& command) {
     const std::string what = command.word[1];
     const int count = command.word.size() > 2 ? std::atoi(command.word[2].c_str()) : 100;
     const auto times = std::make_shared<std::vector<double>>();
+    const auto cpu = std::make_shared<std::clock_t>(std::clock());
     const auto painted = std::make_shared<std::uint64_t>(app.ui().textures.painted());
     for (int i = 0; i <= count; ++i) {
         then([=, this](App& shown) {
             times->push_back(seconds_now());
+            if (i == 1) *cpu = std::clock();
             if (what == "slider") {
                 const Rect rect = shown.ui().anchors.at("density.slider");
                 const float at = 0.15f + 0.7f * static_cast<float>(i) / static_cast<float>(count);
@@ -188,9 +195,12 @@ void Script::measure(App& app, const Command& command) {
             for (std::size_t k = 2; k < times->size(); ++k) took.push_back((*times)[k] - (*times)[k - 1]);
             std::ranges::sort(took);
             const double mean = (times->back() - (*times)[1]) / static_cast<double>(took.size());
+            const double used = static_cast<double>(std::clock() - *cpu) / CLOCKS_PER_SEC;
             std::printf(
-                "measure %s: %.1f frames/s mean, 99th percentile %.1f ms, worst %.1f ms, %llu pictures painted\n",
+                "measure %s: %.1f frames/s mean, 99th percentile %.1f ms, worst %.1f ms, %.1f ms of CPU a frame, "
+                "%llu pictures painted\n",
                 what.c_str(), 1.0 / mean, 1e3 * took[took.size() * 99 / 100], 1e3 * took.back(),
+                1e3 * used / static_cast<double>(took.size()),
                 static_cast<unsigned long long>(shown.ui().textures.painted() - *painted));
             std::fflush(stdout);
             kept_["fps"] = std::to_string(1.0 / mean);

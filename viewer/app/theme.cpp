@@ -38,9 +38,10 @@ void dark_colors(ImVec4* c) {
     c[ImGuiCol_TabDimmed] = rgb(0x17191c);
     c[ImGuiCol_TabSelected] = c[ImGuiCol_TabDimmedSelected] = rgb(0x2b303a);
     c[ImGuiCol_TabHovered] = rgb(0x3a4d6d);
-    c[ImGuiCol_CheckMark] = c[ImGuiCol_SliderGrab] = c[ImGuiCol_TabSelectedOverline] = rgb(0x6fa8ff);
-    c[ImGuiCol_SliderGrabActive] = rgb(0x9cc4ff);
-    c[ImGuiCol_Border] = c[ImGuiCol_Separator] = rgb(0x363b45);
+    c[ImGuiCol_CheckMark] = c[ImGuiCol_TabSelectedOverline] = rgb(0x6fa8ff);
+    c[ImGuiCol_SliderGrab] = rgb(0x3569b5);
+    c[ImGuiCol_SliderGrabActive] = rgb(0x3f7bd4);
+    c[ImGuiCol_Border] = c[ImGuiCol_Separator] = rgb(0x434955);
     c[ImGuiCol_Text] = rgb(0xe6e8eb);
     c[ImGuiCol_TextDisabled] = rgb(0x9aa1ac);
     c[ImGuiCol_TableHeaderBg] = rgb(0x262a31);
@@ -63,8 +64,9 @@ void light_colors(ImVec4* c) {
     c[ImGuiCol_Tab] = c[ImGuiCol_TabDimmed] = rgb(0xeceef1);
     c[ImGuiCol_TabSelected] = c[ImGuiCol_TabDimmedSelected] = rgb(0xffffff);
     c[ImGuiCol_TabHovered] = rgb(0xbcd2f2);
-    c[ImGuiCol_CheckMark] = c[ImGuiCol_SliderGrab] = c[ImGuiCol_TabSelectedOverline] = rgb(0x1f66c8);
-    c[ImGuiCol_SliderGrabActive] = rgb(0x0f4a9c);
+    c[ImGuiCol_CheckMark] = c[ImGuiCol_TabSelectedOverline] = rgb(0x1f66c8);
+    c[ImGuiCol_SliderGrab] = rgb(0x9dc0ef);
+    c[ImGuiCol_SliderGrabActive] = rgb(0x7fadea);
     c[ImGuiCol_Border] = c[ImGuiCol_Separator] = rgb(0xc9ced6);
     c[ImGuiCol_Text] = rgb(0x1c2026);
     c[ImGuiCol_TextDisabled] = rgb(0x5f6873);
@@ -93,6 +95,7 @@ void apply_theme(Theme theme, float scale) {
     style.PopupRounding = 4;
     style.GrabRounding = 3;
     style.GrabMinSize = 14;
+    style.FrameBorderSize = 1;
     style.WindowBorderSize = 1;
     style.ScrollbarSize = 11;
     style.DockingSeparatorSize = 3;

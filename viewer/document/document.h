@@ -167,6 +167,9 @@ class Document {
 
     void begin(const std::filesystem::path& path, bool reload);
     void reload(Loaded loaded);
+    // Reads the capture beside what was adopted, in the background.
+    void read_capture();
+    void attach(const Loaded& read);
     void recompute_head();
     void recompute_overview();
     void apply(const std::string& label, EditState next, std::uint64_t merge = 0);

@@ -60,10 +60,11 @@ void Document::begin(const fs::path& path, bool again) {
             progress->state.what = what;
         };
         try {
-            auto loaded = std::make_shared<Loaded>(open_files(path, report));
+            auto loaded = std::make_shared<Loaded>(open_first(path, report));
             return [=, this] {
                 progress_.reset();
                 again ? reload(std::move(*loaded)) : adopt(std::move(*loaded));
+                read_capture();
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
@@ -98,6 +99,44 @@ void Document::adopt(Loaded loaded) {
     for (const std::string& note : loaded_.notes) tell(Message::Kind::warning, note);
     recompute_head();
     recompute_overview();
+}
+
+void Document::read_capture() {
+    if (loaded_.capture || loaded_.capture_path.empty()) return;
+    auto progress = std::make_shared<Progress>();
+    progress->state = {true, loaded_.capture_path, 0.0, "Reading " + loaded_.capture_path.filename().string()};
+    progress_ = progress;
+    // A copy: the document may go on to another file while this one is read.
+    auto read = std::make_shared<Loaded>();
+    read->profile = loaded_.profile;
+    read->profile_path = loaded_.profile_path;
+    read->capture_path = loaded_.capture_path;
+    workers_.post(Priority::urgent, open_ticket_, [=, this]() -> Workers::Delivery {
+        open_capture(*read, [&](double share, const std::string& what) {
+            const std::lock_guard<std::mutex> lock(progress->mutex);
+            progress->state.share = share;
+            progress->state.what = what;
+        });
+        return [=, this] {
+            progress_.reset();
+            attach(*read);
+        };
+    });
+}
+
+void Document::attach(const Loaded& read) {
+    for (const std::string& note : read.notes) tell(Message::Kind::warning, note);
+    loaded_.capture = read.capture;
+    loaded_.capture_path = read.capture_path;
+    loaded_.capture_stamp = read.capture_stamp;
+    seen_capture_ = {read.capture_stamp, read.capture_stamp, false};
+    if (!loaded_.capture) return;
+    if (rows_captured(selected_)) recompute_head();
+    std::vector<std::size_t> with_rows;
+    for (std::size_t i = 0; i < head_count(); ++i) {
+        if (rows_captured(i)) with_rows.push_back(i);
+    }
+    overview_.attach(workers_, loaded_.capture, with_rows);
 }
 
 void Document::take_run_log(RunLog log) {

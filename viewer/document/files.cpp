@@ -104,7 +104,7 @@ std::vector<fs::path> run_log_places(const fs::path& profile) {
     return {folder / "runlog.jsonl", folder / ".." / ".." / "output" / "paro" / "runlog.jsonl"};
 }
 
-Loaded open_files(const fs::path& path, const std::function<void(double, const std::string&)>& progress) {
+Loaded open_first(const fs::path& path, const std::function<void(double, const std::string&)>& progress) {
     const auto begun = std::chrono::steady_clock::now();
     const auto tell = [&](double share, const std::string& what) {
         if (progress) progress(share, what);
@@ -126,16 +126,36 @@ Loaded open_files(const fs::path& path, const std::function<void(double, const s
             out.notes.push_back(std::string(error.what()) + "; the capture's own profile is shown");
         }
     }
+    // A capture that was asked for must be readable; it may also be the only one to hold a profile.
     const fs::path capture = from_capture ? path : capture_of_profile(path);
-    const auto share = [&](double part) { tell(0.1 + 0.85 * part, "Reading " + name_of(capture)); };
-    attach_capture(out, capture, share, from_capture);
+    if (from_capture) {
+        const auto share = [&](double part) { tell(0.1 + 0.85 * part, "Reading " + name_of(capture)); };
+        attach_capture(out, capture, share, true);
+    } else if (stamp_of(capture).exists) {
+        out.capture_path = capture;
+    }
     if (out.profile_path.empty()) out.profile_path = path.parent_path() / (path.stem().string() + ".edited.json");
     tell(0.96, "Reading the run log");
     for (const fs::path& place : run_log_places(out.profile_path)) {
         if (!out.run_log) load_log(out, place, false);
     }
-    tell(1.0, "Done");
     out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+    return out;
+}
+
+void open_capture(Loaded& loaded, const std::function<void(double, const std::string&)>& progress) {
+    if (loaded.capture || loaded.capture_path.empty()) return;
+    const fs::path capture = loaded.capture_path;
+    loaded.capture_path.clear();
+    const auto share = [&](double part) {
+        if (progress) progress(part, "Reading " + name_of(capture));
+    };
+    attach_capture(loaded, capture, share, false);
+}
+
+Loaded open_files(const fs::path& path, const std::function<void(double, const std::string&)>& progress) {
+    Loaded out = open_first(path, progress);
+    open_capture(out, progress);
     return out;
 }
 

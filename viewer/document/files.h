@@ -46,6 +46,12 @@ struct Loaded {
 Loaded open_files(const std::filesystem::path& path,
                   const std::function<void(double, const std::string&)>& progress = {});
 
+// The same in two parts, since captures are large: everything but a capture that lies beside its profile, whose path is
+// then left in capture_path with no capture; and that capture.
+Loaded open_first(const std::filesystem::path& path,
+                  const std::function<void(double, const std::string&)>& progress = {});
+void open_capture(Loaded& loaded, const std::function<void(double, const std::string&)>& progress = {});
+
 // Where a capture's profile lies and the other way round: NAME.json <-> NAME.capture.safetensors.
 std::filesystem::path profile_of_capture(const std::filesystem::path& capture);
 std::filesystem::path capture_of_profile(const std::filesystem::path& profile);

@@ -160,6 +160,12 @@ void Overview::update(Workers& workers, const std::vector<HeadState>& heads) {
     }
 }
 
+void Overview::attach(Workers& workers, std::shared_ptr<const Capture> capture,
+                      const std::vector<std::size_t>& with_rows) {
+    capture_ = std::move(capture);
+    for (const std::size_t i : with_rows) post_exact(workers, i, Priority::idle);
+}
+
 void Overview::post_thumbs(Workers& workers, std::size_t first, std::size_t last) {
     std::vector<AxisOrder> orders;
     for (std::size_t i = first; i < last; ++i) orders.push_back(heads_[i].order);

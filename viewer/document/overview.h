@@ -44,6 +44,8 @@ class Overview {
                const std::vector<HeadState>& heads, std::size_t group, const Grid& grid, std::int32_t tile);
     // Recomputes heads whose order changed.
     void update(Workers& workers, const std::vector<HeadState>& heads);
+    // A capture that was read later: the heads it holds rows of are computed again.
+    void attach(Workers& workers, std::shared_ptr<const Capture> capture, const std::vector<std::size_t>& with_rows);
     void stop() { ticket_.cancel(); }
 
     const std::vector<HeadSummary>& heads() const { return heads_; }
@@ -55,7 +57,6 @@ class Overview {
    private:
     void post_exact(Workers& workers, std::size_t index, Priority priority);
     void post_thumbs(Workers& workers, std::size_t first, std::size_t last);
-    std::size_t index_layer(std::size_t index) const { return layer_of_[index]; }
 
     Ticket ticket_;
     std::shared_ptr<const Profile> profile_;

@@ -84,8 +84,9 @@ void draw_distribution(Ui& ui, ImVec2 size) {
     if (!ImPlot::BeginPlot("##distribution", size, kPlain)) return;
     ImPlot::SetupAxes("attention kept", "heads", ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
     ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
+    ImPlot::SetupAxisFormat(ImAxis_Y1, "%.0f");
     const double most = *std::ranges::max_element(stacked);
-    ImPlot::SetupAxesLimits(100.0 * from, 100.0, 0.0, std::max(1.0, most * 1.15), ImPlotCond_Always);
+    ImPlot::SetupAxesLimits(100.0 * from, 100.0, 0.0, std::max(6.0, most * 1.15), ImPlotCond_Always);
     ImPlot::SetupLegend(ImPlotLocation_NorthWest, ImPlotLegendFlags_NoButtons);
     for (std::size_t order = 6; order-- > 0;) {
         ImPlotSpec spec;
@@ -160,8 +161,8 @@ void draw_history(Ui& ui, ImVec2 size) {
     ImPlot::SetupLegend(ImPlotLocation_SouthEast, ImPlotLegendFlags_NoButtons);
     const auto n = static_cast<int>(s.step.size());
     ImPlotSpec band;
-    band.FillColor = accent_color(ui);
-    band.FillAlpha = 0.25f;
+    band.FillColor = band.LineColor = to_vec4(order_color(2));
+    band.FillAlpha = 0.3f;
     ImPlot::PlotShaded("least to most, by layer", s.step.data(), s.least.data(), s.most.data(), n, band);
     ImPlotSpec line;
     line.LineColor = accent_color(ui);

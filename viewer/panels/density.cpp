@@ -142,6 +142,10 @@ void draw_density(Ui& ui) {
             "drawn around the maps.");
         ImGui::TreePop();
     }
+    ImGui::PushTextWrapPos();
+    muted("A head's own density comes first, then the node's in ComfyUI, then the profile's default (%.1f %%).",
+          100.0 * document.default_density());
+    ImGui::PopTextWrapPos();
 }
 
 }  // namespace paro::viewer

@@ -12,21 +12,24 @@ namespace paro::viewer {
 void draw_groups(Ui& ui) {
     Document& document = ui.document;
     const auto& groups = document.base().timestep_groups;
-    ImGui::TextWrapped(groups.size() > 1
-                           ? "Heads look elsewhere early than late, so each group of timesteps has maps of its "
-                             "own. The order is shared. Click one, or press G."
-                           : "This profile has one group: the same maps serve all timesteps.");
+    ImGui::TextWrapped(groups.size() > 1 ? "Early and late steps have maps of their own; the order is shared."
+                                         : "The same maps serve all timesteps.");
     const ImVec2 at = ImGui::GetCursorScreenPos();
-    const float width = ImGui::GetContentRegionAvail().x, height = ui.px(54);
-    const double first = groups.front().sigma_max, last = groups.back().sigma_min;
+    const float width = ImGui::GetContentRegionAvail().x, height = ui.px(46);
+    const float part = width / static_cast<float>(groups.size());
+    // Every group takes the same room, whatever its range of sigma: models spend their steps unevenly.
     const auto place = [&](double sigma) {
-        return at.x + width * static_cast<float>((first - sigma) / std::max(1e-12, first - last));
+        std::size_t i = 0;
+        while (i + 1 < groups.size() && sigma <= groups[i].sigma_min) ++i;
+        const double range = std::max(1e-12, groups[i].sigma_max - groups[i].sigma_min);
+        const double share = std::clamp((groups[i].sigma_max - sigma) / range, 0.0, 1.0);
+        return at.x + part * (static_cast<float>(i) + static_cast<float>(share));
     };
     ImDrawList* list = ImGui::GetWindowDrawList();
     for (std::size_t i = 0; i < groups.size(); ++i) {
-        const float left = place(groups[i].sigma_max), right = place(groups[i].sigma_min);
+        const float left = at.x + part * static_cast<float>(i), right = left + part;
         ImGui::SetCursorScreenPos({left, at.y});
-        if (ImGui::InvisibleButton(("group" + std::to_string(i)).c_str(), {std::max(8.0f, right - left), height})) {
+        if (ImGui::InvisibleButton(("group" + std::to_string(i)).c_str(), {part, height})) {
             document.set_group(i);
         }
         ui.anchor("group." + std::to_string(i));
@@ -36,7 +39,11 @@ void draw_groups(Ui& ui) {
                                                                        : ImGuiCol_FrameBg);
         list->AddRectFilled({left + 1, at.y}, {right - 1, at.y + height}, fill, ui.px(4));
         char text[96];
-        std::snprintf(text, sizeof text, "group %zu%s", i + 1, chosen ? " (shown)" : "");
+        std::snprintf(text, sizeof text, "%s%s",
+                      groups.size() == 1 ? "all steps"
+                      : i == 0           ? "early steps"
+                                         : "late steps",
+                      chosen ? ", shown" : "");
         list->AddText({left + ui.px(8), at.y + ui.px(6)}, ImGui::GetColorU32(ImGuiCol_Text), text);
         std::snprintf(text, sizeof text, "sigma %.3g to %.3g", groups[i].sigma_max, groups[i].sigma_min);
         list->AddText({left + ui.px(8), at.y + ui.px(6) + ImGui::GetTextLineHeight()},
@@ -52,11 +59,8 @@ void draw_groups(Ui& ui) {
                                 {x + ui.px(4), at.y + height + ui.px(10)}, ImGui::GetColorU32(ImGuiCol_TextDisabled));
     }
     ImGui::SetCursorScreenPos({at.x, at.y + height + ui.px(12)});
-    if (!sigmas.empty()) {
-        muted("Marks: the %zu steps of the logged run. Early (much noise) is left.", sigmas.size());
-    } else {
-        muted("Early steps (much noise) are left, late ones right.");
-    }
+    ImGui::Dummy({width, 0});
+    if (!sigmas.empty()) muted("marks: the %zu steps of the logged run. G: next group", sigmas.size());
 }
 
 }  // namespace paro::viewer

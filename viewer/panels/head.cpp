@@ -18,7 +18,7 @@ struct Cell {
 };
 
 // A map's title: its order, what it keeps, and the marks of who chose it.
-void draw_title(Ui& ui, AxisOrder order, const Cell& cell, float density) {
+void draw_title(Ui& ui, AxisOrder order, const Cell& cell, double density, bool exact_rows) {
     const HeadMaps& maps = ui.document.maps();
     const auto i = static_cast<std::size_t>(order);
     ImDrawList* list = ImGui::GetWindowDrawList();
@@ -31,43 +31,42 @@ void draw_title(Ui& ui, AxisOrder order, const Cell& cell, float density) {
     list->AddText({at.x + ui.px(13), at.y}, own ? ImGui::GetColorU32(accent_color(ui)) : text, name.c_str());
     if (!maps.order[i]) return;
     char value[64];
-    std::snprintf(value, sizeof value, "keeps %.1f %%", 100.0 * maps.order[i]->ranking.retained(density));
+    const bool most = maps.complete() && maps.best(density) == order;
+    const BlockRanking& ranking = maps.order[i]->ranking;
+    const bool measured = exact_rows && maps.order[i]->rows;
+    const double kept =
+        100.0 * (measured ? maps.order[i]->rows->retained(Ui::budget(ranking, density)) : ranking.retained(density));
+    const bool wide = cell.side > ui.px(185);
+    std::snprintf(value, sizeof value, most && wide ? "keeps most, %.1f %%" : "keeps %.1f %%", kept);
     const float width = ImGui::CalcTextSize(value).x;
-    list->AddText({at.x + cell.side - width, at.y}, own ? text : dim, value);
-    if (order == AxisOrder::FHW && cell.side > ui.px(190)) {
-        list->AddText({at.x + ui.px(48), at.y}, dim, "original");
-    }
+    list->AddText({at.x + cell.side - width, at.y}, most ? ImGui::GetColorU32(accent_color(ui)) : dim, value);
+    if (order == AxisOrder::FHW && wide) list->AddText({at.x + ui.px(48), at.y}, dim, "original");
 }
 
-// Beneath a map: the paper's score and who chooses this order.
-void draw_footer(Ui& ui, AxisOrder order, const Cell& cell, float y, float density) {
+// Beneath a map: whether it is the chosen one, and the paper's score.
+void draw_footer(Ui& ui, AxisOrder order, const Cell& cell, float y) {
     const HeadMaps& maps = ui.document.maps();
     ImDrawList* list = ImGui::GetWindowDrawList();
     const bool own = ui.document.heads()[ui.document.selected()].order == order;
-    std::string marks;
-    if (own) marks = "chosen";
-    if (maps.complete() && maps.best(density) == order) marks += marks.empty() ? "keeps most" : ", keeps most";
-    if (!marks.empty()) list->AddText({cell.at.x, y}, ImGui::GetColorU32(accent_color(ui)), marks.c_str());
-    if (!maps.metrics_complete()) return;
-    char value[48];
-    const bool theirs = maps.paper_choice() == order;
-    std::snprintf(value, sizeof value, "%s %.2f", theirs ? "paper's choice" : "paper",
-                  maps.paper_scores()[static_cast<std::size_t>(order)]);
-    const float width = ImGui::CalcTextSize(value).x;
-    const float room = cell.side - ImGui::CalcTextSize(marks.c_str()).x - ui.px(4);
-    if (width > room && !theirs) return;
-    if (width > room) std::snprintf(value, sizeof value, "paper's");
-    const float shown = ImGui::CalcTextSize(value).x;
-    list->AddText({cell.at.x + cell.side - shown, y},
-                  theirs ? ImGui::GetColorU32(ImGuiCol_Text) : ImGui::GetColorU32(ImGuiCol_TextDisabled), value);
+    const ImU32 accent = ImGui::GetColorU32(accent_color(ui)), dim = ImGui::GetColorU32(ImGuiCol_TextDisabled);
+    const bool scored = maps.metrics_complete();
+    const bool theirs = scored && maps.paper_choice() == order;
+    char score[16] = "";
+    if (scored) std::snprintf(score, sizeof score, " %.2f", maps.paper_scores()[static_cast<std::size_t>(order)]);
+    if (own) list->AddText({cell.at.x, y}, accent, "chosen");
+    if (!scored) return;
+    const float room = cell.side - (own ? ImGui::CalcTextSize("chosen").x + ui.px(8) : 0.0f);
+    std::string text = (theirs ? "paper's choice" : "paper") + std::string(score);
+    if (ImGui::CalcTextSize(text.c_str()).x > room) text = (theirs ? "paper's" : "paper") + std::string(score);
+    const float width = ImGui::CalcTextSize(text.c_str()).x;
+    list->AddText({cell.at.x + cell.side - width, y}, theirs ? ImGui::GetColorU32(ImGuiCol_Text) : dim, text.c_str());
 }
 
 void draw_cell(Ui& ui, AxisOrder order, const Cell& cell, bool exact_rows) {
-    const auto i = static_cast<std::size_t>(order);
     const Document& document = ui.document;
     const double density = document.density(document.selected());
     const float line = ImGui::GetTextLineHeight();
-    draw_title(ui, order, cell, static_cast<float>(density));
+    draw_title(ui, order, cell, density, exact_rows);
     const ImVec2 min = {std::round(cell.at.x), std::round(cell.at.y + line + ui.px(2))};
     const float side = std::floor(cell.side);
     const std::string name = "map." + std::string(to_string(order));
@@ -81,8 +80,7 @@ void draw_cell(Ui& ui, AxisOrder order, const Cell& cell, bool exact_rows) {
         ImGui::GetWindowDrawList()->AddRect({min.x - 1, min.y - 1}, {min.x + side + 1, min.y + side + 1},
                                             ImGui::GetColorU32(accent_color(ui)), 0.0f, ui.px(2));
     }
-    draw_footer(ui, order, cell, min.y + side + ui.px(2), static_cast<float>(density));
-    (void)i;
+    draw_footer(ui, order, cell, min.y + side + ui.px(2));
 }
 
 void draw_legend(Ui& ui) {

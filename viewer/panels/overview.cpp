@@ -1,5 +1,6 @@
 // All layers and heads as thumbnails: coloured, sorted, filtered, chosen by mouse or keys.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 
@@ -92,21 +93,33 @@ void draw_legend(Ui& ui) {
     muted(lost ? "40 %% lost" : "100 %% kept");
 }
 
-// Thumbnail pixels of a head at its density: computed cells in colour, skipped ones grey.
-void paint_thumb(const HeadSummary& head, double density, const Ui& ui, Rgba* out, int stride) {
-    const Colormap& map = colormap(ui.preferences.palette, ui.light());
-    const auto stop = static_cast<std::uint8_t>(step_of_density(density));
+// Colours of computed cells, then of skipped ones.
+struct ThumbColors {
+    std::array<Rgba, 256> computed, skipped;
+    Rgba none;
+};
+
+ThumbColors thumb_colors(const Ui& ui) {
+    ThumbColors out;
+    out.none = skipped_color(ui.light());
+    out.computed = colormap(ui.preferences.palette, ui.light());
     const bool shaded = ui.preferences.overlay != Overlay::off;
-    for (int y = 0; y < kThumb; ++y) {
-        for (int x = 0; x < kThumb; ++x) {
-            const std::size_t at = static_cast<std::size_t>(y) * kThumb + x;
-            Rgba color = skipped_color(ui.light());
-            if (!head.value.empty()) {
-                color = map[head.value[at]];
-                if (shaded && head.entry[at] > stop) color = mix(color, skipped_color(ui.light()), 0.8f);
-            }
-            out[y * stride + x] = color;
+    for (std::size_t i = 0; i < 256; ++i) {
+        out.skipped[i] = shaded ? mix(out.computed[i], out.none, 0.8f) : out.computed[i];
+    }
+    return out;
+}
+
+// Thumbnail pixels of a head at its density.
+void paint_thumb(const HeadSummary& head, double density, const ThumbColors& colors, Rgba* out, int stride) {
+    const auto stop = static_cast<std::uint8_t>(step_of_density(density));
+    for (int y = 0; y < kThumb; ++y, out += stride) {
+        if (head.value.empty()) {
+            std::fill_n(out, kThumb, colors.none);
+            continue;
         }
+        const std::uint8_t *value = head.value.data() + y * kThumb, *entry = head.entry.data() + y * kThumb;
+        for (int x = 0; x < kThumb; ++x) out[x] = (entry[x] > stop ? colors.skipped : colors.computed)[value[x]];
     }
 }
 
@@ -121,12 +134,13 @@ ImTextureID atlas(Ui& ui, int& columns) {
     key.add(document.default_density());
     for (const HeadState& head : document.heads()) key.add(head.density.value_or(0.0));
     return ui.textures.get("thumbnails", key.value(), [&](Image& image) {
+        const ThumbColors colors = thumb_colors(ui);
         image.width = columns * kThumb;
         image.height = rows * kThumb;
         image.pixel.resize(static_cast<std::size_t>(image.width) * image.height);
         for (int i = 0; i < count; ++i) {
             const std::size_t head = static_cast<std::size_t>(i);
-            paint_thumb(document.overview().heads()[head], document.density(head), ui,
+            paint_thumb(document.overview().heads()[head], document.density(head), colors,
                         &image.at(i % columns * kThumb, i / columns * kThumb), image.width);
         }
     });
@@ -215,7 +229,8 @@ Arrangement arrange(const Ui& ui, float width) {
         out.columns = std::max(1, static_cast<int>((width + out.gap) / (ui.px(52) + out.gap)));
     }
     const float room = width - out.label - out.gap * static_cast<float>(out.columns - 1);
-    out.side = std::floor(std::clamp(room / static_cast<float>(out.columns), ui.px(9), ui.px(72)));
+    out.side = std::floor(
+        std::clamp(room / static_cast<float>(out.columns), ui.px(9), ui.px(ui.maximised.empty() ? 72 : 150)));
     if (out.side < ui.px(20)) out.gap = ui.px(2);
     return out;
 }

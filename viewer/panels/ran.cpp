@@ -159,6 +159,7 @@ void draw_matrix(Ui& ui, const Run& run) {
 }
 
 void draw_reasons(Ui& ui, const Run& run) {
+    ImGui::PushTextWrapPos();
     if (run.profile.size() > 0) muted("profile: %s", run.profile.c_str());
     if (run.ended) {
         muted("%s, tail %s, tile %d x %d, density %.1f %%", run.precision.c_str(), run.tail ? "on" : "off", run.block_q,
@@ -172,6 +173,7 @@ void draw_reasons(Ui& ui, const Run& run) {
         ImGui::SameLine();
         ImGui::TextWrapped("%s", reason.c_str());
     }
+    ImGui::PopTextWrapPos();
 }
 
 }  // namespace

@@ -22,13 +22,16 @@ std::uint32_t descending_key(float value) {
     return (bits >> 31) != 0 ? bits : ~(bits | 0x80000000u);
 }
 
-// Stable, so that equal values keep the order of their indices. Three passes of 11 bits.
-std::vector<Item> sorted_items(const BlockMap& map) {
+// Stable, so that equal values keep the order of their indices. Three passes of 11 bits. The result lives until the
+// next call on this thread: a fresh allocation of this size costs as much as a pass.
+const std::vector<Item>& sorted_items(const BlockMap& map) {
     constexpr int kBits = 11, kPasses = 3;
     constexpr std::uint32_t kBuckets = 1u << kBits;
+    thread_local std::vector<Item> items, other;
     std::array<std::vector<std::uint32_t>, kPasses> count;
     for (auto& pass : count) pass.assign(kBuckets, 0);
-    std::vector<Item> items(map.value.size()), other(map.value.size());
+    items.resize(map.value.size());
+    other.resize(map.value.size());
     for (std::size_t i = 0; i < items.size(); ++i) {
         require(std::isfinite(map.value[i]), "map.value", "must be finite", map.value[i]);
         const std::uint32_t key = descending_key(map.value[i]);
@@ -91,7 +94,9 @@ BlockRanking rank_blocks(const BlockMap& map) {
     ranking.cols = map.cols;
     ranking.entry.resize(map.value.size());
     ranking.mass.resize(map.value.size() + 1);
-    const std::vector<Item> items = sorted_items(map);
+    const std::vector<Item>& items = sorted_items(map);
+    const auto cols = static_cast<std::uint32_t>(map.cols);
+    const auto tiles = static_cast<std::size_t>(map.rows);
     std::vector<bool> seen(static_cast<std::size_t>(map.rows), false);
     double sum = 0.0;
     for (std::size_t rank = 0; rank < items.size(); ++rank) {
@@ -99,7 +104,8 @@ BlockRanking rank_blocks(const BlockMap& map) {
         sum += map.value[block];
         ranking.mass[rank + 1] = sum;
         ranking.entry[block] = static_cast<std::uint32_t>(rank);
-        const auto row = static_cast<std::size_t>(block / map.cols);
+        if (ranking.best_rank.size() == tiles) continue;
+        const std::size_t row = block / cols;
         if (seen[row]) continue;
         seen[row] = true;
         ranking.best_rank.push_back(static_cast<std::uint32_t>(rank));
