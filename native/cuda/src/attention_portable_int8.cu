@@ -95,21 +95,45 @@ __device__ __forceinline__ std::uint32_t byte_mask(std::uint64_t valid, int grou
     return ((bits & 1) | (bits & 2) << 7 | (bits & 0x100) << 8 | (bits & 0x200) << 15) * 0xffu;
 }
 
-// s becomes weights. Where not all of the keys count (SOME), `valid` says which; `last` is the column of the pooled key
-// whose block is not full and `share` how full it is, else last is negative.
-template <bool SOME, int D>
-__device__ __forceinline__ void softmax(State<D>& state, Scores& s, float2 scale, float bias, std::uint64_t valid,
-                                        int last, float share, Weights& weights, RowFactors& f) {
-    if (SOME) {
-        const auto mine = valid >> (threadIdx.x % 4 * 2);
+// Scores of keys that do not count go below every score.
+__device__ __forceinline__ void mask_scores(Scores& s, std::uint64_t valid) {
+    const auto mine = valid >> (threadIdx.x % 4 * 2);
 #pragma unroll
-        for (int nt = 0; nt < kTiles; ++nt) {
+    for (int nt = 0; nt < kTiles; ++nt) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if (!((mine >> (8 * nt + i % 2)) & 1)) s[0][nt][i] = s[1][nt][i] = 0;  // below every score
+        for (int i = 0; i < 4; ++i) {
+            if (!((mine >> (8 * nt + i % 2)) & 1)) s[0][nt][i] = s[1][nt][i] = 0;
+        }
+    }
+}
+
+// Weights of keys that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by `share`.
+__device__ __forceinline__ void mask_weights(Weights& weights, std::uint64_t valid, int ragged, float share) {
+#pragma unroll
+    for (int group = 0; group < kStep / 16; ++group) {
+        const std::uint32_t mask = byte_mask(valid, group);
+        // The byte of a word that holds the column, if this thread's does.
+        const int key = ragged - 16 * group, byte = key / 8 * 2 + key % 2;
+        const bool mine = ragged >= 0 && key >= 0 && key < 16 && key % 8 / 2 == static_cast<int>(threadIdx.x % 4);
+#pragma unroll
+        for (int mt = 0; mt < 2; ++mt) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                std::uint32_t& word = weights[mt][group / 2][group % 2 * 2 + half];
+                word &= mask;
+                if (!mine) continue;
+                const auto weight = static_cast<float>((word >> (8 * byte)) & 0xff);
+                const std::uint32_t scaled = __float_as_uint(fmaf(weight, share, kRound)) & 0xff;
+                word = (word & ~(0xffu << (8 * byte))) | scaled << (8 * byte);
             }
         }
     }
+}
+
+// s becomes weights, m moves on. `bias` is added to every score.
+template <int D>
+__device__ __forceinline__ void softmax(State<D>& state, const Scores& s, float2 scale, float bias, Weights& weights,
+                                        RowFactors& f) {
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
         float factor[2], offset[2];
@@ -140,12 +164,8 @@ __device__ __forceinline__ void softmax(State<D>& state, Scores& s, float2 scale
                 for (int i = 0; i < 4; ++i) {
                     const float x = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
                     w[i] = exp2_fast(fmaf(x, factor[half], offset[half]));
-                    if (SOME && last >= 0 && last == 16 * group + i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2)
-                        w[i] *= share;
                 }
-                std::uint32_t word = round_bytes(w[0], w[1], w[2], w[3]);
-                if (SOME) word &= byte_mask(valid, group);
-                weights[mt][group / 2][group % 2 * 2 + half] = word;
+                weights[mt][group / 2][group % 2 * 2 + half] = round_bytes(w[0], w[1], w[2], w[3]);
             }
         }
     }
@@ -286,16 +306,15 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         Weights weights;
         RowFactors factors;
         const std::uint64_t valid = info.valid[at];
-        const bool pooled = info.tile[at] >= 2 * p.kv_blocks.blocks();
-        if (valid == ~std::uint64_t{0} && !pooled) {
-            softmax<false, D>(state, s, info.scale[at], 0.0f, valid, -1, 1.0f, weights, factors);
-        } else {
+        const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
+        const bool plain = valid == ~std::uint64_t{0};
+        if (!plain) mask_scores(s, valid);
+        softmax<D>(state, s, info.scale[at], pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f, weights, factors);
+        if (!plain || pooled >= 0) {
             float share = 1.0f;
-            const std::int32_t step = info.tile[at] - 2 * p.kv_blocks.blocks();
-            const int last =
-                pooled ? ragged_column<BLOCK, kStep>(p, (step / 2) * BLOCK + (step % 2) * kStep, share) : -1;
-            const float bias = pooled ? (BLOCK == 64 ? 6.0f : 7.0f) : 0.0f;
-            softmax<true, D>(state, s, info.scale[at], bias, valid, last, share, weights, factors);
+            const int ragged =
+                pooled < 0 ? -1 : ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
+            mask_weights(weights, valid, ragged, share);
         }
         accumulate<D>(state, weights, stage + v_lane, factors);
     }
