@@ -38,12 +38,14 @@ Rgba to_rgba(const Lab& lab) {
 // Lightness, hue in degrees and chroma, the chroma cut to what a screen can show.
 Lab from_lch(double lightness, double chroma, double hue) {
     const double angle = hue * 3.14159265358979323846 / 180.0;
-    Lab lab{lightness, chroma * std::cos(angle), chroma * std::sin(angle)};
-    while (!in_gamut(lab) && chroma > 1e-3) {
-        chroma *= 0.98;
-        lab = {lightness, chroma * std::cos(angle), chroma * std::sin(angle)};
+    const auto at = [&](double c) { return Lab{lightness, c * std::cos(angle), c * std::sin(angle)}; };
+    if (in_gamut(at(chroma))) return at(chroma);
+    double inside = 0.0;
+    for (int i = 0; i < 40; ++i) {
+        const double middle = (inside + chroma) / 2.0;
+        (in_gamut(at(middle)) ? inside : chroma) = middle;
     }
-    return lab;
+    return at(inside);
 }
 
 // A path through OKLab, walked at constant speed.
