@@ -1,4 +1,4 @@
-"""What the page is shown of a run: the node's progress and text, and the state of its panel."""
+"""What the page is shown of a run: the node's progress bar, and the state of its panel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _ALL = 0.999
 
 
 class NodeProgress:
-    """Callable (text, step, steps) for a session. Silent without a server or node id."""
+    """Callable (text, step, steps) for a session. Silent without a server or node id.
+
+    The text itself is the panel's: ComfyUI would show it a second time below.
+    """
 
     def __init__(self, node_id: str | None):
         self.node_id = node_id
         self._bar = None
-        self._last = ""
 
     @property
     def server(self):
@@ -33,9 +35,6 @@ class NodeProgress:
             self._bar = comfy.utils.ProgressBar(steps, node_id=self.node_id)
         # A bar stays "running" until it stands at its maximum: the last call of a run sets it.
         self._bar.update_absolute(step, steps)
-        if text != self._last:
-            self._last = text
-            server.send_progress_text(text, self.node_id)
 
 
 class StepTimes:
@@ -99,18 +98,17 @@ class Panel:
         self.times.begin(None, self._session.paths)
         server = self.progress.server
         if server is not None:
-            steps = summary["steps"]
-            state = self.state("finished" if summary["ok"] else "stopped", steps, steps)
-            figures = (
-                {key: summary[key] for key in ("density", "retained")} if state["sparse"] else {}
-            )
-            server.send_sync(EVENT, state | figures | {"done": True})
+            text, steps = "finished" if summary["ok"] else "stopped", summary["steps"]
+            server.send_sync(EVENT, self.state(text, steps, steps, summary) | {"done": True})
 
-    def state(self, text: str, step: int, steps: int) -> dict:
-        """JSON for the page. Times in seconds; what is not known yet is None."""
+    def state(self, text: str, step: int, steps: int, summary: dict | None = None) -> dict:
+        """JSON for the page. Times in seconds; what is not known yet is None.
+
+        summary: the session's, where it has ended (its plans are gone by then).
+        """
         session, times = self._session, self.times
-        plans = [plan for plan in session._plan_cache.values() if not isinstance(plan, str)]
-        sparse = bool(plans)
+        summary = summary or session.summary()
+        sparse = summary["paths"].get("sparse", 0) > 0
         dense_heads, heads = self._count_heads()
         return {
             "node": self.progress.node_id,
@@ -119,16 +117,16 @@ class Panel:
             "steps": steps,
             "done": False,
             "sparse": sparse,
-            "density": sum(p.density for p in plans) / len(plans) if sparse else None,
-            "retained": sum(p.retained for p in plans) / len(plans) if sparse else None,
+            "density": summary["density"] if sparse else None,
+            "retained": summary["retained"] if sparse else None,
             "dense_heads": dense_heads,
             "heads": heads,
             "dense_step_seconds": times.dense_seconds,
             "sparse_step_seconds": sum(times.sparse) / len(times.sparse) if times.sparse else None,
             "saved_seconds": times.saved,
-            "profile": session.profile_note,
+            "profile": summary["profile"],
             "saved_as": self.saved,
-            "grid": list(session._grid) if session._grid else None,
+            "grid": summary["grid"],
             "reasons": [
                 {"text": reason, "count": count, "dense": reason in session._dense_reasons}
                 for reason, count in session.reasons.most_common(8)

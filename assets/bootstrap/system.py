@@ -38,6 +38,9 @@ JSON = Need(
     "nlohmann/json", False, "nlohmann-json3-dev", "json-devel", "nlohmann-json", "nlohmann-json"
 )
 CATCH2 = Need("Catch2 3", False, "libcatch2-dev", "catch-devel", "catch2", "catch2")
+# For the tests of ComfyUI's page; without a browser they are skipped, and named as skipped.
+CHROMIUM = Need("Chromium", False, "chromium", "chromium", "chromium", "")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def find_compiler() -> str | None:
@@ -64,6 +67,8 @@ def missing(with_tests: bool) -> list[Need]:
         needs.append(VENV)
     if sys.platform == "win32":
         return needs
+    if with_tests and sys.platform == "linux" and not any(map(shutil.which, BROWSERS)):
+        needs.append(CHROMIUM)
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         needs.append(PYTHON_H)
     headers = [(ZLIB, "zlib.h"), (JSON, "nlohmann/json.hpp")]
@@ -101,7 +106,8 @@ def ensure(with_tests: bool, logs: Path) -> None:
     command = install_command(needs)
     if any(need.required for need in needs):
         raise SetupError(f"This needs {names}, which this system lacks", f"run: {command}")
-    say(f"{names} not found: CMake will download it. To use the system's: {command}")
+    how = "tests that need it are skipped" if needs == [CHROMIUM] else "CMake will download it"
+    say(f"{names} not found: {how}. To use the system's: {command}")
 
 
 def is_root() -> bool:

@@ -10,6 +10,7 @@ const STYLE = `
  border:1px solid var(--border-color,#4e4e4e);border-radius:6px;padding:7px 8px;display:flex;flex-direction:column;
  gap:5px;box-sizing:border-box;width:100%;height:100%;overflow:hidden}
 .paro.over{border-color:#7aa2f7}
+.paro .row,.paro .bar,.paro .buttons{flex:none}
 .paro .row{display:flex;justify-content:space-between;gap:8px;white-space:nowrap}
 .paro .row>:first-child{overflow:hidden;text-overflow:ellipsis}
 .paro .dim{color:var(--descrip-text,#999)}
@@ -39,7 +40,7 @@ export class Panel {
     this.node = node
     this.state = null
     this.calibrates = node.comfyClass === "PAROAttention"
-    this.height = node.comfyClass === "PAROInspect" ? 44 : 176
+    this.height = this.base = node.comfyClass === "PAROInspect" ? 44 : 182
     this.told = new Set()
     if (!document.getElementById("paro-style")) {
       document.head.append(Object.assign(make("style"), { id: "paro-style", textContent: STYLE }))
@@ -55,7 +56,9 @@ export class Panel {
     this.figures = {}
     const figure = (key) => {
       this.figures[key] = make("span", "", "–")
-      return make("div", "row", make("span", "dim", say(key)), this.figures[key])
+      const row = make("div", "row", make("span", "dim", say(key)), this.figures[key])
+      row.title = say(`${key}_tip`)
+      return row
     }
     this.warnings = make("div", "warn")
     this.buttons = make("div", "buttons")
@@ -113,7 +116,7 @@ export class Panel {
     figures.retained.textContent = percent(state.retained)
     figures.heads.textContent = state.heads ? `${state.dense_heads} / ${state.heads}` : "–"
     const saved = state.saved_seconds
-    const per = `${seconds(state.sparse_step_seconds)} / ${seconds(state.dense_step_seconds)}`
+    const per = `${seconds(state.sparse_step_seconds)} : ${seconds(state.dense_step_seconds)}`
     figures.saved.textContent = saved == null ? "–" : `${seconds(saved)} (${per})`
     const reasons = state.reasons ?? []
     this.warnings.replaceChildren(
@@ -122,12 +125,22 @@ export class Panel {
       )
     )
     if (state.saved_as) this.warnings.prepend(make("div", "dim", `${say("saved_as")} ${state.saved_as}`))
+    this.resize()
     // A pop-up once a cause and node, when the run is over; the panel keeps the list.
     for (const { text } of state.done ? reasons : []) {
       if (this.told.has(text)) continue
       this.told.add(text)
       this.toast("warn", text)
     }
+  }
+
+  // Room for up to four lines of warnings, once there are any; a node that is larger stays so.
+  resize() {
+    const height = this.base + 17 * Math.min(4, 2 * this.warnings.children.length)
+    if (height <= this.height) return
+    this.height = height
+    const [width, needed] = this.node.computeSize()
+    this.node.setSize([Math.max(width, this.node.size[0]), Math.max(needed, this.node.size[1])])
   }
 
   failed() {
