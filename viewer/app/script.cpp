@@ -63,7 +63,7 @@ const std::map<std::string, Verb>& verbs() {
         {"wheel", {2, 2}},   {"doubleclick", {1, 3}}, {"drag", {5, 6}},   {"key", {1, 2}},   {"type", {1, 99}},
         {"expect", {3, 99}}, {"let", {3, 3}},         {"print", {1, 1}},  {"theme", {1, 1}}, {"screenshot", {1, 2}},
         {"resize", {2, 3}},  {"maximise", {0, 1}},    {"dialog", {1, 2}}, {"drop", {1, 1}},  {"measure", {1, 2}},
-        {"sleep", {1, 1}},
+        {"until", {3, 99}},  {"where", {1, 1}},
     };
     return all;
 }
@@ -163,12 +163,35 @@ void Script::wait(App& app, double seconds) {
     (*again)(app);
 }
 
-void Script::expect(App& app, const Command& command) {
+bool Script::check(App& app, const Command& command, std::string& got) const {
     std::string wanted;
     for (std::size_t i = 3; i < command.word.size(); ++i) wanted += (i > 3 ? " " : "") + value(command.word[i]);
-    const std::string got = query(app.ui(), command.word[1]);
+    got = query(app.ui(), command.word[1]);
+    return holds(got, command.word[2], wanted);
+}
+
+void Script::expect(App& app, const Command& command) {
+    std::string got;
     ++expectations_;
-    if (!holds(got, command.word[2], wanted)) fail(command, "got \"" + got + '"');
+    if (!check(app, command, got)) fail(command, "got \"" + got + '"');
+}
+
+void Script::until(App& app, const Command& command) {
+    constexpr double kPatience = 60.0;
+    const double end = seconds_now() + kPatience;
+    ++expectations_;
+    const auto again = std::make_shared<std::function<void(App&)>>();
+    *again = [=, this](App& shown) {
+        std::string got;
+        if (check(shown, command, got)) return;
+        if (seconds_now() > end) {
+            fail(command, "never came, got \"" + got + '"');
+            return;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        frames_.push_front(*again);
+    };
+    (*again)(app);
 }
 
 // measure frames N: how long frames take without anything changing. measure slider PLACE: while it is dragged.
@@ -215,11 +238,17 @@ void Script::run(App& app, const Command& command) {
     if (verb == "open") app.open(file(word(1)));
     if (verb == "drop") app.screen().on_drop({file(word(1)).string()});
     if (verb == "wait") wait(app, command.word.size() > 1 ? std::atof(word(1).c_str()) : 120.0);
-    if (verb == "sleep") std::this_thread::sleep_for(std::chrono::duration<double>(std::atof(word(1).c_str())));
     if (verb == "frames") {
         for (int i = std::atoi(word(1).c_str()); i > 0; --i) then([](App&) {});
     }
     if (verb == "expect") expect(app, command);
+    if (verb == "until") until(app, command);
+    if (verb == "where") {
+        const Rect& rect = ui.anchors.at(word(1));
+        std::printf("where %s %.0f %.0f %.0f %.0f\n", word(1).c_str(), static_cast<double>(rect.min.x),
+                    static_cast<double>(rect.min.y), static_cast<double>(rect.max.x), static_cast<double>(rect.max.y));
+        std::fflush(stdout);
+    }
     if (verb == "let") kept_[word(1)] = query(ui, word(3));
     if (verb == "print") {
         std::printf("%s = %s\n", word(1).c_str(), query(ui, word(1)).c_str());

@@ -4,7 +4,8 @@
 //   open FILE                        wait [SECONDS]              frames N
 //   move PLACE [X Y]                 click PLACE [X Y]           doubleclick PLACE [X Y]
 //   drag PLACE X0 Y0 X1 Y1 [FRAMES]  wheel PLACE STEPS           key CHORD [TIMES]      type TEXT
-//   expect NAME OP VALUE             let NAME = VALUE_NAME       print NAME
+//   expect NAME OP VALUE             until NAME OP VALUE (a minute at most)
+//   let NAME = VALUE_NAME            print NAME                  where PLACE
 //   screenshot FILE [PANEL]          maximise [PANEL]            theme dark|light       resize W H [SCALE]
 //   dialog save_as|open|compare|run_log|export PANEL             drop FILE              measure NAME ...
 //
@@ -46,6 +47,9 @@ class Script {
     void run(App& app, const Command& command);
     void run_input(App& app, const Command& command);
     void expect(App& app, const Command& command);
+    void until(App& app, const Command& command);
+    // Whether `NAME OP VALUE` of the command holds; got is the value.
+    bool check(App& app, const Command& command, std::string& got) const;
     void measure(App& app, const Command& command);
     void wait(App& app, double seconds);
     void fail(const Command& command, const std::string& reason);
