@@ -39,6 +39,9 @@ def _check_settings(widgets: dict) -> str | None:
     """
     names = {field.name for field in dataclasses.fields(paro.Settings)}
     given = {k: v for k, v in widgets.items() if k in names and v is not None}
+    for name in ("precision", "mask"):
+        if not isinstance(given.get(name, ""), str):
+            return f"{name} must be a text (got {str(given[name])[:80]!r})"
     try:
         paro.Settings(**given).validate()
     except paro.Error as error:
