@@ -259,6 +259,8 @@ void App::draw_welcome() {
 }
 
 void App::draw_quit_question() {
+    // A save that was on its way has arrived.
+    if (ask_quit_ && !ui_.document.modified()) quit_ = true;
     if (ask_quit_ && !ImGui::IsPopupOpen("Leave?")) ImGui::OpenPopup("Leave?");
     if (!ImGui::BeginPopupModal("Leave?", nullptr, ImGuiWindowFlags_AlwaysAutoResize)) return;
     ImGui::Text("%s has edits that are not saved.", ui_.document.path().filename().string().c_str());
