@@ -34,7 +34,7 @@ class Evaluation:
         return self._geometry
 
     def _find(self) -> Geometry | str:
-        # Models that no family covers may bring their own: see docs/layouts.md.
+        # Models that no family covers may bring their own: see docs/comfyui.md.
         own = self._inputs.options.get("paro_geometry")
         if callable(own):
             found = own(self._inputs)

@@ -102,8 +102,8 @@ class PAROAttention(io.ComfyNode):
                 io.Boolean.Input(
                     "tail",
                     default=True,
-                    tooltip="Every skipped block still adds one pooled term: 2 to 5 dB closer to "
-                    "dense for about one key a block.",
+                    tooltip="Every skipped block still adds one pooled term, for about the cost of "
+                    "one key a block.",
                 ),
                 io.Float.Input(
                     "start_percent",

@@ -2,13 +2,8 @@
 
 A family registers `geometry(inputs) -> Geometry | str` under ComfyUI's `image_model` name; a string
 says why the family's calls stay dense. It is asked once per model evaluation, at the first
-attention call, and `layout_of` then compares each call with it. Custom nodes may register theirs:
-
-    from comfyui_paroattention.comfy_nodes.layouts import Geometry, patches, register
-
-    @register("my_model")
-    def geometry(inputs):
-        return Geometry(patches(inputs.x, (1, 2, 2)), prefix=inputs.text_length)
+attention call, and `layout_of` then compares each call with it. Other custom nodes bring theirs in
+transformer_options["paro_geometry"], see docs/comfyui.md.
 """
 
 from __future__ import annotations
