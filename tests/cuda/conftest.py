@@ -45,4 +45,6 @@ def measured(request):
 def pytest_sessionfinish():
     target = os.environ.get("PARO_MEASURED")
     if target and _measured:
-        Path(target).write_text(json.dumps(_measured, indent=1) + "\n")
+        # pytest-xdist: a file for each worker.
+        path = Path(target, os.environ.get("PYTEST_XDIST_WORKER", "all") + ".json")
+        path.write_text(json.dumps(_measured, indent=1) + "\n")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -53,17 +55,24 @@ def _verdicts(processes: dict[str, subprocess.Popen]) -> dict[str, str]:
     return verdicts
 
 
+def _merged(folder: Path) -> dict:
+    merged: dict = {}
+    for path in folder.glob("*.json"):
+        merged.update(json.loads(path.read_text()))
+    return dict(sorted(merged.items()))
+
+
 def main() -> int:
     import torch
 
     arguments = sys.argv[1:]
     sanitize = "--sanitize" in arguments
     arguments = [a for a in arguments if a != "--sanitize"]
-    measured = HERE / "results" / "measured.tmp"
-    measured.parent.mkdir(exist_ok=True)
+    (HERE / "results").mkdir(exist_ok=True)
+    measured = tempfile.mkdtemp()
     path = str(ROOT / "native" / "python")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
-    env["PARO_MEASURED"] = str(measured)
+    env["PARO_MEASURED"] = measured
     command = [
         sys.executable,
         "-m",
@@ -84,9 +93,9 @@ def main() -> int:
         "torch": torch.__version__,
         "pytest": done.stdout.strip().splitlines()[-1] if done.stdout else "",
         "sanitizer": _verdicts(sanitizers),
-        "measured": json.loads(measured.read_text()) if measured.exists() else {},
+        "measured": _merged(Path(measured)),
     }
-    measured.unlink(missing_ok=True)
+    shutil.rmtree(measured)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     (HERE / "results" / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
     clean = all(v.startswith("0 ") and "ran" in v for v in report["sanitizer"].values())
