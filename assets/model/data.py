@@ -30,19 +30,29 @@ SUBJECTS = {
     "retina": ("retina.jpg", (0, 192, 1411, 1218)),
     "bricks": ("brick.png", (0, 100, 512, 472)),
 }
-# motion: (centre dx, centre dy, log zoom, angle), the change from the clip's middle to its end.
-# Slow, as most video is at a model's token size: about two tokens over a whole clip.
+# motion: (centre dx, centre dy, log zoom, angle), the change from first frame to last.
+# Slow, as most video is at a model's token size: about two tokens over a whole clip. All clips of a
+# subject start at one view, so the direction of time shows in every frame.
 MOTIONS = {
-    "left": (-0.06, 0.0, 0.0, 0.0),
-    "right": (0.06, 0.0, 0.0, 0.0),
-    "up": (0.0, -0.06, 0.0, 0.0),
-    "down": (0.0, 0.06, 0.0, 0.0),
-    "closer": (0.0, 0.0, -0.08, 0.0),
-    "away": (0.0, 0.0, 0.08, 0.0),
-    "clockwise": (0.0, 0.0, 0.0, -0.08),
-    "anticlockwise": (0.0, 0.0, 0.0, 0.08),
+    "left": (-0.16, 0.0, 0.0, 0.0),
+    "right": (0.16, 0.0, 0.0, 0.0),
+    "up": (0.0, -0.16, 0.0, 0.0),
+    "down": (0.0, 0.16, 0.0, 0.0),
+    "closer": (0.0, 0.0, -0.2, 0.0),
+    "away": (0.0, 0.0, 0.2, 0.0),
+    "clockwise": (0.0, 0.0, 0.0, -0.2),
+    "anticlockwise": (0.0, 0.0, 0.0, 0.2),
 }
-OBJECTS = ("nothing", "ball", "star", "cup", "face", "horse")
+# object: where its centre is in the first and in the last frame, and its tilt there.
+PATHS = {
+    "nothing": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    "ball": ((-0.55, 0.30, 0.0), (0.05, 0.45, 0.0)),
+    "star": ((0.45, -0.45, -0.3), (0.30, 0.10, 0.4)),
+    "cup": ((0.50, 0.40, 0.2), (-0.10, 0.30, -0.2)),
+    "face": ((-0.50, -0.35, -0.2), (-0.35, 0.25, 0.2)),
+    "horse": ((0.55, 0.25, 0.0), (-0.05, 0.45, 0.1)),
+}
+OBJECTS = tuple(PATHS)
 ANY = "any"  # Stands for an unknown word: three of them are the empty prompt.
 WORDS = (*SUBJECTS, *MOTIONS, *OBJECTS, ANY)
 SUBJECT_LIST, MOTION_LIST = tuple(SUBJECTS), tuple(MOTIONS)
@@ -136,6 +146,7 @@ class Renderer:
         self.sprites = torch.cat([empty, sprites])
         self.device = torch.device(device)
         self.motions = torch.tensor(list(MOTIONS.values()), device=device)
+        self.paths = torch.tensor(list(PATHS.values()), device=device)
         allowed = [
             (i, j, k)
             for i in range(len(SUBJECTS))
@@ -149,7 +160,7 @@ class Renderer:
         aspect = WIDTH / HEIGHT
         self.base = torch.stack(torch.meshgrid(x * aspect, y, indexing="xy"), -1)
         self.aspect = torch.tensor([aspect, 1.0], device=device)
-        self.time = torch.linspace(-1, 1, FRAMES, device=device)
+        self.time = torch.linspace(0, 1, FRAMES, device=device)
 
     def prompts(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         index = torch.randint(len(self.allowed), (batch,), device=self.device, generator=generator)
@@ -171,21 +182,21 @@ class Renderer:
             return low + (high - low) * u
 
         t = self.time[None, :]
-        motion = self.motions[prompts[:, 1]] * uniform(0.8, 1.2, 1)
+        motion = self.motions[prompts[:, 1]] * uniform(0.95, 1.05, 1)
         dx, dy, zoom, turn = (m[:, None] * t for m in motion.unbind(1))
-        scale = uniform(0.62, 0.70, 1) * zoom.exp()
-        centre = torch.stack([dx, dy], -1) + uniform(-0.15, 0.15, 1, 2)
-        warp = self._warp(scale, turn + uniform(-0.02, 0.02, 1), centre * self.aspect)
+        scale = uniform(0.655, 0.665, 1) * zoom.exp()
+        centre = torch.stack([dx, dy], -1) + uniform(-0.015, 0.015, 1, 2)
+        warp = self._warp(scale, turn + uniform(-0.01, 0.01, 1), centre * self.aspect)
         photo = self.photos[prompts[:, 0]].repeat_interleave(FRAMES, 0)
         clip = F.grid_sample(
             photo, (warp / self.aspect).flatten(0, 1), padding_mode="reflection",
             align_corners=False,
         )  # fmt: skip
-        heading = uniform(0, 2 * np.pi, 1)
-        path = torch.stack([heading.cos(), heading.sin()], -1) * uniform(0.2, 0.3, 1, 1)
-        position = uniform(-0.4, 0.4, 1, 2) + path * t[..., None]
-        size = uniform(0.36, 0.42, 1)
-        tilt = uniform(-0.15, 0.15, 1) + uniform(-0.3, 0.3, 1) * t
+        first, last = self.paths[prompts[:, 2]].unbind(1)
+        place = first[:, None] + (last - first)[:, None] * t[..., None]
+        place = place + uniform(-0.03, 0.03, 1, 3)
+        position, tilt = place[..., :2], place[..., 2]
+        size = uniform(0.38, 0.40, 1)
         # The inverse warp: from the frame into the sprite, whose half side is `size`.
         local = self._warp(torch.ones_like(tilt), torch.zeros_like(tilt), -position * self.aspect)
         cos, sin = (tilt.cos() / size)[..., None, None], (tilt.sin() / size)[..., None, None]
@@ -193,8 +204,21 @@ class Renderer:
         grid = torch.stack([lx * cos - ly * sin, lx * sin + ly * cos], -1)
         sprite = self.sprites[prompts[:, 2]].repeat_interleave(FRAMES, 0)
         over = F.grid_sample(sprite, grid.flatten(0, 1), align_corners=False)
-        clip = clip * (1 - over[:, 3:]) + over[:, :3]
-        return clip.unflatten(0, (b, FRAMES)).clamp(0, 1)
+        clip = (clip * (1 - over[:, 3:]) + over[:, :3]).unflatten(0, (b, FRAMES))
+        return (clip * self._light(b, generator)[:, None]).clamp(0, 1)
+
+    def _light(self, batch: int, generator: torch.Generator | None) -> Tensor:
+        """Uneven light that stands still over a clip: factors (B, 1, H, W) around 1.
+
+        What no word names is local and smooth, so that a small error in sampling shifts it
+        a little; a random place of an object would send the object elsewhere. Standing still, it
+        can be told from the noise by looking along time.
+        """
+        draw = torch.randn(batch, 1, 6, 8, device=self.device, generator=generator)
+        light = F.interpolate(
+            draw.clamp(-2, 2), (HEIGHT, WIDTH), mode="bicubic", align_corners=True
+        )
+        return (0.12 * light - 0.03).exp()
 
 
 # ---- latent codec ---------------------------------------------------------------------------

@@ -91,6 +91,35 @@ def initialise(model: WanTiny) -> None:
         model.head.modulation.zero_()
         model.head.head.weight.zero_()
         model.head.head.bias.zero_()
+        positional_heads(model)
+
+
+# Along which axes each head of a layer starts out narrow; it averages along the others.
+NARROW = (
+    ("HW", "W"), ("HW", "FHW"), ("HW", "H"), ("HW", "W"),
+    ("HW", "FW"), ("HW", "FHW"), ("HW", "W"), ("HW", "FHW"),
+)  # fmt: skip
+
+
+def positional_heads(model: WanTiny, pairs: int = 6, energy: float = 3.4) -> None:
+    """Every head starts as a kernel over the offset between query and key.
+
+    Constant parts of q and k meet after RoPE as a sum of cosines of the offset, so biases on the
+    fastest pairs of an axis (periods of 6 to 56 tokens) make a head look near by along it. Heads
+    of large video models end like that; in minutes of training half of the heads stay without
+    a preference for any place. energy: of the bias over that of the content, about, times 3.
+    """
+    head_dim = model.config.head_dim
+    side = head_dim // 6
+    first = {"F": 0, "H": head_dim // 2 - 2 * side, "W": head_dim // 2 - side}
+    for block, narrow in zip(model.blocks, NARROW, strict=True):
+        for head, axes in enumerate(narrow):
+            channels = [
+                head * head_dim + 2 * (first[axis] + pair) for axis in axes for pair in range(pairs)
+            ]
+            bias = math.sqrt(energy * head_dim / len(channels))
+            block.self_attn.q.bias[channels] = bias
+            block.self_attn.k.bias[channels] = bias
 
 
 def noise_levels(batch: int, device: str, high: float = 12.0) -> Tensor:

@@ -53,7 +53,7 @@ def observed(
 
 
 def profile(*, groups=((1.0, 0.0),), model=MODEL, density=0.3, **options):
-    """A Profile of random attention; options as of `observed`."""
+    """A Profile of random attention, no head kept dense; options as of `observed`."""
     observer = observed(groups=range(len(groups)), **options)
-    settings = Settings(density=density)
+    settings = Settings(density=density, dense_below=0.0)
     return build_profile(observer, model, settings, list(groups), steps=8, sampler="euler")

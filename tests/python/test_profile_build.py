@@ -198,7 +198,8 @@ def locked(built, order, density):
 
 @pytest.mark.parametrize("order", ["FHW", "WHF"])
 def test_locked_heads_keep_order_and_density(order):
-    merged = merge_profiles(locked(profile(seed=1), order, 0.7), profile(seed=2), density=0.3)
+    old = locked(profile(seed=1), order, 0.7)
+    merged = merge_profiles(old, profile(seed=2), density=0.3, dense_below=0.0)
     head, other = merged.layers[0].heads
     assert (head.order, head.density, head.locked) == (order, 0.7, True)
     assert (other.density, other.locked) == (None, False)
@@ -274,3 +275,41 @@ def test_bins_of_either_kind_merge(first, second):
     merged = merge_profiles(*pair, density=0.3)
     (want,) = kernels(falling(profile(grid=grid), merged.bins))
     assert np.allclose(kernels(merged)[0], want, rtol=0.1)
+
+
+def masses(built):
+    place = _core.MASS_DENSITIES.index(0.3)
+    return [
+        np.mean([group.mass[place] for group in head.groups])
+        for layer in built.layers
+        for head in layer.heads
+    ]
+
+
+def densities(built):
+    return [head.density for layer in built.layers for head in layer.heads]
+
+
+def spread_floor(built, count):
+    """A floor with `count` heads below it."""
+    below = sorted(masses(built))
+    return float(below[count - 1] + below[count]) / 2
+
+
+@pytest.mark.parametrize(("below", "kept"), [(0, 0), (1, 1), (2, 2), (5, 2)])
+def test_spread_heads_stay_dense_but_never_more_than_a_quarter(below, kept):
+    watched = observed(heads=4)
+    free = build_profile(watched, MODEL, Settings(dense_below=0.0), [(1.0, 0.0)], steps=8)
+    assert densities(free) == [None] * 8
+    floor = spread_floor(free, below) if below else 0.01
+    settings = Settings(dense_below=floor)
+    built = build_profile(watched, MODEL, settings, [(1.0, 0.0)], steps=8)
+    worst = np.argsort(masses(free))[:kept]
+    assert [d == 1.0 for d in densities(built)] == [i in worst for i in range(8)]
+
+
+def test_a_locked_head_or_one_with_a_density_is_not_made_dense():
+    old = locked(profile(seed=1, heads=4), "HWF", None)
+    merged = merge_profiles(old, profile(seed=2, heads=4), density=0.3, dense_below=1.0)
+    assert densities(merged)[0] is None and densities(merged).count(1.0) == 2
+    assert Profile.parse(merged.dump()).layers[0].heads[1].density == densities(merged)[1]

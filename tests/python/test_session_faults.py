@@ -211,7 +211,7 @@ def test_odd_schedules_do_not_end_a_run(sigmas):
 
 
 def test_run_log_has_a_line_per_step_and_layer(tmp_path):
-    host = Host(Settings(observe_steps=2))
+    host = Host(Settings(observe_steps=2, dense_below=0.0))
     host.session.runlog = RunLog(tmp_path / "runlog.jsonl")
     host.run([1.0, 0.9, 0.9, 0.7, 0.5, 0.3, 0.1])
     lines = [json.loads(line) for line in (tmp_path / "runlog.jsonl").read_text().splitlines()]
@@ -232,7 +232,7 @@ def test_run_log_has_a_line_per_step_and_layer(tmp_path):
 
 
 def test_progress_tells_state_density_and_reasons():
-    host = Host(Settings(observe_steps=2))
+    host = Host(Settings(observe_steps=2, dense_below=0.0))
     for sigma in SIGMAS[:3]:
         host.evaluate(sigma)
     host.layers = ["single.9.0"]
@@ -244,6 +244,14 @@ def test_progress_tells_state_density_and_reasons():
     assert "density 0.44" in texts[5] and "retained mass" in texts[5]
     assert "dense: layer single.9.0 is not in the profile (2 calls)" in texts[5]
     assert host.texts[-1][0] == 6 and host.texts[-1][1].startswith("finished")
+
+
+def test_progress_tells_how_many_heads_stay_dense():
+    host = Host(Settings(observe_steps=2, dense_below=1.0))
+    summary = host.run()
+    # One of four, the most that may.
+    assert "heads kept dense: 1 (" in host.texts[-1][1]
+    assert DENSITY < summary["density"] < (1 + 3 * DENSITY) / 4 + 1e-6
 
 
 def test_progress_of_a_calibration():

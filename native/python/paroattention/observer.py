@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -139,13 +140,26 @@ class ExactObserver:
             add = partial(_core.accumulate_rows, grid=layout.grid, queries=places, rows=values)
             list(self._pool.map(add, maps))
 
-    def plan(self, layer: str, density: float, *, group: int = 0, order: str | None = None):
-        """A Plan from the exact maps: per head the order of greatest retained mass, or `order`."""
+    def plan(
+        self,
+        layer: str,
+        density: float,
+        *,
+        group: int = 0,
+        order: str | None = None,
+        dense_heads: Sequence[bool] = (),
+    ):
+        """A Plan from the exact maps: per head the order of greatest retained mass, or `order`.
+
+        dense_heads: which heads (True) compute every block whatever the density.
+        """
         layout = self.layouts[layer]
         heads = []
-        for maps in self.maps[(layer, group)]:
+        every = self.maps[(layer, group)]
+        for maps, dense in zip(every, dense_heads or [False] * len(every), strict=True):
             chosen = order or _core.score_order_maps(maps, density)["order"]
-            heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], density))
+            own = 1.0 if dense else density
+            heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], own))
         return _core.Plan(
             layout.grid,
             prefix=layout.prefix,

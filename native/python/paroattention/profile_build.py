@@ -9,7 +9,28 @@ import numpy as np
 
 from . import _core
 from .observer import Observer
-from .settings import ModelInfo, Settings
+from .settings import DENSE_BELOW, ModelInfo, Settings
+
+# Where spread is judged, whatever density runs, and how many heads may stay dense for it.
+SPREAD_DENSITY, DENSE_SHARE = 0.3, 0.25
+
+
+def keep_spread_heads_dense(heads: list[_core.ProfileHead], floor: float) -> None:
+    """Gives density 1 to heads that no order gathers: mass at density .3 below `floor`.
+
+    A head that looks everywhere at once loses what it is for under any static mask; on the bundled
+    model the two of its first layer, which tell every token where in the picture it lies, cost
+    more fidelity than all others together. At most DENSE_SHARE of the heads, the most spread
+    first, so that a run is never slower than that. Heads that are locked or have a density of
+    their own keep it.
+    """
+    place = _core.MASS_DENSITIES.index(SPREAD_DENSITY)
+    masses = [sum(group.mass[place] for group in head.groups) / len(head.groups) for head in heads]
+    most = int(DENSE_SHARE * len(heads))
+    for index in sorted(range(len(heads)), key=masses.__getitem__)[:most]:
+        head = heads[index]
+        if masses[index] < floor and head.density is None and not head.locked:
+            head.density = 1.0
 
 
 def _bins(old, new):
@@ -64,7 +85,8 @@ def build_profile(
 ) -> _core.Profile:
     """A profile of every watched layer, orders by retained mass at settings.density.
 
-    order_of(kernels of a head, one per group): another choice of the order.
+    order_of(kernels of a head, one per group): another choice of the order. Heads spread over
+    everything (settings.dense_below) get density 1.
     A timestep group that saw nothing borrows the kernels of the nearest one that did; a layer
     whose rows never were finite is left out. Raises Error when nothing was watched.
     """
@@ -93,8 +115,10 @@ def build_profile(
             grid = watched.layout.grid
             built = _core.build_head(first.bins, own, grid, settings.density, order)
             heads.append(built[0])
-        layers.append(_core.ProfileLayer(layer, heads))
-    profile.layers = layers
+        layers.append((layer, heads))
+    every = [head for _, heads in layers for head in heads]
+    keep_spread_heads_dense(every, settings.dense_below)
+    profile.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
     profile.validate()
     return profile
 
@@ -136,16 +160,18 @@ def require_mergeable(old: _core.Profile, new: _core.Profile, *, same_layers=Tru
         )
 
 
-def merge_profiles(old: _core.Profile, new: _core.Profile, *, density: float) -> _core.Profile:
+def merge_profiles(
+    old: _core.Profile, new: _core.Profile, *, density: float, dense_below: float = DENSE_BELOW
+) -> _core.Profile:
     """The mean of both, weighted by their prompts; orders chosen anew unless a head is locked.
 
     Raises Error if they are of different models, layers or timestep groups, or of far grids.
     """
     require_mergeable(old, new)
-    return _merge(old, new, new.calibration.grids[0], density)
+    return _merge(old, new, new.calibration.grids[0], density, dense_below)
 
 
-def _merge(old, new, grid, density):
+def _merge(old, new, grid, density, dense_below):
     bins = _bins(old.bins, new.bins)
     # A file may say 0 prompts: then both count the same.
     prompts = [profile.calibration.prompts for profile in (old, new)]
@@ -162,7 +188,8 @@ def _merge(old, new, grid, density):
             head = _core.build_head(bins, kernels, grid, density, a.order if a.locked else None)[0]
             head.density, head.locked = a.density, a.locked
             heads.append(head)
-        layers.append(_core.ProfileLayer(before.id, heads))
+        layers.append((before.id, heads))
+    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
     merged = _core.Profile()
     merged.model, merged.timestep_groups, merged.bins = old.model, old.timestep_groups, bins
     merged.defaults = old.defaults
@@ -175,6 +202,6 @@ def _merge(old, new, grid, density):
         *old.calibration.grids,
         *(g for g in [grid] if g not in old.calibration.grids),
     ]
-    merged.layers = layers
+    merged.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
     merged.validate()
     return merged

@@ -290,6 +290,11 @@ class Session:
             lines.append(
                 f"density {density:.2f}, retained mass {retained:.0%} ({self.profile_note})"
             )
+            spread = self._kept_dense()
+            if spread:
+                lines.append(
+                    f"{spread} heads kept dense: their attention is spread over everything"
+                )
         for reason, count in self.reasons.most_common(3):
             known = reason in self._dense_reasons
             lines.append(f"dense: {reason} ({count} calls)" if known else reason)
@@ -307,6 +312,12 @@ class Session:
             return f"{place}: starting"
         observing = forward.step < self.settings.observe_steps
         return f"{place}: {'observing' if observing else 'dense'}"
+
+    def _kept_dense(self) -> int:
+        """Heads to which the profile itself gives density 1."""
+        if self.profile is None or self.settings.density >= 1:
+            return 0
+        return sum(head.density == 1.0 for layer in self.profile.layers for head in layer.heads)
 
     @staticmethod
     def _means(plans) -> tuple[float, float]:

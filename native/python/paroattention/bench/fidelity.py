@@ -1,6 +1,8 @@
 """`bench fidelity`: the policies against dense on the bundled model, held-out prompts and seeds.
 
-Attention runs in this package's CPU kernels whatever device the rest of the model runs on.
+INT8 attention runs in this package's CPU kernels whatever device the rest of the model runs on.
+So does the unquantised one, unless `--kernel torch` asks for plain torch in fp32 on that device:
+the same definition, sooner done on a GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from pathlib import Path
 import torch
 
 from .. import _core, metrics
+from ..session import Session
 from .bundled import Bundle
 from .policies import Calibration, Case, cases, session_for
+from .torch_attention import TorchSession
 
 # Calibration's prompt is one the model was trained on; the others are combinations it never saw.
 CALIBRATION = ("cat closer ball", 11)
@@ -66,12 +70,15 @@ def _scores(reference, pixels) -> dict:
 class Bench:
     """Runs cases over prompts; rows in the format of report.json."""
 
-    def __init__(self, bundle: Bundle, prompts, seeds, steps: int, exact_every: int, tiles):
+    def __init__(
+        self, bundle: Bundle, prompts, seeds, steps: int, exact_every: int, tiles, session_class
+    ):
         self.bundle, self.prompts, self.seeds, self.steps = bundle, prompts, seeds, steps
         started = time.perf_counter()
         self.calibration = Calibration(bundle, *CALIBRATION, steps, tiles, exact_every)
         self.calibration_seconds = time.perf_counter() - started
         self.dense, _ = sample(bundle, prompts, seeds, steps)
+        self.session_class = session_class
         self.pool = ThreadPoolExecutor(8)
         self._pending: list = []
 
@@ -82,7 +89,7 @@ class Bench:
             batches = [list(range(len(self.prompts)))]
         for batch in batches:
             prompts, seeds = ([x[i] for i in batch] for x in (self.prompts, self.seeds))
-            session = session_for(case, self.calibration, seeds[0])
+            session = session_for(case, self.calibration, seeds[0], self.session_class)
             pixels, seconds = sample(self.bundle, prompts, seeds, self.steps, session)
             summary = session.finish()
             if summary["reasons"]:
@@ -153,6 +160,7 @@ def _arguments(arguments):
         "--limit", type=float, default=1e9, help="seconds; later cases are left out"
     )
     parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
+    parser.add_argument("--kernel", choices=("native", "torch"), default="native")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     return parser.parse_args(arguments)
 
@@ -165,7 +173,8 @@ def main(arguments: list[str]) -> int:
     prompts, seeds = [p for p, _ in held_out], [s for _, s in held_out]
     todo = cases(options.quick)
     tiles = sorted({case.block for case in todo})
-    bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles)
+    session_class = TorchSession if options.kernel == "torch" else Session
+    bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles, session_class)
     print(f"calibrated in {bench.calibration_seconds:.1f} s", flush=True)
     left_out = []
     for number, case in enumerate(todo):
@@ -193,6 +202,7 @@ def _write(options, bench, rows, left_out):
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "kernel": options.kernel,
         "steps": options.steps,
         "calibration": list(CALIBRATION),
         "profile_bytes": len(profile.dump()),

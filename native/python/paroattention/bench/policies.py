@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,23 +85,41 @@ class Calibration:
         observer = self.session.observer
         settings, info = Settings(), ModelInfo("wan2.1")
         first = next(iter(observer.layers.values()))
+        # Which heads stay dense is no part of the comparison: all policies share the profile's.
+        chosen = build_profile(observer, info, settings, groups, steps=self.steps)
+        self.dense_heads = {
+            layer.id: [head.density == 1.0 for head in layer.heads] for layer in chosen.layers
+        }
+        apart = replace(settings, dense_below=0.0)
         choices = {
-            "profile": None,
             "fhw": lambda kernels: "FHW",
             "paper": paper_order(first.bins, self.bundle.layout.grid),
         }
-        return {
-            name: build_profile(
-                observer, info, settings, groups, steps=self.steps, order_of=order_of
+        profiles = {"profile": chosen}
+        for name, order_of in choices.items():
+            profile = build_profile(
+                observer, info, apart, groups, steps=self.steps, order_of=order_of
             )
-            for name, order_of in choices.items()
-        }
+            profiles[name] = self._with_dense_heads(profile)
+        return profiles
+
+    def _with_dense_heads(self, profile):
+        layers = []
+        for layer in profile.layers:
+            heads = list(layer.heads)
+            for head, dense in zip(heads, self.dense_heads[layer.id], strict=True):
+                head.density = 1.0 if dense else None
+            layers.append(_core.ProfileLayer(layer.id, heads))
+        profile.layers = layers
+        return profile
 
     def group(self, sigma: float) -> int:
         return int(sigma <= self.border * (1 + 1e-5))
 
 
-def session_for(case: Case, calibration: Calibration, seed: int) -> Session:
+def session_for(
+    case: Case, calibration: Calibration, seed: int, session_class: type[Session] = Session
+) -> Session:
     """A session that runs a case; auto observes its own first steps."""
     start = case.dense_steps / calibration.steps
     settings = Settings(
@@ -121,14 +139,15 @@ def session_for(case: Case, calibration: Calibration, seed: int) -> Session:
         def plans(layer, sigma, layout):
             key = (layer, calibration.group(sigma))
             if key not in cache:
-                cache[key] = maps.plan(layer, case.density, group=key[1])
+                dense = calibration.dense_heads[layer]
+                cache[key] = maps.plan(layer, case.density, group=key[1], dense_heads=dense)
             return cache[key]
 
-        return Session(settings, calibration.sigmas, plans=plans, **keywords)
+        return session_class(settings, calibration.sigmas, plans=plans, **keywords)
     if case.policy == "auto":
-        return Session(settings, calibration.sigmas, **keywords)
+        return session_class(settings, calibration.sigmas, **keywords)
     profile = calibration.profiles[case.policy]
-    return Session(
+    return session_class(
         settings, calibration.sigmas, find_profile=lambda grid: (profile, case.policy), **keywords
     )
 

@@ -1,0 +1,79 @@
+"""Block-sparse attention in plain torch fp32 on any device, for benches on a GPU.
+
+The same definition as `reference` (float64, CPU), batched and with masks kept on the device; the
+tests hold the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..reference import _token_blocks
+from ..session import Session
+
+
+@dataclass
+class HeadMasks:
+    """One head of a plan on a device: skipped (N, N) bool, and what the tail needs."""
+
+    skipped: torch.Tensor
+    key_block: torch.Tensor  # (grid tokens,) block of each grid token
+    key_token: torch.Tensor  # (grid tokens,)
+    tail_skipped: torch.Tensor  # (N, blocks) bool: the pooled term is added where True
+
+
+def head_masks(plan, head: int, device) -> HeadMasks:
+    entry = plan.heads[head]
+    mask = torch.from_numpy(entry.mask.numpy()).to(device)
+    q_block, q_grid = (x.to(device) for x in _token_blocks(plan, entry.order, plan.block_q))
+    k_block, k_grid = (x.to(device) for x in _token_blocks(plan, entry.order, plan.block_kv))
+    rows = (q_block - math.ceil(plan.prefix / plan.block_q)).clamp(0, mask.shape[0] - 1)
+    cols = k_block - math.ceil(plan.prefix / plan.block_kv)
+    missing = ~mask[rows] & q_grid[:, None]
+    skipped = missing[:, cols.clamp(0, mask.shape[1] - 1)] & k_grid[None, :]
+    token = torch.nonzero(k_grid).squeeze(1)
+    return HeadMasks(skipped, cols[token], token, missing)
+
+
+def sparse_head(q, k, v, masks: HeadMasks, scale: float, tail: bool) -> torch.Tensor:
+    """q, k, v (B, N, D) float32 of one head -> (B, N, D)."""
+    scores = (q @ k.mT).mul_(scale).masked_fill_(masks.skipped, -torch.inf)
+    if tail:
+        batch, _, dim = k.shape
+        blocks = masks.tail_skipped.shape[1]
+        count = torch.bincount(masks.key_block, minlength=blocks).to(k.dtype)
+        pooled = k.new_zeros(2, batch, blocks, dim)
+        pooled[0].index_add_(1, masks.key_block, k[:, masks.key_token])
+        pooled[1].index_add_(1, masks.key_block, v[:, masks.key_token])
+        mean_k, mean_v = pooled / count[:, None]
+        extra = (q @ mean_k.mT).mul_(scale) + count.log()
+        extra.masked_fill_(~masks.tail_skipped, -torch.inf)
+        scores, v = torch.cat([scores, extra], -1), torch.cat([v, mean_v], 1)
+    return torch.softmax(scores, -1) @ v
+
+
+class TorchSession(Session):
+    """A session whose sparse calls run here instead of in the native kernels (fp32 only)."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self._masks: dict[tuple[int, str], list[HeadMasks]] = {}
+        self._held: list = []  # Plans whose id is a key above must live as long.
+
+    def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
+        if self.settings.precision == "int8":
+            return super()._run_sparse(q, k, v, plan, scale)
+        key = (id(plan), str(q.device))
+        if key not in self._masks:
+            self._held.append(plan)
+            self._masks[key] = [head_masks(plan, h, q.device) for h in range(q.shape[1])]
+        heads = [
+            sparse_head(
+                q[:, h].float(), k[:, h].float(), v[:, h].float(), masks, scale, self.settings.tail
+            )
+            for h, masks in enumerate(self._masks[key])
+        ]
+        return torch.stack(heads, 1).to(q.dtype)

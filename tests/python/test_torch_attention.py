@@ -1,0 +1,21 @@
+"""The fp32 attention that `bench fidelity --kernel torch` runs on a GPU equals the reference."""
+
+import pytest
+from paroattention import Settings, TokenLayout, reference
+from paroattention.bench.torch_attention import TorchSession
+from problems import random_plan, tensors
+
+
+@pytest.mark.parametrize("tail", [False, True])
+@pytest.mark.parametrize("block", [64, 128])
+@pytest.mark.parametrize(("prefix", "suffix"), [(0, 0), (70, 0), (5, 130)])
+def test_equals_the_reference(tail, block, prefix, suffix):
+    layout = TokenLayout((3, 13, 11), prefix=prefix, suffix=suffix)
+    plan = random_plan(layout, 2, 0.4, block_q=block, block_kv=block)
+    q, k, v = tensors(2, plan.length, 64, batch=2)
+    session = TorchSession(Settings(tail=tail, precision="bf16"), [1.0, 0.5, 0.0])
+    out = session._run_sparse(q, k, v, plan, 0.125)
+    expected = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=tail)
+    assert reference.relative_error(out, expected) < 2e-6
+    other = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=not tail)
+    assert reference.relative_error(out, other) > 1e-3
