@@ -8,6 +8,7 @@ import logging
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
+from .inspect_heads import PAROInspect
 from .native import MISSING, paro
 
 if paro is not None:
@@ -297,4 +298,4 @@ class PAROCompare(io.ComfyNode):
 
 class ParoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PAROAttention, PAROCalibrate, PAROCompare]
+        return [PAROAttention, PAROCalibrate, PAROCompare, PAROInspect]

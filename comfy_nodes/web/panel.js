@@ -12,7 +12,8 @@ const STYLE = `
 .paro.over{border-color:#7aa2f7}
 .paro .row,.paro .bar,.paro .buttons{flex:none}
 .paro .row{display:flex;justify-content:space-between;gap:8px;white-space:nowrap}
-.paro .row>:first-child{overflow:hidden;text-overflow:ellipsis}
+.paro .row>*{overflow:hidden;text-overflow:ellipsis}
+.paro .row.head>:first-child,.paro .row:not(.head)>:last-child{flex:none}
 .paro .dim{color:var(--descrip-text,#999)}
 .paro .bar{height:5px;border-radius:3px;background:var(--border-color,#4e4e4e);overflow:hidden}
 .paro .bar>i{display:block;height:100%;width:0;background:#5b9bd5;transition:width .2s}
@@ -78,7 +79,7 @@ export class Panel {
     this.element = make("div", "paro")
     if (this.node.comfyClass !== "PAROInspect") {
       this.element.append(
-        make("div", "row", this.title, this.step),
+        make("div", "row head", this.title, this.step),
         make("div", "bar", this.progress),
         figure("density"),
         make("div", "bar density", this.density),
@@ -139,6 +140,7 @@ export class Panel {
     const height = this.base + 17 * Math.min(4, 2 * this.warnings.children.length)
     if (height <= this.height) return
     this.height = height
+    this.element.style.minHeight = `${height}px`
     const [width, needed] = this.node.computeSize()
     this.node.setSize([Math.max(width, this.node.size[0]), Math.max(needed, this.node.size[1])])
   }
