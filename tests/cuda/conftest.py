@@ -38,13 +38,14 @@ _measured: dict[str, object] = {}
 
 @pytest.fixture
 def measured(request):
-    """measured(value): kept under the test's name."""
-    return lambda value: _measured.__setitem__(request.node.name, value)
+    """measured(value): kept under the test's name, at once: a run that is cut short keeps it."""
 
+    def keep(value):
+        _measured[request.node.name] = value
+        target = os.environ.get("PARO_MEASURED")
+        if target:
+            # pytest-xdist: a file for each worker.
+            path = Path(target, os.environ.get("PYTEST_XDIST_WORKER", "all") + ".json")
+            path.write_text(json.dumps(_measured, indent=1) + "\n")
 
-def pytest_sessionfinish():
-    target = os.environ.get("PARO_MEASURED")
-    if target and _measured:
-        # pytest-xdist: a file for each worker.
-        path = Path(target, os.environ.get("PYTEST_XDIST_WORKER", "all") + ".json")
-        path.write_text(json.dumps(_measured, indent=1) + "\n")
+    return keep

@@ -1,11 +1,12 @@
-"""python tests/cuda/run.py [--sanitize] [pytest arguments]: the GPU tests, and what they measured.
+"""python tests/cuda/run.py [--sanitize] [--seconds N] [pytest arguments]: the GPU tests.
 
-Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes results/<gpu>.json; with
---sanitize also runs sanitize.py under memcheck, racecheck, initcheck and synccheck.
+Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes what they measured to
+results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and synccheck.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -27,31 +28,44 @@ def _commit() -> str:
     return done.stdout.strip() or os.environ.get("PARO_COMMIT", "unknown")
 
 
-def _start_sanitizers(env) -> dict[str, subprocess.Popen]:
+class Child:
+    """A process whose output goes to a file, ended if it takes too long."""
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, env=env, stdout=self.log, stderr=subprocess.STDOUT)
+
+    def finish(self, deadline: float) -> tuple[int, str]:
+        try:
+            code = self.process.wait(max(1.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self.log.seek(0)
+        return code, self.log.read()
+
+
+def _start_sanitizers(env) -> dict[str, Child]:
     """All tools at once: they wait for the CPU more than for the GPU."""
+    # The caching allocator would hide reads past an end.
+    env = {**env, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    script = str(HERE / "sanitize.py")
     return {
-        tool: subprocess.Popen(
-            ["compute-sanitizer", "--tool", tool, sys.executable, str(HERE / "sanitize.py")],
-            # The caching allocator would hide reads past an end.
-            env={**env, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        tool: Child(["compute-sanitizer", "--tool", tool, sys.executable, script], env)
         for tool in ("memcheck", "racecheck", "initcheck", "synccheck")
     }
 
 
-def _verdicts(processes: dict[str, subprocess.Popen]) -> dict[str, str]:
+def _verdicts(children: dict[str, Child], deadline: float) -> dict[str, str]:
     verdicts = {}
-    for tool, process in processes.items():
-        text = process.communicate()[0]
+    for tool, child in children.items():
+        text = child.finish(deadline)[1]
         summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", text)
         ran = re.findall(r"kernels ran: \d+", text)
-        verdicts[tool] = "; ".join(summary + ran) or text[-300:]
+        verdicts[tool] = "; ".join(summary + ran) or "not finished: " + text[-200:]
         print(f"{tool}: {verdicts[tool]}", flush=True)
         if not (summary and ran and summary[0].startswith("0 ")):
-            print(text[-3000:], flush=True)
+            print(text[:3000], flush=True)
     return verdicts
 
 
@@ -65,41 +79,35 @@ def _merged(folder: Path) -> dict:
 def main() -> int:
     import torch
 
-    arguments = sys.argv[1:]
-    sanitize = "--sanitize" in arguments
-    arguments = [a for a in arguments if a != "--sanitize"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--seconds", type=float, default=1800, help="then whatever runs is ended")
+    options, arguments = parser.parse_known_args()
+    deadline = time.monotonic() + options.seconds
     (HERE / "results").mkdir(exist_ok=True)
     measured = tempfile.mkdtemp()
     path = str(ROOT / "native" / "python")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
     env["PARO_MEASURED"] = measured
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-c",
-        str(HERE.parent / "pytest.ini"),
-        str(HERE),
-    ]
-    sanitizers = _start_sanitizers(env) if sanitize else {}
-    done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True)
-    print(done.stdout[-9000:], done.stderr[-3000:], flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE.parent / "pytest.ini")]
+    sanitizers = _start_sanitizers(env) if options.sanitize else {}
+    code, text = Child([*command, str(HERE), *arguments], env).finish(deadline)
+    print(text, flush=True)
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     report = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": _commit(),
         "device": name,
         "torch": torch.__version__,
-        "pytest": done.stdout.strip().splitlines()[-1] if done.stdout else "",
-        "sanitizer": _verdicts(sanitizers),
+        "pytest": (text.strip().splitlines() or [""])[-1],
+        "sanitizer": _verdicts(sanitizers, deadline),
         "measured": _merged(Path(measured)),
     }
     shutil.rmtree(measured)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     (HERE / "results" / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
     clean = all(v.startswith("0 ") and "ran" in v for v in report["sanitizer"].values())
-    return done.returncode or (0 if clean else 1)
+    return code or (0 if clean else 1)
 
 
 if __name__ == "__main__":
