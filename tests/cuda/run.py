@@ -1,7 +1,8 @@
 """python tests/cuda/run.py [--sanitize] [--seconds N] [pytest arguments]: the GPU tests.
 
 Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes what they measured to
-results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and synccheck.
+results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and
+synccheck.
 """
 
 from __future__ import annotations

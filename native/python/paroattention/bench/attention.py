@@ -162,37 +162,35 @@ def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Names
 def main(arguments: list[str]) -> int:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    on_gpu = device.parse_known_args(arguments)[0].device == "cuda"
-    if on_gpu:
+    if device.parse_known_args(arguments)[0].device == "cuda":
         from . import gpu
 
         options = _options(arguments, gpu.SHAPES, True)
-        rows = gpu.run(options)
-    else:
-        options = _options(arguments, SHAPES, False)
-        rows = []
-        for name in options.shape or SHAPES:
-            shape = SHAPES[name]
-            rows += _sdpa_rows(name, shape, options.repeats)
-            rows += _paro_rows(name, shape, options.density or DENSITIES, options.repeats)
-        _print(rows)
-        print("vs SDPA: fp32 beside SDPA in fp32, int8 beside SDPA in bf16; more than 1 is faster")
-    if options.out:
-        meta = {
-            "date": time.strftime("%Y-%m-%d"),
-            "version": _core.__version__,
-            "machine": platform.machine(),
-            "isa": _core.active_isa(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        if on_gpu:
-            meta = {
-                "date": meta["date"],
-                "commit": _commit(),
-                "device": torch.cuda.get_device_name(),
-                "torch": torch.__version__,
-            }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({**meta, "rows": rows}, indent=1) + "\n")
+        about = {"commit": _commit(), "device": torch.cuda.get_device_name()}
+        for rows in gpu.run(options):
+            _write(options.out, about, rows)  # each time: a run that is cut short keeps its rows
+        return 0
+    options = _options(arguments, SHAPES, False)
+    rows = []
+    for name in options.shape or SHAPES:
+        shape = SHAPES[name]
+        rows += _sdpa_rows(name, shape, options.repeats)
+        rows += _paro_rows(name, shape, options.density or DENSITIES, options.repeats)
+    _print(rows)
+    print("vs SDPA: fp32 beside SDPA in fp32, int8 beside SDPA in bf16; more than 1 is faster")
+    about = {
+        "version": _core.__version__,
+        "machine": platform.machine(),
+        "isa": _core.active_isa(),
+        "threads": torch.get_num_threads(),
+    }
+    _write(options.out, about, rows)
     return 0
+
+
+def _write(path: Path | None, about: dict, rows: list[dict]) -> None:
+    if path is None:
+        return
+    meta = {"date": time.strftime("%Y-%m-%d"), **about, "torch": torch.__version__}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**meta, "rows": rows}, indent=1) + "\n")

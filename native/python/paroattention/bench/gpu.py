@@ -218,19 +218,18 @@ def peer_rows(name, shape, densities):
         )
 
 
-def run(options) -> list[dict]:
-    """Rows for parsed options of `bench attention`."""
+def run(options):
+    """All rows so far of parsed options of `bench attention`, after each shape."""
     rows = []
     for name in options.shape or SHAPES:
         shape, densities = SHAPES[name], options.density or DENSITIES
         if options.peers:
             rows += _told(peer_rows(name, shape, densities))
         tiles = options.tile or (64, 128)
-        rows += _told(
-            paro_rows(name, shape, densities, options.path, tiles, details=not options.fast)
-        )
+        ours = paro_rows(name, shape, densities, options.path, tiles, details=not options.fast)
+        rows += _told(ours)
         torch.cuda.empty_cache()
-    return rows
+        yield rows
 
 
 def _told(rows):
