@@ -173,6 +173,7 @@ from . import (  # noqa: E402
     cogvideox,  # noqa: F401
     cosmos,  # noqa: F401
     flux,  # noqa: F401
+    hidream,  # noqa: F401
     hunyuan,  # noqa: F401
     kandinsky,  # noqa: F401
     ltx,  # noqa: F401

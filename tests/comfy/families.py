@@ -220,6 +220,13 @@ COSMOS = {
     "adaln_lora_dim": 32, "num_blocks": 2, "num_heads": 2, "crossattn_emb_channels": 64,
     "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
 }  # fmt: skip
+HIDREAM = {
+    "image_model": "hidream", "max_resolution": [64, 64], "in_channels": 16,
+    "llama_layers": [0, 1], "num_attention_heads": 2, "num_routed_experts": 2,
+    "num_activated_experts": 1, "num_layers": 1, "num_single_layers": 1, "out_channels": 16,
+    "patch_size": 2, "text_emb_dim": 32, "caption_channels": [64, 48],
+    "axes_dims_rope": (64, 32, 32),
+}  # fmt: skip
 KREA = {
     "image_model": "krea2", "features": 256, "channels": 16, "patch": 2, "layers": 2, "heads": 2,
     "kvheads": 1, "txtlayers": 1, "txtdim": 128, "txtheads": 1, "txtkvheads": 1,
@@ -386,6 +393,19 @@ CASES: dict[str, Case] = {
         ("CosmosT2IPredict2", PREDICT_2), VIDEO, (TEXT, 64), GRID, numbered(2)
     ),
     "cosmos": Case(("CosmosT2V", COSMOS), VIDEO, (TEXT, 64), GRID, numbered(2)),
+    "hidream": Case(
+        ("HiDream", HIDREAM), (16, 24, 26), (TEXT, 64), (1, 12, 13), numbered(2),
+        suffix=TEXT + 2 * 5,
+        extras=lambda: _pooled(32) | {"conditioning_llama3": random(1, 2, 5, 48)},
+    ),
+    "hidream edit": Case(
+        ("HiDream", HIDREAM), (16, 24, 16), (TEXT, 64), (1, 12, 16), numbered(2),
+        suffix=TEXT + 2 * 5,
+        extras=lambda: _pooled(32) | {
+            "conditioning_llama3": random(1, 2, 5, 48),
+            "concat_latent_image": random(1, 16, 24, 16),
+        },
+    ),
     "krea 2": Case(
         ("Krea2", KREA), (16, 1, 24, 26), (TEXT, 128), (1, 12, 13),
         ("single.0.0", "single.1.0"), prefix=TEXT,
