@@ -147,7 +147,9 @@ __device__ __forceinline__ void softmax(State<D>& state, const Scores& s, float2
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
             factor[half] = state.q_scale[mt][half] * scale.x;
-            offset[half] = fmaf(-top, factor[half], kLog2Of255);
+            // Rounded down: with large factors the greatest weight could otherwise come out as 256 and wrap. What it
+            // lacks, all weights of the row lack alike.
+            offset[half] = __fmaf_rd(-top, factor[half], kLog2Of255);
             const float block_max = fmaf(top - kRound, factor[half], bias), old = state.m[mt][half];
             const float next = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
             state.m[mt][half] = next;
@@ -165,7 +167,7 @@ __device__ __forceinline__ void softmax(State<D>& state, const Scores& s, float2
                     const float x = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
                     w[i] = exp2_fast(fmaf(x, factor[half], offset[half]));
                 }
-                weights[mt][group / 2][group % 2 * 2 + half] = round_bytes(w[0], w[1], w[2], w[3]);
+                weights[mt][group / 2][group % 2 * 2 + half] = round_weights(w[0], w[1], w[2], w[3]);
             }
         }
     }

@@ -130,4 +130,12 @@ __device__ __forceinline__ std::uint32_t round_bytes(float a, float b, float c, 
                       __float_as_uint(d + kRound));
 }
 
+// The same for 0 <= x <= 255, in fewer instructions: through fp16, where adding 1024 rounds to integers.
+__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+    const __half2 round = __half2half2(__ushort_as_half(0x6400));
+    const __half2 low = __hadd2(__floats2half2_rn(a, b), round), high = __hadd2(__floats2half2_rn(c, d), round);
+    return __byte_perm(*reinterpret_cast<const std::uint32_t*>(&low), *reinterpret_cast<const std::uint32_t*>(&high),
+                       0x6420);
+}
+
 }  // namespace paro::cuda

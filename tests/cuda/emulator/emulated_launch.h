@@ -76,6 +76,11 @@ inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float __fmaf_rd(float a, float b, float c) {
+    const double exact = double{a} * b + c;  // off by 2^-53 at most
+    const auto near = static_cast<float>(exact);
+    return near > exact ? std::nextafter(near, -INFINITY) : near;
+}
 template <class T>
 T __ldg(const T* p) {
     return *p;

@@ -137,6 +137,14 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
     CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t, double x) {
               return t == 'v' ? 1e18 * x : t == 'k' ? 1e-18 * x : 1e18 * x;
           }) < 0.02);
+    // Scores up to 1e4: the greatest weight may not wrap.
+    problem.shape = [](char t, std::int64_t, std::int64_t, std::int32_t, double x) { return t == 'v' ? x : 35 * x; };
+    double top = 0.0;
+    for (const double x : problem.values(run_emulated(problem, cuda::Precision::int8))) {
+        top = std::isfinite(x) ? std::max(top, std::fabs(x)) : 1e30;
+    }
+    CHECK(top > 1.0);
+    CHECK(top < 10.0);
     const double nan = std::numeric_limits<double>::quiet_NaN();
     for (const char tensor : {'q', 'k', 'v'}) {
         CAPTURE(tensor);
