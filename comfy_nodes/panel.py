@@ -109,7 +109,7 @@ class Panel:
         session, times = self._session, self.times
         summary = summary or session.summary()
         sparse = summary["paths"].get("sparse", 0) > 0
-        dense_heads, heads = self._count_heads()
+        dense_heads, heads = self.count_heads()
         return {
             "node": self.progress.node_id,
             "state": text.splitlines()[0],
@@ -133,7 +133,7 @@ class Panel:
             ],
         }
 
-    def _count_heads(self) -> tuple[int, int]:
+    def count_heads(self) -> tuple[int, int]:
         """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
         profile = self._session.profile
         if profile is not None and profile is not self._profile:

@@ -62,11 +62,16 @@ def density_total(layout, density: float) -> float:
     return 1 - skipped / layout.length**2
 
 
-def predicted_gain(settings, layout, share: float, steps: int, watched: int) -> float:
-    """Share of the run's time that is saved, counted in multiplications; INT8 comes on top."""
+def predicted_gain(
+    settings, layout, share: float, steps: int, watched: int, density: float
+) -> float:
+    """Share of the run's time that is saved, counted in multiplications; INT8 comes on top.
+
+    density: of the grid, on average over the heads.
+    """
     inside = [
         step
         for step in range(watched, steps)
         if settings.start_percent - 1e-6 <= step / steps < settings.end_percent - 1e-6
     ]
-    return len(inside) / steps * share * (1 - density_total(layout, settings.density))
+    return len(inside) / steps * share * (1 - density_total(layout, density))

@@ -87,7 +87,11 @@ class Run:
             return ""
         weights = policy.block_weights(self._patcher.model.diffusion_model)
         share = policy.attention_share(layout, width, weights)
-        gain = policy.predicted_gain(settings, layout, share, steps, watched)
+        density = settings.density
+        if session.profile is not None:
+            dense, heads = self.panel.count_heads()
+            density += (1 - density) * dense / heads
+        gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:
             return (
                 f"predicted gain {gain:.1%} is below {policy.MIN_GAIN:.0%}:"

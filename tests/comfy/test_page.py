@@ -143,9 +143,10 @@ def test_from_template_to_profile(loaded, comfy_live):
     page.js(f"{NODE}.widgets.find((w) => w.name === 'save_as').value = ''")
     page.js(f"{NODE}.widgets.find((w) => w.name === 'profile').value = 'by-button'")
     state = queue(page)
-    assert state["sparse"] and state["density"] == pytest.approx(0.3, abs=0.03)
+    # Some heads may stay dense, a quarter at most.
+    assert state["sparse"] and 0.27 < state["density"] < 0.5
     assert 0.3 < state["retained"] <= 1 and state["saved_seconds"] is None
-    assert state["heads"] == 16 and state["dense_heads"] == 0
+    assert state["heads"] == 16 and 0 <= state["dense_heads"] <= 4
     shot(page, "sparse")
 
     # Watching first: both kinds of steps, so the time saved is known.
@@ -155,7 +156,8 @@ def test_from_template_to_profile(loaded, comfy_live):
     assert state["dense_step_seconds"] > 0 and state["sparse_step_seconds"] > 0
     assert isinstance(state["saved_seconds"], float)
     text = page.js(f"{PANEL}.element.innerText")
-    assert re.search(r"density\s+3\d %", text) and "0 / 16" in text and "time saved" in text
+    assert re.search(r"density\s+[34]\d %", text) and re.search(r"[0-4] / 16", text)
+    assert "time saved" in text
     shot(page, "observed")
 
 

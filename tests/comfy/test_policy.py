@@ -62,9 +62,23 @@ def test_a_gain_below_5_percent_is_refused(model, folders, policy):
     assert reason == ("predicted gain 4.9% is below 5%: attention is 12% of the work at 144 tokens")
 
 
+def with_heads(folders, name, *densities):
+    """Gives every layer's heads of a saved profile these densities of their own."""
+    profile = folders.load(name)
+    layers = profile.layers
+    for layer in layers:
+        heads = list(layer.heads)
+        for head, density in zip(heads, densities, strict=True):
+            head.density = density
+        layer.heads = heads
+    profile.layers = layers
+    profile.save(folders.profiles / f"{name}.json")
+
+
 def test_with_a_profile_the_gain_is_that_of_all_steps(model, folders, policy):
-    harness.sample(harness.paro(model))  # 6.8 % at .3
+    harness.sample(harness.paro(model, save_as="p"))  # 6.8 % at .3
     assert folders.steps() == "osssss"
+    with_heads(folders, "p", None, None)
     harness.sample(harness.paro(model, density=0.5))  # 5.8 %: no step is watched any more
     assert folders.steps() == "ssssss"
     harness.sample(harness.paro(model, density=0.5, start_percent=0.4))
@@ -116,6 +130,15 @@ def test_limits_from_the_environment(policy, monkeypatch, text, value):
 
 
 def test_steps_outside_of_the_percents_gain_nothing(policy):
-    settings = SimpleNamespace(density=0.5, start_percent=0.0, end_percent=0.5)
-    assert policy.predicted_gain(settings, layout(), 1.0, 10, 0) == pytest.approx(0.25)
-    assert policy.predicted_gain(settings, layout(), 1.0, 10, 4) == pytest.approx(0.05)
+    settings = SimpleNamespace(start_percent=0.0, end_percent=0.5)
+    assert policy.predicted_gain(settings, layout(), 1.0, 10, 0, 0.5) == pytest.approx(0.25)
+    assert policy.predicted_gain(settings, layout(), 1.0, 10, 4, 0.5) == pytest.approx(0.05)
+
+
+def test_heads_that_stay_dense_save_nothing(model, folders, policy):
+    """With a profile they are known: half of the heads at density 1 halve the gain."""
+    harness.sample(harness.paro(model, save_as="half"))
+    with_heads(folders, "half", 1.0, None)
+    harness.sample(harness.paro(model, profile="half"))
+    (reason,) = folders.last()["reasons"]
+    assert reason.startswith("predicted gain 4.1%")

@@ -64,7 +64,8 @@ def test_sparse_run_is_logged_and_close(comfy_live, dense):
     assert paths == [{"observe"}, {"sparse"}, {"sparse"}]
     end = lines[-1]
     # The bundled model has 8 layers of 2 heads; 352 tokens are 6 x 6 tiles.
-    assert end["end"] and end["density"] == pytest.approx(0.5, abs=0.02)
+    # Heads that look everywhere stay dense, a quarter of all at most.
+    assert end["end"] and 0.48 < end["density"] < 0.65
     assert end["paths"] == {"observe": 8, "sparse": 16}
     saved = json.loads((comfy_live.base / "models" / "paro" / "here.json").read_text())
     assert saved["schema"] == "paroattention/1" and len(saved["layers"]) == 8
