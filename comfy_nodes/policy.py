@@ -11,6 +11,11 @@ import re
 from dataclasses import replace
 
 _BLOCK = re.compile(r"^(.*?(?:blocks|layers))\.(\d+)\.")
+# Weights in a block that grid tokens do not meet: of the text's or audio's stream, and modulations,
+# which are computed once for all tokens.
+_APART = re.compile(
+    r"(?:^|[._])(?:txt|add|context|audio|y)_|to_add_out|_y\.|mod|adaln", re.IGNORECASE
+)
 
 
 def _number(name: str, default: float) -> float:
@@ -36,18 +41,16 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
 
 
 def block_weights(model) -> int:
-    """Weights that every token is multiplied with, in the largest list of numbered blocks, divided
-    by the number of its blocks: what a block costs beside its attention."""
-    lists: dict[str, tuple[int, set]] = {}
+    """Weights that a grid token is multiplied with in a numbered block, on average over the blocks:
+    what a block costs beside its attention. 0 for a model without such blocks."""
+    total, blocks = 0, set()
     for name, weight in model.named_parameters():
         match = _BLOCK.match(name)
         if match and weight.dim() > 1:
-            total, numbers = lists.get(match[1], (0, set()))
-            lists[match[1]] = total + weight.numel(), numbers | {match[2]}
-    if not lists:
-        return 0
-    total, numbers = max(lists.values(), key=lambda pair: pair[0])
-    return total // len(numbers)
+            blocks.add(match[0])
+            if not _APART.search(name[match.end() :]):
+                total += weight.numel()
+    return total // len(blocks) if blocks else 0
 
 
 def attention_share(layout, width: int, weights: int) -> float:

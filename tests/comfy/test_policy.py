@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import families
 import harness
 import pytest
 import torch
@@ -114,13 +115,25 @@ def test_attention_share(policy):
     assert share == pytest.approx(2000 / (2000 + 4 * 128))
 
 
-def test_block_weights_are_those_of_the_largest_list(policy):
-    blocks = torch.nn.ModuleList([torch.nn.Linear(8, 16) for _ in range(3)])
-    refiner = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
+def test_block_weights_are_what_a_grid_token_meets(policy):
+    def block():
+        kinds = ("qkv", "txt_attn", "add_q_proj", "img_mod", "adaLN_modulation", "audio_ff")
+        return torch.nn.ModuleDict({kind: torch.nn.Linear(8, 16) for kind in kinds})
+
     module = torch.nn.Module()
-    module.blocks, module.refiner_layers = blocks, refiner
+    module.double_blocks = torch.nn.ModuleList([block(), block()])
+    module.head = torch.nn.Linear(8, 100)
     assert policy.block_weights(module) == 8 * 16
     assert policy.block_weights(torch.nn.Linear(4, 4)) == 0
+
+
+def test_block_weights_of_real_models(policy):
+    """Flux: both kinds of blocks have 3 + 1 + 2 x 2 matrices of 256 x 256 for a token of the image;
+    Wan: four of self-attention, four of cross-attention, two of the feed-forward network."""
+    flux = families.build(families.CASES["flux"]).model.diffusion_model
+    assert policy.block_weights(flux) == 8 * 256**2
+    wan = harness.tiny_wan().model.diffusion_model
+    assert policy.block_weights(wan) == pytest.approx(8 * 256**2 + 2 * 256 * 64, rel=0.01)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
