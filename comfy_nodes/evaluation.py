@@ -36,10 +36,13 @@ class Evaluation:
     def _find(self) -> Geometry | str:
         # Models that no family covers may bring their own: see docs/comfyui.md.
         own = self._inputs.options.get("paro_geometry")
-        if callable(own):
+        if not callable(own):
+            return geometry_for(self.family, self._inputs)
+        try:
             found = own(self._inputs)
             return Geometry(**found) if isinstance(found, dict) else found
-        return geometry_for(self.family, self._inputs)
+        except Exception as error:
+            return f"paro_geometry failed: {type(error).__name__}: {error}"[:200]
 
     def _with_joined(self, geometry: Geometry | str) -> Geometry | str:
         """Corrected by what the last `post_input` patch of a joint model left: (text, image)."""

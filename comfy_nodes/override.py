@@ -36,13 +36,10 @@ class Override:
         # The fallback may hold another override of ours: a call is counted once.
         if run is None or evaluation is None or evaluation.busy:
             return host()
-        call = _Arguments(*args, **kwargs)
-        layout = _layout(call, evaluation, options)
-        if layout in QUIET:
-            return host()
-        reason = layout if isinstance(layout, str) else _refusal(call, run, layout)
-        if reason is not None:
-            run.session.note(reason, dense=True)
+        call, layout = _understand(args, kwargs, run, evaluation, options)
+        if isinstance(layout, str):
+            if layout not in QUIET:
+                run.session.note(layout, dense=True)
             return host()
         q, k, v = call.heads_first()
         layer = evaluation.layer_id(options)
@@ -56,8 +53,17 @@ class Override:
         return call.host_shape(out) if ours else out
 
 
-def _refusal(call, run, layout) -> str | None:
-    return call.refusal() or run.refusal(layout, call.heads * call.head_dim)
+def _understand(args, kwargs, run, evaluation, options):
+    """(the call, its token layout or why it stays dense). Never raises: the graph must go on."""
+    try:
+        call = _Arguments(*args, **kwargs)
+        layout = _layout(call, evaluation, options)
+        if not isinstance(layout, str):
+            reason = call.refusal() or run.refusal(layout, call.heads * call.head_dim)
+            layout = reason or layout
+        return call, layout
+    except Exception as error:
+        return None, f"the call was not understood: {type(error).__name__}: {error}"[:200]
 
 
 def _layout(call, evaluation, options):

@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 
 from .evaluation import Evaluation
 from .layouts import Inputs
+from .native import paro
 from .override import EVALUATION, OVERRIDE, RUN, Override
 from .run import Run
 
@@ -39,7 +40,14 @@ def _outer_sample(request: Request):
         # Nothing to sample: KSamplerAdvanced with a start at or after its end, for one.
         if sigmas is None or len(sigmas) < 2:
             return executor(*args, **kwargs)
-        run = Run(request, guider.model_patcher, sigmas, sampler, seed or 0)
+        try:
+            run = Run(request, guider.model_patcher, sigmas, sampler, seed or 0)
+        except paro.Error:
+            # A profile or setting that the user named: told before the sampling costs time.
+            raise
+        except Exception:
+            log.exception("PARO: this run stays dense, its model was not understood")
+            return executor(*args, **kwargs)
         # The guider's model_options are a copy made for this run: two runs never share a session.
         options = guider.model_options.setdefault("transformer_options", {})
         options[RUN] = run
@@ -81,7 +89,10 @@ def _diffusion_model(executor, *args, **kwargs):
     options = next((v for v in (kwargs.get("transformer_options"), *args) if _ours(v)), None)
     if options is not None:
         options[RUN].stay_in(options)
-        options[EVALUATION].enter_model(executor, args, kwargs)
+        try:
+            options[EVALUATION].enter_model(executor, args, kwargs)
+        except Exception as error:
+            options[RUN].session.note(f"the model's call was not understood: {error}"[:200])
     return executor(*args, **kwargs)
 
 

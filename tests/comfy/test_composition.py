@@ -473,6 +473,45 @@ def test_a_registered_family(model, folders, monkeypatch):
     assert folders.steps() == "osssss"
 
 
+def failing(*args, **kwargs):
+    raise RuntimeError("no such thing")
+
+
+# What another version of ComfyUI or another node may do to us, by where it meets us.
+SURPRISES = {
+    "a model that cannot be read": ("fingerprint", "fingerprint", None),
+    "an evaluation that is not understood": ("evaluation", "_by_name", "not understood"),
+    "a call that is not understood": ("override", "_Arguments", "not understood"),
+    "a gain that cannot be predicted": ("policy", "block_weights", "not understood"),
+}
+
+
+@pytest.mark.parametrize("case", SURPRISES)
+def test_surprises_keep_the_run_dense_or_say_so(model, folders, monkeypatch, case):
+    """Never the node that breaks the graph."""
+    where, name, told = SURPRISES[case]
+    want = harness.sample(model)
+    monkeypatch.setattr(harness.part(where), name, failing)
+    out = harness.sample(exact(model) if told is None else harness.paro(model))
+    if told is None:
+        assert torch.equal(out, want) and folders.runs() == []
+    else:
+        assert torch.isfinite(out).all()
+        (reason,) = folders.last()["reasons"]
+        assert told in reason and "no such thing" in reason
+        # Without the model's own arguments the latent's shape is still known.
+        dense = torch.equal(out, want)
+        assert dense == (where != "evaluation")
+
+
+def test_a_layout_of_another_node_that_fails(model, folders):
+    base = model.clone()
+    base.model_options["transformer_options"]["paro_geometry"] = failing
+    assert torch.equal(harness.sample(harness.paro(base)), harness.sample(model))
+    (reason,) = folders.last()["reasons"]
+    assert "paro_geometry failed" in reason and "no such thing" in reason
+
+
 def test_a_layout_that_fails_keeps_the_run_dense(model, folders, monkeypatch):
     layouts = harness.part("layouts")
     monkeypatch.setattr(layouts, "_FAMILIES", {"wan2.1": lambda inputs: inputs.model.nothing})
