@@ -20,7 +20,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "assets"))
 
-from bootstrap import comfyui, native, python_env, system  # noqa: E402
+from bootstrap import comfyui, native, python_env, system, viewer  # noqa: E402
 from bootstrap.paths import Paths  # noqa: E402
 from bootstrap.steps import Lock, SetupError, end_process, say, stream  # noqa: E402
 
@@ -58,6 +58,22 @@ def bench(paths: Paths, arguments: argparse.Namespace) -> int:
     return call(command, paths.environment(COMFYUI_DIR=str(comfy)))
 
 
+def view(paths: Paths, arguments: argparse.Namespace) -> int:
+    """The desktop viewer, on a file or on the demo's capture (the demo runs first if need be)."""
+    set_up(paths, with_tests=arguments.measure)
+    program = viewer.ensure(paths, with_tests=False)
+    if arguments.measure:
+        large = native.ensure_tests(paths) / "tests" / "viewer" / "paro_viewer_large"
+        script = REPO / "tests" / "viewer" / "measure.py"
+        return call([str(paths.python), str(script), str(program), str(large)], os.environ.copy())
+    file = Path(arguments.file).resolve() if arguments.file else REPO / "out/demo/demo.json"
+    if not arguments.file and not file.is_file():
+        say("There is no demo yet: running it first.")
+        if code := demo(paths, argparse.Namespace(out=str(file.parent))):
+            return code
+    return call([str(program), str(file), *arguments.options], os.environ.copy())
+
+
 def call(command: list[str], env: dict[str, str]) -> int:
     """Runs a child that talks on this terminal, and whose own clean-up is waited for."""
     child = subprocess.Popen(command, cwd=REPO, env=env)
@@ -81,10 +97,14 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     env = paths.environment(COMFYUI_DIR=str(comfy), PARO_REQUIRE_COMFY="1")
+    if sys.platform == "linux":
+        env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
+        env["PARO_REQUIRE_VIEWER"] = "1"
     suites = [
         run_ctest(paths, results, env),
         run_pytest(paths, "python", results, env, arguments.quick),
         run_pytest(paths, "comfy", results, env, arguments.quick),
+        run_pytest(paths, "viewer", results, env, arguments.quick),
     ]
     return summarise(suites, time.monotonic() - start)
 
@@ -193,6 +213,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     one.add_argument("arguments", nargs=argparse.REMAINDER)
     one.set_defaults(run=bench)
+    one = commands.add_parser("view", help="build the desktop viewer and open it")
+    one.add_argument("file", nargs="?", help="a profile or capture (the demo's)")
+    one.add_argument("--measure", action="store_true", help="measure it on a generated large one")
+    one.add_argument("options", nargs=argparse.REMAINDER, help="go to paro-viewer")
+    one.set_defaults(run=view)
     return parser.parse_args(argv)
 
 

@@ -75,7 +75,7 @@ def ensure_tests(paths: Paths) -> Path:
         make = ["cmake", "--build", str(folder), "--config", "Release", "--parallel"]
         run_tool(paths, "building the C++ tests", make, log, env)
 
-    inputs = hash_text(sources("tests/native"), toolchain(paths))
+    inputs = hash_text(sources("tests/native", "tests/viewer", "viewer/document"), toolchain(paths))
     stage(folder / ".paro-stamp", inputs, build)
     return folder
 

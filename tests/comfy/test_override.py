@@ -248,7 +248,7 @@ def test_without_the_native_library_nodes_register_run_dense_and_say_what_to_ins
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     result = harness.json.loads(done.stdout.split("RESULT")[1])
-    assert result["nodes"] == ["PAROAttention", "PAROCalibrate", "PAROCompare"]
+    assert result["nodes"] == ["PAROAttention", "PAROCalibrate", "PAROCompare", "PAROInspect"]
     assert result["same model"] and result["equal"] and result["valid"] is True
     for shown in result["shown"]:
         assert "no binary for this Python" in shown and "pip install ." in shown

@@ -9,7 +9,7 @@ namespace paro::viewer {
 
 namespace {
 
-// A map as kThumb x kThumb cells: mean value, and the stop at which half of the cell's blocks are computed.
+// A map as kThumb x kThumb cells: mean value, and the stop at which the cell's blocks are computed, on average.
 void make_thumb(const BlockMap& map, const BlockRanking& ranking, HeadSummary& out) {
     const auto cell = [](std::int64_t blocks, int i) {
         const std::int64_t begin = blocks * i / kThumb;
@@ -17,25 +17,23 @@ void make_thumb(const BlockMap& map, const BlockRanking& ranking, HeadSummary& o
     };
     std::vector<float> mean(kThumb * kThumb);
     out.entry.assign(mean.size(), 0);
-    std::vector<std::uint32_t> entries;
+    const double all = static_cast<double>(ranking.blocks());
     for (int y = 0; y < kThumb; ++y) {
         const auto [row, row_end] = cell(map.rows, y);
         for (int x = 0; x < kThumb; ++x) {
             const auto [col, col_end] = cell(map.cols, x);
-            double sum = 0.0;
-            entries.clear();
+            double sum = 0.0, entry = 0.0;
             for (std::int64_t r = row; r < row_end; ++r) {
-                for (std::int64_t c = col; c < col_end; ++c) {
-                    sum += map.value[r * map.cols + c];
-                    entries.push_back(ranking.entry[r * map.cols + c]);
+                for (std::int64_t i = r * map.cols + col; i < r * map.cols + col_end; ++i) {
+                    sum += map.value[i];
+                    entry += ranking.entry[i];
                 }
             }
             const std::size_t at = static_cast<std::size_t>(y) * kThumb + x;
-            mean[at] = static_cast<float>(sum / static_cast<double>(entries.size()));
-            const auto middle = entries.begin() + static_cast<std::ptrdiff_t>(entries.size() / 2);
-            std::nth_element(entries.begin(), middle, entries.end());
-            const double share = (*middle + 1.0) / static_cast<double>(ranking.blocks());
-            out.entry[at] = static_cast<std::uint8_t>(std::clamp(std::ceil(share * kDensitySteps), 0.0, 200.0));
+            const double blocks = static_cast<double>((row_end - row) * (col_end - col));
+            mean[at] = static_cast<float>(sum / blocks);
+            const double stop = std::ceil((entry / blocks + 1.0) / all * kDensitySteps);
+            out.entry[at] = static_cast<std::uint8_t>(std::clamp(stop, 0.0, static_cast<double>(kDensitySteps)));
         }
     }
     const float high = *std::ranges::max_element(mean);
