@@ -3,6 +3,7 @@
 #include "launch_kernel.h"
 #include "output.cuh"
 #include "paro/cuda/launch.h"
+#include "softmax_int8.cuh"
 #include "tile_walk.cuh"
 
 namespace paro::cuda {
@@ -11,7 +12,6 @@ namespace {
 constexpr int kRows = 32;  // query rows of a warp
 constexpr int kStep = 64;  // keys of a step
 constexpr int kTiles = kStep / 8;
-constexpr float kLog2Of255 = 7.994353437f;
 constexpr int kMaxStages = 4;
 
 // What a stage of the ring holds: 64 keys of a key tile.
@@ -26,16 +26,13 @@ struct StageInfo {
     std::int32_t tile[kMaxStages];
 };
 
-// A warp's running softmax; rows 16 mt + 8 half + lane / 4 at [mt][half].
 template <int D>
 struct State {
     float o[2][D / 8][4];
-    float m[2][2], l[2][2], q_scale[2][2];
+    Softmax<2> rows;
 };
-
-// Rows and columns as the products hold them.
-using Scores = std::int32_t[2][kTiles][4];
-using Weights = std::uint32_t[2][2][4];  // [mt][32 keys][a operand]
+using Scores = ScoreTiles<2, kTiles>;
+using Weights = WeightTiles<2, kTiles>;
 
 // One step's keys and values to shared memory. The v tile of a 128-key block has rows of 128 bytes, of which a step
 // takes half and gives it the swizzle of 64-byte rows.
@@ -81,103 +78,11 @@ __device__ __forceinline__ void score(std::uint32_t q, std::uint32_t k, Scores& 
     }
 }
 
-// Factors of a step for each of a thread's rows.
-struct RowFactors {
-    float alpha[2][2];  // of what was gathered so far
-    float beta[2][2];   // of this step's integer sums
-    float unit[2][2];   // of this step's integer weights
-};
-
-// Which bytes of a packed word of weights count: keys 16 group + 2t, 2t+1, 8+2t, 8+2t+1.
-__device__ __forceinline__ std::uint32_t byte_mask(std::uint64_t valid, int group) {
-    const int t = threadIdx.x % 4;
-    const auto bits = static_cast<std::uint32_t>(valid >> (16 * group + 2 * t));
-    return ((bits & 1) | (bits & 2) << 7 | (bits & 0x100) << 8 | (bits & 0x200) << 15) * 0xffu;
-}
-
-// Scores of keys that do not count go below every score.
-__device__ __forceinline__ void mask_scores(Scores& s, std::uint64_t valid) {
-    const auto mine = valid >> (threadIdx.x % 4 * 2);
-#pragma unroll
-    for (int nt = 0; nt < kTiles; ++nt) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            if (!((mine >> (8 * nt + i % 2)) & 1)) s[0][nt][i] = s[1][nt][i] = 0;
-        }
-    }
-}
-
-// Weights of keys that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by `share`.
-__device__ __forceinline__ void mask_weights(Weights& weights, std::uint64_t valid, int ragged, float share) {
-#pragma unroll
-    for (int group = 0; group < kStep / 16; ++group) {
-        const std::uint32_t mask = byte_mask(valid, group);
-        // The byte of a word that holds the column, if this thread's does.
-        const int key = ragged - 16 * group, byte = key / 8 * 2 + key % 2;
-        const bool mine = ragged >= 0 && key >= 0 && key < 16 && key % 8 / 2 == static_cast<int>(threadIdx.x % 4);
-#pragma unroll
-        for (int mt = 0; mt < 2; ++mt) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                std::uint32_t& word = weights[mt][group / 2][group % 2 * 2 + half];
-                word &= mask;
-                if (!mine) continue;
-                const auto weight = static_cast<float>((word >> (8 * byte)) & 0xff);
-                const std::uint32_t scaled = __float_as_uint(fmaf(weight, share, kRound)) & 0xff;
-                word = (word & ~(0xffu << (8 * byte))) | scaled << (8 * byte);
-            }
-        }
-    }
-}
-
-// s becomes weights, m moves on. `bias` is added to every score.
-template <int D>
-__device__ __forceinline__ void softmax(State<D>& state, const Scores& s, float2 scale, float bias, Weights& weights,
-                                        RowFactors& f) {
-#pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
-        float factor[2], offset[2];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            float top = __int_as_float(s[mt][0][2 * half]);
-#pragma unroll
-            for (int nt = 0; nt < kTiles; ++nt) {
-                top = fmaxf(top, fmaxf(__int_as_float(s[mt][nt][2 * half]), __int_as_float(s[mt][nt][2 * half + 1])));
-            }
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            factor[half] = state.q_scale[mt][half] * scale.x;
-            // Rounded down: with large factors the greatest weight could otherwise come out as 256 and wrap. What it
-            // lacks, all weights of the row lack alike.
-            offset[half] = __fmaf_rd(-top, factor[half], kLog2Of255);
-            const float block_max = fmaf(top - kRound, factor[half], bias), old = state.m[mt][half];
-            const float next = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
-            state.m[mt][half] = next;
-            f.alpha[mt][half] = exp2_fast(old - next);
-            f.unit[mt][half] = exp2_fast(block_max - next) * (1.0f / 255.0f);
-            f.beta[mt][half] = f.unit[mt][half] * scale.y;
-        }
-#pragma unroll
-        for (int group = 0; group < kStep / 16; ++group) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                float w[4];
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float x = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
-                    w[i] = exp2_fast(fmaf(x, factor[half], offset[half]));
-                }
-                weights[mt][group / 2][group % 2 * 2 + half] = round_weights(w[0], w[1], w[2], w[3]);
-            }
-        }
-    }
-}
-
 // o and l take in a step's weights and values. The integer sums start from kRoundBits, so their bits are floats that
 // are off by kRound; |sum| <= 64 * 255 * 127 < 2^22.
 template <int D>
 __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weights, std::uint32_t v,
-                                           const RowFactors& f) {
+                                           const RowFactors<2>& f) {
     constexpr std::uint32_t ones = 0x01010101u;
     float off[2][2];
 #pragma unroll
@@ -188,8 +93,8 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             off[mt][half] = -kRound * f.beta[mt][half];
-            state.l[mt][half] =
-                fmaf(state.l[mt][half], f.alpha[mt][half], static_cast<float>(sum[2 * half]) * f.unit[mt][half]);
+            state.rows.l[mt][half] =
+                fmaf(state.rows.l[mt][half], f.alpha[mt][half], static_cast<float>(sum[2 * half]) * f.unit[mt][half]);
         }
     }
 #pragma unroll
@@ -220,9 +125,9 @@ __device__ __forceinline__ void start(const AttentionParams& p, std::int32_t slo
     for (int mt = 0; mt < 2; ++mt) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            state.m[mt][half] = __int_as_float(0xff800000);
-            state.l[mt][half] = 0.0f;
-            state.q_scale[mt][half] = q_scale[mt * 16 + half * 8 + lane / 4];
+            state.rows.m[mt][half] = __int_as_float(0xff800000);
+            state.rows.l[mt][half] = 0.0f;
+            state.rows.q_scale[mt][half] = q_scale[mt * 16 + half * 8 + lane / 4];
         }
 #pragma unroll
         for (int nt = 0; nt < D / 8; ++nt) {
@@ -238,7 +143,7 @@ __device__ __forceinline__ void finish(const AttentionParams& p, std::int32_t sl
     const float* channel = p.packed.channel + std::int64_t{slot} * D + threadIdx.x % 4 * 2;
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
-        const float inverse[2] = {1.0f / state.l[mt][0], 1.0f / state.l[mt][1]};
+        const float inverse[2] = {1.0f / state.rows.l[mt][0], 1.0f / state.rows.l[mt][1]};
 #pragma unroll
         for (int nt = 0; nt < D / 8; ++nt) {
             const float2 factor = *reinterpret_cast<const float2*>(channel + nt * 8);
@@ -306,17 +211,21 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         Scores s;
         score<D>(q_lane, stage + k_lane, s);
         Weights weights;
-        RowFactors factors;
+        RowFactors<2> factors;
         const std::uint64_t valid = info.valid[at];
         const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
         const bool plain = valid == ~std::uint64_t{0};
-        if (!plain) mask_scores(s, valid);
-        softmax<D>(state, s, info.scale[at], pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f, weights, factors);
+        if (!plain) mask_scores<2, kTiles>(s, &valid);
+        softmax<2, kTiles>(state.rows, s, info.scale[at],
+                           pooled < 0    ? 0.0f
+                           : BLOCK == 64 ? 6.0f
+                                         : 7.0f,
+                           weights, factors);
         if (!plain || pooled >= 0) {
             float share = 1.0f;
             const int ragged =
                 pooled < 0 ? -1 : ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
-            mask_weights(weights, valid, ragged, share);
+            mask_weights<2, kTiles>(weights, &valid, ragged, share);
         }
         accumulate<D>(state, weights, stage + v_lane, factors);
     }

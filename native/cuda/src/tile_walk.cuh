@@ -34,12 +34,12 @@ class TileWalk {
                 tile = next_tile();
                 if (tile < 0) return false;
             }
-            valid = columns();
+            valid = columns(tile, half);
         } while (valid == 0);
         return true;
     }
 
-   private:
+    // For callers that take whole tiles: the next one, or -1; some may hold no key that counts.
     __device__ std::int32_t next_tile() {
         if (next_ < range_end_) return next_++;
         while (bits_ == 0 && word_ < p_.plan.mask_words) bits_ = row_[word_++];
@@ -56,16 +56,19 @@ class TileWalk {
         return panel_ < p_.panels ? p_.kv_blocks.blocks() + panel_++ : -1;
     }
 
-    __device__ static std::uint64_t low_bits(std::int32_t count) {
-        return count >= 64 ? ~std::uint64_t{0} : count <= 0 ? 0 : (std::uint64_t{1} << count) - 1;
-    }
-
-    __device__ std::uint64_t columns() const {
-        if (!pooled()) return low_bits(p_.layout.tokens_in(p_.kv_blocks, tile) - 64 * half);
-        const std::int32_t first = (tile - p_.kv_blocks.blocks()) * BLOCK + 64 * half, word = first / 32;
+    // Which of the keys 64 * of .. of tile `which` count.
+    __device__ std::uint64_t columns(std::int32_t which, int of) const {
+        const std::int32_t blocks = p_.kv_blocks.blocks();
+        if (which < blocks) return low_bits(p_.layout.tokens_in(p_.kv_blocks, which) - 64 * of);
+        const std::int32_t first = (which - blocks) * BLOCK + 64 * of, word = first / 32;
         const std::uint64_t low = word < p_.plan.mask_words ? row_[word] : 0;
         const std::uint64_t high = word + 1 < p_.plan.mask_words ? row_[word + 1] : 0;
         return ~(low | high << 32) & low_bits(p_.kv_blocks.grid_blocks - first);
+    }
+
+   private:
+    __device__ static std::uint64_t low_bits(std::int32_t count) {
+        return count >= 64 ? ~std::uint64_t{0} : count <= 0 ? 0 : (std::uint64_t{1} << count) - 1;
     }
 
     const AttentionParams& p_;

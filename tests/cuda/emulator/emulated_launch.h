@@ -52,9 +52,19 @@ void warp_barrier();  // of the warp
 
 // One lane's part in an operation of its whole warp: hands in `in`, and when all 32 have come `work` turns the warp's
 // inputs into outputs, once.
-constexpr std::size_t kOperand = 128;
+constexpr std::size_t kOperand = 128, kGroupOutput = 256;
 void warp_operation(const void* in, std::size_t in_bytes, void* out, std::size_t out_bytes,
                     void (*work)(const unsigned char (*in)[kOperand], unsigned char (*out)[kOperand]));
+
+// The same of four warps, a warpgroup.
+void group_operation(const void* in, std::size_t in_bytes, void* out, std::size_t out_bytes,
+                     void (*work)(const unsigned char (*in)[kOperand], unsigned char (*out)[kGroupOutput]));
+// bar.sync and bar.arrive.
+void named_barrier(int id, int threads, bool wait);
+// mbarrier by its address: bytes may be negative (arrived).
+void mbarrier_init(std::uint32_t address, std::uint32_t count);
+void mbarrier_change(std::uint32_t address, std::uint32_t arrivals, std::int64_t bytes);
+void mbarrier_wait(std::uint32_t address, std::uint32_t parity);
 
 template <class T>
 T read(const unsigned char* from) {
@@ -103,6 +113,10 @@ template <class T>
 T min(T a, T b) {
     return a < b ? a : b;
 }
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
+    for (int i = 0; i < 32; i += 8) c += ((a >> i) & 0xff) * ((b >> i) & 0xff);
+    return c;
+}
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     const std::uint64_t both = std::uint64_t{y} << 32 | x;
     unsigned result = 0;
@@ -141,6 +155,10 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 template <class T>
 T __shfl_sync(unsigned, T value, int from) {
     return shuffle(value, from);
+}
+inline int __all_sync(unsigned mask, int x) {
+    for (int bit = 1; bit < 32; bit *= 2) x = __shfl_xor_sync(mask, x, bit) != 0 && x != 0;
+    return x;
 }
 inline unsigned __reduce_max_sync(unsigned mask, unsigned x) {
     for (int bit = 1; bit < 32; bit *= 2) x = max(x, __shfl_xor_sync(mask, x, bit));

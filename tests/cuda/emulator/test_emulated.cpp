@@ -27,7 +27,7 @@ std::vector<std::int32_t> plan_blob(const Plan& plan) {
 }
 
 // As Problem::run, on the emulated GPU.
-Tensor run_emulated(const Problem& problem, cuda::Precision precision) {
+Tensor run_emulated(const Problem& problem, cuda::Precision precision, cuda::Path path = cuda::Path::portable) {
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
     Tensor o = problem.tensor();
     const Plan plan = problem.plan();
@@ -54,7 +54,7 @@ Tensor run_emulated(const Problem& problem, cuda::Precision precision) {
     p.q = view(q), p.k = view(k), p.v = view(v);
     p.o = {o.data(), o.stride_b, o.stride_h, o.stride_n};
     if (precision == cuda::Precision::int8) cuda::launch_pack_int8(p, nullptr);
-    cuda::launch_attention(p, cuda::Path::portable, nullptr);
+    cuda::launch_attention(p, path, nullptr);
     return o;
 }
 
@@ -94,10 +94,11 @@ const std::vector<Shape> kShapes = {
 
 TEST_CASE("emulated int8 kernels agree with the CPU's") {
     const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
-    CAPTURE(index);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    CAPTURE(index, static_cast<int>(path));
     Problem problem = make(kShapes[index]);
     problem.precision = Precision::int8;
-    const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::int8));
+    const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::int8, path));
     const double exact = tolerances::relative_error(ours, problem.expected());
     const double oracle = tolerances::relative_error(ours, problem.values(problem.run()));
     INFO("to fp64 " << exact << ", to the CPU's int8 " << oracle);
@@ -122,9 +123,11 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
     Problem problem = make(kShapes[2]);
     problem.precision = Precision::int8;
     problem.dtype = DType::f32;
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    CAPTURE(static_cast<int>(path));
     const auto error = [&](auto shape) {
         problem.shape = shape;
-        return tolerances::relative_error(problem.values(run_emulated(problem, cuda::Precision::int8)),
+        return tolerances::relative_error(problem.values(run_emulated(problem, cuda::Precision::int8, path)),
                                           problem.expected());
     };
     CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t d, double x) {
@@ -140,7 +143,7 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
     // Scores up to 1e4: the greatest weight may not wrap.
     problem.shape = [](char t, std::int64_t, std::int64_t, std::int32_t, double x) { return t == 'v' ? x : 35 * x; };
     double top = 0.0;
-    for (const double x : problem.values(run_emulated(problem, cuda::Precision::int8))) {
+    for (const double x : problem.values(run_emulated(problem, cuda::Precision::int8, path))) {
         top = std::isfinite(x) ? std::max(top, std::fabs(x)) : 1e30;
     }
     CHECK(top > 1.0);
@@ -152,7 +155,7 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
         problem.shape = [=](char t, std::int64_t bh, std::int64_t n, std::int32_t d, double x) {
             return t == tensor && bh == 0 && n == 100 && d == 9 ? nan : x;
         };
-        const Tensor o = run_emulated(problem, cuda::Precision::int8);
+        const Tensor o = run_emulated(problem, cuda::Precision::int8, path);
         CHECK(std::isnan(o.get(o.at(0, 0, 100, 9))));
         CHECK(std::isfinite(o.get(o.at(0, 1, 100, 9))));
     }

@@ -1,0 +1,121 @@
+// The INT8 softmax of a warp's rows, over scores and weights as the integer products hold them. Scores are sums that
+// started from kRoundBits: their bits are floats, off by kRound; |q8 k8| <= 128 * 127 * 127 < 2^22.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace paro::cuda {
+
+constexpr float kLog2Of255 = 7.994353437f;
+
+// MT tiles of 16 rows, NT tiles of 8 keys. A thread's rows: 16 mt + 8 half + lane % 32 / 4 at [mt][half].
+template <int MT, int NT>
+using ScoreTiles = std::int32_t[MT][NT][4];
+template <int MT, int NT>
+using WeightTiles = std::uint32_t[MT][NT / 4][4];  // [mt][32 keys][a operand]
+
+template <int MT>
+struct Softmax {
+    float m[MT][2], l[MT][2], q_scale[MT][2];
+};
+
+// Factors of a step for each of a thread's rows.
+template <int MT>
+struct RowFactors {
+    float alpha[MT][2];  // of what was gathered so far
+    float beta[MT][2];   // of this step's integer sums
+    float unit[MT][2];   // of this step's integer weights
+};
+
+// Which bytes of a packed word of weights count: keys 16 group + 2t, 2t+1, 8+2t, 8+2t+1.
+__device__ __forceinline__ std::uint32_t byte_mask(std::uint64_t valid, int group) {
+    const int t = threadIdx.x % 4;
+    const auto bits = static_cast<std::uint32_t>(valid >> (16 * group + 2 * t));
+    return ((bits & 1) | (bits & 2) << 7 | (bits & 0x100) << 8 | (bits & 0x200) << 15) * 0xffu;
+}
+
+// Scores of keys that do not count go below every score.
+template <int MT, int NT>
+__device__ __forceinline__ void mask_scores(ScoreTiles<MT, NT>& s, const std::uint64_t* valid) {
+#pragma unroll
+    for (int nt = 0; nt < NT; ++nt) {
+        const auto mine = static_cast<std::uint32_t>(valid[nt / 8] >> (nt % 8 * 8 + threadIdx.x % 4 * 2));
+#pragma unroll
+        for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if (!((mine >> (i % 2)) & 1)) s[mt][nt][i] = 0;
+            }
+        }
+    }
+}
+
+// Weights of keys that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by `share`.
+template <int MT, int NT>
+__device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, const std::uint64_t* valid, int ragged,
+                                             float share) {
+#pragma unroll
+    for (int group = 0; group < NT / 2; ++group) {
+        const std::uint32_t mask = byte_mask(valid[group / 4], group % 4);
+        // The byte of a word that holds the column, if this thread's does.
+        const int key = ragged - 16 * group, byte = key / 8 * 2 + key % 2;
+        const bool mine = ragged >= 0 && key >= 0 && key < 16 && key % 8 / 2 == static_cast<int>(threadIdx.x % 4);
+#pragma unroll
+        for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                std::uint32_t& word = weights[mt][group / 2][group % 2 * 2 + half];
+                word &= mask;
+                if (!mine) continue;
+                const auto weight = static_cast<float>((word >> (8 * byte)) & 0xff);
+                const std::uint32_t scaled = __float_as_uint(fmaf(weight, share, kRound)) & 0xff;
+                word = (word & ~(0xffu << (8 * byte))) | scaled << (8 * byte);
+            }
+        }
+    }
+}
+
+// s becomes weights, m moves on. `bias` is added to every score.
+template <int MT, int NT>
+__device__ __forceinline__ void softmax(Softmax<MT>& state, const ScoreTiles<MT, NT>& s, float2 scale, float bias,
+                                        WeightTiles<MT, NT>& weights, RowFactors<MT>& f) {
+#pragma unroll
+    for (int mt = 0; mt < MT; ++mt) {
+        float factor[2], offset[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float top = __int_as_float(s[mt][0][2 * half]);
+#pragma unroll
+            for (int nt = 0; nt < NT; ++nt) {
+                top = fmaxf(top, fmaxf(__int_as_float(s[mt][nt][2 * half]), __int_as_float(s[mt][nt][2 * half + 1])));
+            }
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+            factor[half] = state.q_scale[mt][half] * scale.x;
+            // Rounded down: with large factors the greatest weight could otherwise come out as 256 and wrap. What it
+            // lacks, all weights of the row lack alike.
+            offset[half] = __fmaf_rd(-top, factor[half], kLog2Of255);
+            const float block_max = fmaf(top - kRound, factor[half], bias), old = state.m[mt][half];
+            const float next = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
+            state.m[mt][half] = next;
+            f.alpha[mt][half] = exp2_fast(old - next);
+            f.unit[mt][half] = exp2_fast(block_max - next) * (1.0f / 255.0f);
+            f.beta[mt][half] = f.unit[mt][half] * scale.y;
+        }
+#pragma unroll
+        for (int group = 0; group < NT / 2; ++group) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float w[4];
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const float x = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
+                    w[i] = exp2_fast(fmaf(x, factor[half], offset[half]));
+                }
+                weights[mt][group / 2][group % 2 * 2 + half] = round_weights(w[0], w[1], w[2], w[3]);
+            }
+        }
+    }
+}
+
+}  // namespace paro::cuda
