@@ -174,19 +174,11 @@ struct Consumer {
 
     __device__ std::uint64_t keys(int stage) const { return tile_descriptor(ring + stage * P::stage_bytes, D); }
 
-    // Weights and values of the tile whose scores are in `mine`, while the next tile's come into `next`. False after
-    // the last tile; then `next` holds nothing.
-    __device__ __forceinline__ bool step(Scores<BLOCK>& mine, Scores<BLOCK>& next) {
-        const int stage = turn.stage;
-        turn.next();
-        barrier_wait(shared_address(&info.full[turn.stage]), turn.parity);
-        const bool more = info.tile[turn.stage] >= 0;
-        // After the last tile a stale one is multiplied, for nothing: wgmma wants no branches around it.
-        start_scores<D, BLOCK>(q, keys(turn.stage), next);
+    // Weights and values of the tile at `stage`, whose scores are in `s`.
+    __device__ __forceinline__ void attend(int stage, Scores<BLOCK>& s) {
         Weights<BLOCK> weights;
         RowFactors<1> factors;
-        weigh<BLOCK, D>(p, info, stage, state, mine, weights, factors);
-
+        weigh<BLOCK, D>(p, info, stage, state, s, weights, factors);
         const std::uint64_t v = tile_descriptor(ring + stage * P::stage_bytes + P::k_bytes, BLOCK);
         std::int32_t sum[D / 8][4];
         wgmma_fence();
@@ -197,15 +189,41 @@ struct Consumer {
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
         add_values<D>(state, sum, factors);
+    }
+
+    // Whether there is a tile at the turn's stage; waits for it.
+    __device__ __forceinline__ bool arrived() {
+        barrier_wait(shared_address(&info.full[turn.stage]), turn.parity);
+        return info.tile[turn.stage] >= 0;
+    }
+
+    // Attends to the tile whose scores are in `mine`, while the next tile's come into `next`. False after the last.
+    __device__ __forceinline__ bool step(Scores<BLOCK>& mine, Scores<BLOCK>& next) {
+        const int stage = turn.stage;
+        turn.next();
+        const bool more = arrived();
+        // After the last tile a stale one is multiplied, for nothing: wgmma wants no branches around it.
+        start_scores<D, BLOCK>(q, keys(turn.stage), next);
+        attend(stage, mine);
         return more;
     }
 
     __device__ void run() {
-        Scores<BLOCK> even, odd;
-        barrier_wait(shared_address(&info.full[0]), 0);
-        start_scores<D, BLOCK>(q, keys(0), even);
-        wgmma_wait<0>();
-        while (step(even, odd) && step(odd, even)) {
+        Scores<BLOCK> even;
+        if constexpr (D == 128 && BLOCK == 128) {
+            // Two sets of scores would not fit the registers: the other warpgroup fills the gaps.
+            for (; arrived(); turn.next()) {
+                start_scores<D, BLOCK>(q, keys(turn.stage), even);
+                wgmma_wait<0>();
+                attend(turn.stage, even);
+            }
+        } else {
+            Scores<BLOCK> odd;
+            arrived();
+            start_scores<D, BLOCK>(q, keys(0), even);
+            wgmma_wait<0>();
+            while (step(even, odd) && step(odd, even)) {
+            }
         }
     }
 };
