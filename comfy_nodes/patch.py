@@ -59,7 +59,11 @@ def _outer_sample(request: Request):
         finally:
             # Interrupts are BaseExceptions: only finally sees them all.
             options.pop(RUN, None)
-            run.finish(ok)
+            try:
+                run.finish(ok)
+            except Exception:
+                # The user's result is there: telling of it must not lose it.
+                log.exception("PARO: the run's report failed")
 
     return wrapper
 

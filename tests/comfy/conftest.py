@@ -35,8 +35,6 @@ def start_in_process() -> None:
     sys.path.insert(0, str(COMFYUI))
     # It also reads the command line then, which is pytest's.
     sys.argv, kept = [sys.argv[0]], sys.argv
-    # As main.py does: nodes.py puts comfy/ first on the path, and its utils.py would hide this.
-    import utils.extra_config  # noqa: F401
     from comfy.cli_args import args
 
     sys.argv = kept
@@ -44,6 +42,8 @@ def start_in_process() -> None:
     args.use_pytorch_cross_attention = True
     args.disable_api_nodes = True
     args.base_directory = str(BASE)
+    # As main.py does: nodes.py puts comfy/ first on the path, and its utils.py would hide this.
+    import utils.extra_config  # noqa: F401
 
 
 if COMFYUI is not None:

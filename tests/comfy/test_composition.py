@@ -504,6 +504,11 @@ def test_surprises_keep_the_run_dense_or_say_so(model, folders, monkeypatch, cas
         assert dense == (where != "evaluation")
 
 
+def test_a_report_that_fails_does_not_lose_the_result(model, folders, monkeypatch):
+    monkeypatch.setattr(harness.part("panel").Panel, "close", failing)
+    assert close(harness.sample(exact(model)), harness.sample(model))
+
+
 def test_a_layout_of_another_node_that_fails(model, folders):
     base = model.clone()
     base.model_options["transformer_options"]["paro_geometry"] = failing

@@ -82,9 +82,10 @@ def test_text_and_reference_rows_are_exact(models, calls, name):
     families.sample(CASES[name], harness.paro(models(name), precision="bf16", tail=False))
     ran = [rows for *_, rows in calls if rows is not None]
     assert len(ran) == 2 * len(CASES[name].layers)
-    for apart, grid in ran:
-        assert len(apart) == CASES[name].prefix + CASES[name].suffix
-        assert (apart < 1e-4).all() and (grid > 1e-3).any()
+    for apart, _ in ran:
+        assert len(apart) == CASES[name].prefix + CASES[name].suffix and (apart < 1e-4).all()
+    # A layer's heads may all be among those that stay dense, but not every layer's.
+    assert any((grid > 1e-3).any() for _, grid in ran)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.batch])
