@@ -99,6 +99,7 @@ __device__ __forceinline__ void start_scores(std::uint64_t q, std::uint64_t k, S
 #pragma unroll
         for (int i = 0; i < 4; ++i) s[0][nt][i] = kRoundBits;
     }
+    hold(s[0]);
     wgmma_fence();
 #pragma unroll
     for (int ks = 0; ks < D / 32; ++ks) wgmma_ss(s[0], q + ks * kDescriptorStep, k + ks * kDescriptorStep, true);
@@ -181,11 +182,13 @@ struct Consumer {
         weigh<BLOCK, D>(p, info, stage, state, s, weights, factors);
         const std::uint64_t v = tile_descriptor(ring + stage * P::stage_bytes + P::k_bytes, BLOCK);
         std::int32_t sum[D / 8][4];
+        hold(weights[0]);
         wgmma_fence();
 #pragma unroll
         for (int ks = 0; ks < BLOCK / 32; ++ks) wgmma_rs(sum, weights[0][ks], v + ks * kDescriptorStep, ks > 0);
         wgmma_commit();
         wgmma_wait<0>();
+        hold(sum);
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
         add_values<D>(state, sum, factors);
@@ -205,6 +208,7 @@ struct Consumer {
         // After the last tile a stale one is multiplied, for nothing: wgmma wants no branches around it.
         start_scores<D, BLOCK>(q, keys(turn.stage), next);
         attend(stage, mine);
+        hold(next[0]);
         return more;
     }
 
@@ -215,6 +219,7 @@ struct Consumer {
             for (; arrived(); turn.next()) {
                 start_scores<D, BLOCK>(q, keys(turn.stage), even);
                 wgmma_wait<0>();
+                hold(even[0]);
                 attend(turn.stage, even);
             }
         } else {
@@ -222,6 +227,7 @@ struct Consumer {
             arrived();
             start_scores<D, BLOCK>(q, keys(0), even);
             wgmma_wait<0>();
+            hold(even[0]);
             while (step(even, odd) && step(odd, even)) {
             }
         }

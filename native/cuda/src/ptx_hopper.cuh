@@ -84,6 +84,17 @@ __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
+// The compiler may neither move what it does to these registers past this point nor believe to know them: it does not
+// see that wgmma reads and writes them until wgmma_wait. Costs nothing.
+template <class T, int TILES>
+__device__ __forceinline__ void hold(T (&d)[TILES][4]) {
+#pragma unroll
+    for (int j = 0; j < TILES; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(d[j][i])::"memory");
+    }
+}
+
 // d (+)= a b^T over 32 bytes: a 64 x 32 from shared memory (ss, signed) or registers (rs, unsigned; as m16n8k32 has
 // them, a warp 16 rows), b N x 32 in shared memory. Accumulators: d[4 j + i] is what m16n8 tile j has in i.
 __device__ __forceinline__ void wgmma_ss(std::int32_t (&d)[8][4], std::uint64_t a, std::uint64_t b, bool accumulate) {

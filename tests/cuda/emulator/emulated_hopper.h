@@ -30,6 +30,9 @@ inline void wgmma_commit() {}
 template <int pending>
 void wgmma_wait() {}
 
+template <class T, int TILES>
+void hold(T (&)[TILES][4]) {}
+
 // Byte (row, byte) of what a descriptor names, as the tensor cores address it: the swizzle is on address bits.
 inline std::int8_t descriptor_byte(std::uint64_t descriptor, int row, int byte) {
     const auto start = static_cast<std::uint32_t>(descriptor & 0x3fff) << 4;
