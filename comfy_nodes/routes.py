@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -179,6 +181,8 @@ async def open_viewer(request: web.Request) -> web.Response:
     program = viewer_program()
     if program is None:
         raise Refusal(501, "the viewer (paro-viewer) is not installed on this machine")
+    if not has_display():
+        raise Refusal(501, "the server's machine has no display: PARO Inspect shows a picture here")
     _viewers[:] = [viewer for viewer in _viewers if viewer.poll() is None]
     if len(_viewers) >= MAX_VIEWERS:
         raise Refusal(429, f"{MAX_VIEWERS} viewers are open already")
@@ -194,6 +198,13 @@ def viewer_program() -> str | None:
     """paro-viewer beside the native library, else on the path."""
     beside = str(Path(paro.__file__).resolve().parent)
     return shutil.which("paro-viewer", path=beside) or shutil.which("paro-viewer")
+
+
+def has_display() -> bool:
+    """Whether a window can be opened for whoever sits at this machine."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def tell_changed(name: str = "") -> None:

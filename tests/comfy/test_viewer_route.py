@@ -33,6 +33,7 @@ def started(module, monkeypatch, tmp_path):
     monkeypatch.setattr(module.subprocess, "Popen", Viewer)
     monkeypatch.setattr(module, "viewer_program", lambda: "/opt/paro-viewer")
     monkeypatch.setattr(module, "_viewers", [])
+    monkeypatch.setenv("DISPLAY", ":99")
     return commands
 
 
@@ -79,6 +80,13 @@ def test_without_a_viewer(module, saved, started, monkeypatch):
     monkeypatch.setattr(module, "viewer_program", lambda: None)
     ((status, answer),) = view(module, "seen")
     assert status == 501 and "paro-viewer" in answer["error"] and not started
+
+
+def test_without_a_display(module, saved, started, monkeypatch):
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    ((status, answer),) = view(module, "seen")
+    assert status == 501 and "display" in answer["error"] and not started
 
 
 def test_without_the_native_library(module, saved, monkeypatch):

@@ -133,3 +133,17 @@ def test_as_a_program():
     )
     assert done.returncode == 1 and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
+    from paroattention import viewer_cli
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["view", "x.json"]) == 1
+    assert "run.py view" in capfd.readouterr().err
+    program = tmp_path / "paro-viewer"
+    program.write_text("#!/bin/sh\necho \"seen $*\"\nexit 3\n")
+    program.chmod(0o755)
+    assert viewer_cli.program() == str(program)
+    assert main(["view", "x.json", "--theme", "light"]) == 3
+    assert "seen x.json --theme light" in capfd.readouterr().out

@@ -141,10 +141,10 @@ def test_command_that_is_not_there(tmp_path):
 def test_usage_names_the_commands():
     result = run_py("--help")
     assert result.returncode == 0
-    assert all(word in result.stdout for word in ("demo", "test", "bench"))
+    assert all(word in result.stdout for word in ("demo", "test", "bench", "view"))
 
 
-@pytest.mark.parametrize("arguments", [(), ("view",), ("demo", "--nope")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("look",), ("demo", "--nope")], ids=" ".join)
 def test_wrong_usage_exits_with_2(arguments, tmp_path):
     result = run_py(*arguments, PARO_CACHE=str(tmp_path))
     assert result.returncode == 2 and "usage: run.py" in result.stderr

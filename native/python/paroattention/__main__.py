@@ -1,19 +1,19 @@
-"""`python -m paroattention doctor | profile show|validate|merge | bench attention|fidelity`."""
+"""`python -m paroattention doctor | profile show|validate|merge | bench attention|... | view`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import _core, doctor, profile_cli
+from . import _core, doctor, profile_cli, viewer_cli
 
 USAGE = __doc__
 
 
 def _bench(arguments: list[str]) -> int:
     # Benchmarks import more than the package needs; only who asks pays for it.
-    from .bench import attention, fidelity
+    from .bench import attention, fidelity, heads
 
-    tools = {"attention": attention.main, "fidelity": fidelity.main}
+    tools = {"attention": attention.main, "fidelity": fidelity.main, "heads": heads.main}
     if not arguments or arguments[0] not in tools:
         print(f"bench needs one of {', '.join(tools)} (got {arguments[:1]})", file=sys.stderr)
         return 2
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 on a failed check, 2 on bad usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {"doctor": doctor.main, "profile": profile_cli.main, "bench": _bench}
+    commands["view"] = viewer_cli.main
     if not arguments or arguments[0] not in commands:
         print(f"usage: {USAGE}", file=sys.stderr)
         return 2
