@@ -94,8 +94,7 @@ class Panel:
             server.send_sync(EVENT, self.state(text, step, steps))
 
     def close(self, summary: dict) -> None:
-        """The run is over: the last state, with the times of its last step."""
-        self.times.begin(None, self._session.paths)
+        """The run is over: the last state."""
         server = self.progress.server
         if server is not None:
             text, steps = "finished" if summary["ok"] else "stopped", summary["steps"]

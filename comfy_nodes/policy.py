@@ -40,6 +40,14 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
     return replace(settings, observe_steps=1), told
 
 
+def slower(dense: float | None, sparse: list[float]) -> str:
+    """What the user is told when sparse steps took longer than a dense one; seconds a step."""
+    if MIN_GAIN <= 0 or dense is None or not sparse or sum(sparse) <= dense * len(sparse):
+        return ""
+    mean = sum(sparse) / len(sparse)
+    return f"a sparse step took longer than a dense one: {mean:.2f} s against {dense:.2f} s"
+
+
 def block_weights(model) -> int:
     """Weights that a grid token is multiplied with in a numbered block, on average over the blocks:
     what a block costs beside its attention. 0 for a model without such blocks."""

@@ -171,6 +171,11 @@ class Run:
         session = self.session
         if ok and not session.paths and not session.reasons:
             session.note("no self-attention over the grid was seen", dense=True)
+        times = self.panel.times
+        times.begin(None, session.paths)
+        told = policy.slower(times.dense_seconds, times.sparse)
+        if told:
+            session.note(told)
         summary = session.finish(ok)
         self.panel.close(summary)
         log.info(

@@ -21,7 +21,7 @@ const STYLE = `
 .paro .warn{color:#e0a458;overflow:auto;flex:1 1 0;min-height:0}
 .paro .warn div{overflow-wrap:anywhere}
 .paro .buttons{display:flex;gap:4px;margin-top:auto}
-.paro button{flex:1;font:inherit;color:inherit;background:var(--comfy-menu-bg,#353535);cursor:pointer;
+.paro button{flex:1;font:11px system-ui,sans-serif;color:inherit;background:var(--comfy-menu-bg,#353535);cursor:pointer;
  border:1px solid var(--border-color,#4e4e4e);border-radius:4px;padding:3px 2px;min-width:0}
 .paro button:hover:not(:disabled){border-color:#7aa2f7}
 .paro button:disabled{opacity:.45;cursor:default}`
@@ -41,7 +41,8 @@ export class Panel {
     this.node = node
     this.state = null
     this.calibrates = node.comfyClass === "PAROAttention"
-    this.height = this.base = node.comfyClass === "PAROInspect" ? 44 : 182
+    // The page keeps a margin of 10 around it.
+    this.height = this.base = { PAROAttention: 202, PAROCalibrate: 100, PAROInspect: 60 }[node.comfyClass]
     this.told = new Set()
     if (!document.getElementById("paro-style")) {
       document.head.append(Object.assign(make("style"), { id: "paro-style", textContent: STYLE }))
@@ -80,15 +81,19 @@ export class Panel {
     if (this.node.comfyClass !== "PAROInspect") {
       this.element.append(
         make("div", "row head", this.title, this.step),
-        make("div", "bar", this.progress),
+        make("div", "bar", this.progress)
+      )
+    }
+    if (this.calibrates) {
+      this.element.append(
         figure("density"),
         make("div", "bar density", this.density),
         figure("retained"),
         figure("heads"),
-        figure("saved"),
-        this.warnings
+        figure("saved")
       )
     }
+    if (this.node.comfyClass !== "PAROInspect") this.element.append(this.warnings)
     this.element.append(this.buttons)
     this.element.addEventListener("dragover", (event) => {
       event.preventDefault()
@@ -112,13 +117,7 @@ export class Panel {
     this.step.title = state.profile || ""
     this.progress.style.width = `${(100 * state.step) / Math.max(1, state.steps)}%`
     this.density.style.width = `${100 * (state.density ?? 0)}%`
-    const { figures } = this
-    figures.density.textContent = percent(state.density)
-    figures.retained.textContent = percent(state.retained)
-    figures.heads.textContent = state.heads ? `${state.dense_heads} / ${state.heads}` : "–"
-    const saved = state.saved_seconds
-    const per = `${seconds(state.sparse_step_seconds)} : ${seconds(state.dense_step_seconds)}`
-    figures.saved.textContent = saved == null ? "–" : `${seconds(saved)} (${per})`
+    if (this.calibrates) this.showFigures(state)
     const reasons = state.reasons ?? []
     this.warnings.replaceChildren(
       ...reasons.map(({ text, count, dense }) =>
@@ -135,10 +134,20 @@ export class Panel {
     }
   }
 
+  showFigures(state) {
+    const { figures } = this
+    figures.density.textContent = percent(state.density)
+    figures.retained.textContent = percent(state.retained)
+    figures.heads.textContent = state.heads ? `${state.dense_heads} / ${state.heads}` : "–"
+    const saved = state.saved_seconds
+    const per = `${seconds(state.sparse_step_seconds)} : ${seconds(state.dense_step_seconds)}`
+    figures.saved.textContent = saved == null ? "–" : `${seconds(saved)} (${per})`
+  }
+
   // Room for up to four lines of warnings, once there are any; a node that is larger stays so.
   resize() {
     const height = this.base + 17 * Math.min(4, 2 * this.warnings.children.length)
-    if (height <= this.height) return
+    if (height <= this.height || this.warnings.parentNode === null) return
     this.height = height
     this.element.style.minHeight = `${height}px`
     const [width, needed] = this.node.computeSize()

@@ -136,6 +136,34 @@ def test_block_weights_of_real_models(policy):
     assert policy.block_weights(wan) == pytest.approx(8 * 256**2 + 2 * 256 * 64, rel=0.01)
 
 
+def test_sparse_steps_that_are_slower_are_told(policy, monkeypatch):
+    told = policy.slower(0.4, [0.5, 0.7])
+    assert told == "a sparse step took longer than a dense one: 0.60 s against 0.40 s"
+    assert not policy.slower(0.7, [0.5, 0.7]) and not policy.slower(None, [0.5])
+    assert not policy.slower(0.4, [])
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    assert not policy.slower(0.4, [0.5, 0.7])
+
+
+def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
+    """Of what the steps really took: here 50 ms more for each sparse call."""
+    import time
+
+    import paroattention
+
+    plain = paroattention.Session._run_sparse
+
+    def slow(self, *args):
+        time.sleep(0.05)
+        return plain(self, *args)
+
+    monkeypatch.setattr(paroattention.Session, "_run_sparse", slow)
+    harness.sample(harness.paro(model, observe_steps=3), steps=10)
+    assert folders.steps() == "ooosssssss"
+    (reason,) = folders.last()["reasons"]
+    assert reason.startswith("a sparse step took longer than a dense one: 0.1")
+
+
 @pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
 def test_limits_from_the_environment(policy, monkeypatch, text, value):
     monkeypatch.setenv("PARO_SOME_LIMIT", text)
