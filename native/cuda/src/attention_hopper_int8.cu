@@ -1,6 +1,7 @@
-// INT8 block-sparse attention with wgmma, for sm_90a. A CTA computes one query tile: one warpgroup brings key tiles
-// through a ring of bulk copies, each of the others owns 64 query rows. The products of the next key tile run while the
-// softmax of this one does.
+// INT8 block-sparse attention with wgmma, for sm_90a. Persistent CTAs take query tiles from a counter, longest first:
+// one warpgroup brings queries and key tiles through a ring of bulk copies, each of the others owns 64 query rows. The
+// products of the next key tile run while the softmax of this one does, and the next query tile's keys are on their way
+// while this one's output is written.
 #include "launch_kernel.h"
 #include "output.cuh"
 #include "paro/cuda/launch.h"
@@ -19,9 +20,11 @@ constexpr int kGroup = 128;  // threads of a warpgroup
 struct StageInfo {
     float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
     std::uint64_t valid[kMaxStages][2];
-    std::int32_t tile[kMaxStages];  // -1 after the last
+    std::int32_t tile[kMaxStages];  // -1 after the last of a query tile
     std::int32_t odd[kMaxStages];   // which of the two scales
-    std::uint64_t full[kMaxStages], empty[kMaxStages], queries;
+    std::int32_t item;              // work item whose queries have come, -1 after the last
+    // Barriers; the last two are for the queries and the item.
+    std::uint64_t full[kMaxStages], empty[kMaxStages], queries_full, queries_empty;
 };
 
 // Shared memory of a CTA, in this order.
@@ -55,29 +58,27 @@ struct Turn {
     }
 };
 
-// One thread: queries, then every key tile of the mask row, then the word that there are no more.
+// One thread: for each work item its queries, then every key tile of its mask row, then the word that there are no
+// more.
 template <int D, int BLOCK, int GROUPS>
-__device__ void produce(const AttentionParams& p, std::int32_t slot, std::int32_t tile, std::uint32_t q_shared,
-                        std::uint32_t ring, StageInfo& info) {
+struct Producer {
     using P = Plan<D, BLOCK, GROUPS>;
-    const std::uint32_t queries = shared_address(&info.queries);
-    barrier_expect(queries, P::q_bytes);
-    copy_bulk(q_shared, p.packed.q + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * P::q_bytes, P::q_bytes,
-              queries);
-
-    const bool in_grid = p.q_blocks.is_grid(tile);
-    TileWalk<BLOCK> walk(p, in_grid ? p.mask_row(slot % p.heads, tile) : nullptr);
-    const std::int64_t first = std::int64_t{slot} * p.key_tiles();
+    const AttentionParams& p;
+    StageInfo& info;
+    std::uint32_t q_shared, ring;
     Turn<P::stages> turn;
-    for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) {
-        const std::uint64_t low = walk.columns(next, 0), high = BLOCK == 128 ? walk.columns(next, 1) : 0;
-        if ((low | high) == 0) continue;
+
+    __device__ void wait_empty() const { barrier_wait(shared_address(&info.empty[turn.stage]), turn.parity ^ 1); }
+
+    __device__ void bring(const TileWalk<BLOCK>& walk, std::int64_t first, std::int32_t tile) {
+        const std::uint64_t low = walk.columns(tile, 0), high = BLOCK == 128 ? walk.columns(tile, 1) : 0;
+        if ((low | high) == 0) return;
+        wait_empty();
         const int s = turn.stage;
-        barrier_wait(shared_address(&info.empty[s]), turn.parity ^ 1);
-        const std::int64_t at = first + next;
+        const std::int64_t at = first + tile;
         info.valid[s][0] = low;
         info.valid[s][1] = high;
-        info.tile[s] = next;
+        info.tile[s] = tile;
         info.odd[s] = static_cast<std::int32_t>(at & 1);
         const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P::stage_bytes;
         barrier_expect(full, P::stage_bytes + 16);
@@ -86,10 +87,32 @@ __device__ void produce(const AttentionParams& p, std::int32_t slot, std::int32_
         copy_bulk(shared_address(&info.scale[s][0]), p.packed.kv_scale + (at & ~std::int64_t{1}), 16, full);
         turn.next();
     }
-    barrier_wait(shared_address(&info.empty[turn.stage]), turn.parity ^ 1);
-    info.tile[turn.stage] = -1;
-    barrier_arrive(shared_address(&info.full[turn.stage]));
-}
+
+    __device__ void run() {
+        const std::uint32_t full = shared_address(&info.queries_full), empty = shared_address(&info.queries_empty);
+        for (std::uint32_t parity = 1;; parity ^= 1) {
+            const std::int32_t item = atomicAdd(p.packed.counters + p.slots(), 1);
+            barrier_wait(empty, parity);
+            if (item >= p.work_items()) break;
+            std::int32_t slot, tile;
+            p.work_item(item, slot, tile);
+            info.item = item;
+            barrier_expect(full, P::q_bytes);
+            const std::int64_t at = std::int64_t{slot} * p.q_blocks.blocks() + tile;
+            copy_bulk(q_shared, p.packed.q + at * P::q_bytes, P::q_bytes, full);
+            const bool in_grid = p.q_blocks.is_grid(tile);
+            TileWalk<BLOCK> walk(p, in_grid ? p.mask_row(slot % p.heads, tile) : nullptr);
+            const std::int64_t first = std::int64_t{slot} * p.key_tiles();
+            for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) bring(walk, first, next);
+            wait_empty();
+            info.tile[turn.stage] = -1;
+            barrier_arrive(shared_address(&info.full[turn.stage]));
+            turn.next();
+        }
+        info.item = -1;
+        barrier_arrive(full);
+    }
+};
 
 // Asks for s = round_bits + q8 k8.
 template <int D, int BLOCK>
@@ -175,6 +198,11 @@ struct Consumer {
 
     __device__ std::uint64_t keys(int stage) const { return tile_descriptor(ring + stage * P::stage_bytes, D); }
 
+    __device__ __forceinline__ void release(int stage) {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
+    }
+
     // Weights and values of the tile at `stage`, whose scores are in `s`.
     __device__ __forceinline__ void attend(int stage, Scores<BLOCK>& s) {
         Weights<BLOCK> weights;
@@ -189,8 +217,7 @@ struct Consumer {
         wgmma_commit();
         wgmma_wait<0>();
         hold(sum);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
+        release(stage);
         add_values<D>(state, sum, factors);
     }
 
@@ -212,7 +239,8 @@ struct Consumer {
         return more;
     }
 
-    __device__ void run() {
+    // All key tiles of a query tile.
+    __device__ __forceinline__ void run() {
         Scores<BLOCK> even;
         if constexpr (D == 128 && BLOCK == 128) {
             // Two sets of scores would not fit the registers: the other warpgroup fills the gaps.
@@ -222,15 +250,16 @@ struct Consumer {
                 hold(even[0]);
                 attend(turn.stage, even);
             }
-        } else {
+        } else if (arrived()) {
             Scores<BLOCK> odd;
-            arrived();
-            start_scores<D, BLOCK>(q, keys(0), even);
+            start_scores<D, BLOCK>(q, keys(turn.stage), even);
             wgmma_wait<0>();
             hold(even[0]);
             while (step(even, odd) && step(odd, even)) {
             }
         }
+        release(turn.stage);  // which held the word that there are no more
+        turn.next();
     }
 };
 
@@ -280,10 +309,9 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, GROUPS == 1 ? 2 : 1)
     const std::uint32_t q_shared = shared_address(shared), ring = q_shared + P::q_bytes;
     unsigned char* staging = shared + P::q_bytes + P::stages * P::stage_bytes;
     StageInfo& info = *reinterpret_cast<StageInfo*>(staging + GROUPS * 4 * P::staging_bytes);
-    std::int32_t slot, tile;
-    p.work_item(static_cast<std::int32_t>(blockIdx.x), slot, tile);
     if (threadIdx.x == 0) {
-        barrier_init(shared_address(&info.queries), 1);
+        barrier_init(shared_address(&info.queries_full), 1);
+        barrier_init(shared_address(&info.queries_empty), GROUPS * 4);
         for (int s = 0; s < P::stages; ++s) {
             barrier_init(shared_address(&info.full[s]), 1);
             barrier_init(shared_address(&info.empty[s]), GROUPS * 4);
@@ -293,19 +321,26 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, GROUPS == 1 ? 2 : 1)
     __syncthreads();
     const int group = static_cast<int>(threadIdx.x) / kGroup - 1;  // -1: the producer's
     if (group < 0) {
-        give_registers<24>();
-        if (threadIdx.x == 0) produce<D, BLOCK, GROUPS>(p, slot, tile, q_shared, ring, info);
+        give_registers<32>();
+        if (threadIdx.x == 0) Producer<D, BLOCK, GROUPS>{p, info, q_shared, ring, {}}.run();
     } else {
-        take_registers<GROUPS == 1 ? 224 : 240>();
-        const int warp = threadIdx.x % kGroup / 32, first = group * kRows + warp * 16;
+        take_registers<GROUPS == 1 ? 224 : 232>();
+        const int warp = threadIdx.x % kGroup / 32, row = group * kRows + warp * 16;
         State<D> state;
-        start<D>(p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + first,
-                 state);
-        barrier_wait(shared_address(&info.queries), 0);
-        Consumer<D, BLOCK, GROUPS>{p, info, ring, tile_descriptor(q_shared + group * kRows * D, D), state, {}}.run();
-        finish<D>(p.packed.channel + std::int64_t{slot} * D, state);
-        const std::int64_t offset = output_offset(p, slot, tile, first + threadIdx.x % 16);
-        store_output<D, 1>(p, state.o, offset, staging + (group * 4 + warp) * P::staging_bytes);
+        Consumer<D, BLOCK, GROUPS> consumer{p, info, ring, tile_descriptor(q_shared + group * kRows * D, D), state, {}};
+        for (std::uint32_t parity = 0;; parity ^= 1) {
+            barrier_wait(shared_address(&info.queries_full), parity);
+            if (info.item < 0) break;
+            std::int32_t slot, tile;
+            p.work_item(info.item, slot, tile);
+            start<D>(p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + row,
+                     state);
+            consumer.run();
+            if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.queries_empty));
+            finish<D>(p.packed.channel + std::int64_t{slot} * D, state);
+            const std::int64_t offset = output_offset(p, slot, tile, row + threadIdx.x % 16);
+            store_output<D, 1>(p, state.o, offset, staging + (group * 4 + warp) * P::staging_bytes);
+        }
     }
 #else
     __trap();  // compiled without sm_90a
@@ -314,8 +349,11 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, GROUPS == 1 ? 2 : 1)
 
 template <int D, int BLOCK, int GROUPS>
 void launch(const AttentionParams& p, cudaStream_t stream) {
-    launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS>, p.work_items(),
-                  (GROUPS + 1) * kGroup, Plan<D, BLOCK, GROUPS>::bytes, stream, p);
+    check(cudaMemsetAsync(p.packed.counters + p.slots(), 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
+    const int room = multiprocessors() * Plan<D, BLOCK, GROUPS>::ctas;
+    launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS>,
+                  room < p.work_items() ? room : p.work_items(), (GROUPS + 1) * kGroup, Plan<D, BLOCK, GROUPS>::bytes,
+                  stream, p);
 }
 
 template <int D>

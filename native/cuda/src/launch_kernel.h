@@ -15,13 +15,16 @@
 
 namespace paro::cuda {
 
-// Bytes of shared memory of a multiprocessor of the current device.
-inline int shared_memory_limit() {
-    int device = 0, limit = 0;
+// Of the current device.
+inline int device_attribute(cudaDeviceAttr which) {
+    int device = 0, value = 0;
     check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "shared memory");
-    return limit;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
 }
+inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+// Bytes of shared memory of a multiprocessor.
+inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor); }
 
 template <class... P>
 void launch_kernel(const char* name, void (*kernel)(P...), std::int64_t grid, int threads, int shared_bytes,

@@ -31,6 +31,7 @@ __device__ __forceinline__ void store_half(const AttentionParams& p, const float
                                            std::int64_t offset, unsigned char* staging) {
     constexpr int stride = 2 * D + 16, pieces = D / 8;
     const int lane = threadIdx.x % 32;
+    __syncwarp();  // all lanes are done with what staging held before
 #pragma unroll
     for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll

@@ -167,6 +167,8 @@ inline unsigned __reduce_max_sync(unsigned mask, unsigned x) {
 
 namespace paro::cuda {
 
+// Few, so that persistent kernels take several turns.
+inline int multiprocessors() { return 2; }
 inline int shared_memory_limit() { return paro::emulator::kSharedBytes; }
 
 template <class... P>
