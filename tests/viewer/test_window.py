@@ -95,8 +95,16 @@ def test_a_window_driven_by_xdotool(viewer, run, profile, tmp_path, display):
             time.sleep(0.2)
         assert density is not None, "what xdotool dragged never reached the file"
         assert 0.8 < density <= 1.0
-        xdotool("key", "ctrl+q")
-        assert process.wait(30) == 0
+        # A loaded machine may lose a key of xdotool's; a user would press again.
+        for _ in range(10):
+            xdotool("windowfocus", "--sync", window[0])
+            xdotool("key", "ctrl+q")
+            try:
+                process.wait(4)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        assert process.poll() == 0
     finally:
         if process.poll() is None:
             process.kill()

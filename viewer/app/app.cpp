@@ -106,6 +106,8 @@ bool App::frame(Script* script) {
     const float wanted = forced_scale_ > 0.0f ? forced_scale_ : automatic;
     if (wanted != applied_scale_ || preferences_.theme != applied_theme_) {
         apply_theme(preferences_.theme, wanted);
+        // Panels keep their shares of the window when everything in them grows.
+        if (applied_scale_ > 0.0f && wanted != applied_scale_) rebuild_in_ = 3;
         applied_scale_ = ui_.scale = wanted;
         applied_theme_ = preferences_.theme;
     }
@@ -220,8 +222,8 @@ void App::build_layout(unsigned dock) {
     const unsigned left = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Left, 0.215f, nullptr, &centre);
     unsigned right = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Right, 0.325f, nullptr, &centre);
     bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, 0.30f, nullptr, &centre);
-    lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.61f, nullptr, &right);
-    middle_right = ImGui::DockBuilderSplitNode(lower_right, ImGuiDir_Up, 0.37f, nullptr, &lower_right);
+    lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.57f, nullptr, &right);
+    middle_right = ImGui::DockBuilderSplitNode(lower_right, ImGuiDir_Up, 0.385f, nullptr, &lower_right);
     const std::map<std::string, unsigned> place = {
         {"overview", left}, {"head", centre}, {"density", right},       {"curves", bottom},
         {"kernel", bottom}, {"ran", bottom},  {"groups", middle_right}, {"profile", lower_right}};
@@ -258,6 +260,8 @@ void App::draw_panels() {
     }
     const ImGuiID dock = ImGui::GetID("dock");
     const bool fresh = ImGui::DockBuilderGetNode(dock) == nullptr;
+    // The window's size follows its scale a frame later.
+    if (rebuild_in_ > 0 && --rebuild_in_ == 0) reset_layout_ = true;
     constexpr auto kNoMenu = static_cast<ImGuiDockNodeFlags>(ImGuiDockNodeFlags_NoWindowMenuButton);
     ImGui::DockSpaceOverViewport(dock, viewport, ImGuiDockNodeFlags_NoUndocking | kNoMenu);
     if (fresh || reset_layout_) {

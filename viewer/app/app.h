@@ -64,6 +64,7 @@ class App {
     Theme applied_theme_ = Theme::dark;
     bool reset_layout_ = false, quit_ = false, ask_quit_ = false;
     std::vector<std::string> front_;  // windows whose tabs are in front
+    int rebuild_in_ = 0;              // frames until the layout is made anew
     int front_in_ = 0;                // frames until the first tabs come to the front
     double busy_until_ = 0.0;
     std::string title_;

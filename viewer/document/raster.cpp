@@ -9,7 +9,7 @@ namespace paro::viewer {
 
 namespace {
 
-constexpr float kShade = 0.80f;  // how far a skipped block goes towards the background
+constexpr float kShade = 0.87f;  // how far a skipped block goes towards the background
 
 // Colours by the upper half of a positive float's bits: steps of 0.8 %, finer than a colour of any map here.
 class ColorTable {

@@ -18,6 +18,13 @@ int percent_label(double value, char* out, int size, void*) {
     return std::snprintf(out, static_cast<std::size_t>(size), "%.0f %%", value);
 }
 
+// Heads are counted in whole ones.
+int whole_label(double value, char* out, int size, void*) {
+    const bool whole = std::abs(value - std::round(value)) < 1e-6;
+    if (!whole) return out[0] = 0;
+    return std::snprintf(out, static_cast<std::size_t>(size), "%.0f", value);
+}
+
 void percent_axes(const char* x, const char* y, double low) {
     ImPlot::SetupAxes(x, y, ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
     ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
@@ -34,7 +41,7 @@ void draw_head_curves(Ui& ui, ImVec2 size) {
         if (order) low = std::min(low, 100.0 * order->curve[9]);
     }
     percent_axes("blocks computed", "attention kept", std::max(0.0, std::floor(low / 10.0) * 10.0 - 5.0));
-    ImPlot::SetupLegend(ImPlotLocation_SouthEast, ImPlotLegendFlags_NoButtons);
+    ImPlot::SetupLegend(ImPlotLocation_East, ImPlotLegendFlags_NoButtons | ImPlotLegendFlags_Outside);
     std::vector<double> xs, ys;
     for (int step = 1; step <= kDensitySteps; ++step) xs.push_back(100.0 * density_of_step(step));
     const AxisOrder own = document.heads()[document.selected()].order;
@@ -84,7 +91,7 @@ void draw_distribution(Ui& ui, ImVec2 size) {
     if (!ImPlot::BeginPlot("##distribution", size, kPlain)) return;
     ImPlot::SetupAxes("attention kept", "heads", ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
     ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
-    ImPlot::SetupAxisFormat(ImAxis_Y1, "%.0f");
+    ImPlot::SetupAxisFormat(ImAxis_Y1, whole_label);
     const double most = *std::ranges::max_element(stacked);
     ImPlot::SetupAxesLimits(100.0 * from, 100.0, 0.0, std::max(6.0, most * 1.15), ImPlotCond_Always);
     ImPlot::SetupLegend(ImPlotLocation_NorthWest, ImPlotLegendFlags_NoButtons);

@@ -111,7 +111,7 @@ void draw_figures(Ui& ui) {
                              "sparse calls took."
                            : "Seconds of attention in a run like the logged one, if a computed block costs the same "
                              "dense and sparse.",
-             text("%.1f s of attention (logged run %.1f s)", *f.seconds, time.attention_seconds));
+             text("%.1f s (logged run %.1f s)", *f.seconds, time.attention_seconds));
     } else {
         line("predicted time", "Needs a run log with a finished sparse run of this model (File, Open run log).",
              "no run log of a sparse run");
@@ -143,7 +143,7 @@ void draw_density(Ui& ui) {
         ImGui::TreePop();
     }
     ImGui::PushTextWrapPos();
-    muted("A head's own density comes first, then the node's in ComfyUI, then the profile's default (%.1f %%).",
+    muted("First a head's own density, then the node's, then the default (%.1f %%).",
           100.0 * document.default_density());
     ImGui::PopTextWrapPos();
 }

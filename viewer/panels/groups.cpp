@@ -12,7 +12,7 @@ namespace paro::viewer {
 void draw_groups(Ui& ui) {
     Document& document = ui.document;
     const auto& groups = document.base().timestep_groups;
-    ImGui::TextWrapped(groups.size() > 1 ? "Early and late steps have maps of their own; the order is shared."
+    ImGui::TextWrapped(groups.size() > 1 ? "Early and late steps have their own maps."
                                          : "The same maps serve all timesteps.");
     const ImVec2 at = ImGui::GetCursorScreenPos();
     const float width = ImGui::GetContentRegionAvail().x, height = ui.px(46);

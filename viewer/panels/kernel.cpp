@@ -113,9 +113,8 @@ void draw_slice(Ui& ui, const Slice& slice, int number, ImVec2 at, ImVec2 size) 
 
 void draw_kernel(Ui& ui) {
     if (!ui.document.has_maps() || ui.document.maps().kernel.value.empty()) return;
-    muted(
-        "Mean attention from a token to one that far away, %s. Bright: near tokens matter, by the axis they lie along.",
-        ui.document.name_of(ui.document.selected()).c_str());
+    muted("Mean attention from a token to one that far away, %s. %s: much.",
+          ui.document.name_of(ui.document.selected()).c_str(), ui.light() ? "Dark" : "Bright");
     const ImVec2 at = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
     const float width = room.x / 3.0f;
     for (int i = 0; i < 3; ++i) {

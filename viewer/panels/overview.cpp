@@ -105,7 +105,7 @@ ThumbColors thumb_colors(const Ui& ui) {
     out.computed = colormap(ui.preferences.palette, ui.light());
     const bool shaded = ui.preferences.overlay != Overlay::off;
     for (std::size_t i = 0; i < 256; ++i) {
-        out.skipped[i] = shaded ? mix(out.computed[i], out.none, 0.8f) : out.computed[i];
+        out.skipped[i] = shaded ? mix(out.computed[i], out.none, 0.87f) : out.computed[i];
     }
     return out;
 }

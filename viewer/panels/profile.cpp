@@ -165,7 +165,10 @@ void draw_differences(Ui& ui, const Comparison& result) {
         ImGuiTableFlags_RowBg | ImGuiTableFlags_ScrollY | ImGuiTableFlags_SizingStretchProp;
     if (!ImGui::BeginTable("differences", 4, kFlags)) return;
     ImGui::TableSetupScrollFreeze(0, 1);
-    for (const char* name : {"head", "order", "density", "kept at .3"}) ImGui::TableSetupColumn(name);
+    ImGui::TableSetupColumn("layer / head", 0, 2.0f);
+    ImGui::TableSetupColumn("order", 0, 1.9f);
+    ImGui::TableSetupColumn("density", 0, 1.9f);
+    ImGui::TableSetupColumn("kept at .3", 0, 1.8f);
     ImGui::TableHeadersRow();
     ImGuiListClipper clipper;
     clipper.Begin(static_cast<int>(result.heads.size()));
@@ -175,7 +178,7 @@ void draw_differences(Ui& ui, const Comparison& result) {
             ImGui::TableNextRow();
             ImGui::TableNextColumn();
             ImGui::PushID(row);
-            if (ImGui::Selectable((d.layer + " head " + std::to_string(d.head)).c_str(), false,
+            if (ImGui::Selectable((d.layer + " / " + std::to_string(d.head)).c_str(), false,
                                   ImGuiSelectableFlags_SpanAllColumns)) {
                 for (std::size_t l = 0; l < document.layers(); ++l) {
                     if (document.base().layers[l].id == d.layer) document.select(document.index(l, d.head));
