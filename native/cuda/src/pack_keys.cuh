@@ -82,7 +82,12 @@ __device__ __forceinline__ void store_tiles(const AttentionParams& p, std::int64
         k_top = max(k_top, tops[0][w]);
         v_top = max(v_top, tops[1][w]);
     }
-    if (threadIdx.x == 0) p.packed.kv_scale[tile] = make_float2(scale_of(k_top), scale_of(v_top));
+    if (threadIdx.x == 0) {
+        p.packed.kv_scale[tile] = make_float2(scale_of(k_top), scale_of(v_top));
+        // Scales are also read in pairs: the last one gets a partner.
+        const std::int64_t tiles = std::int64_t{p.slots()} * p.key_tiles();
+        if (tile + 1 == tiles && tiles % 2) p.packed.kv_scale[tiles] = make_float2(0.0f, 0.0f);
+    }
 
     const float k_inverse = inverse_scale(k_top), v_inverse = inverse_scale(v_top);
     std::int8_t* k_tile = p.packed.k + tile * BLOCK * D;

@@ -1,0 +1,109 @@
+"""What can be shown without a GPU: plans as words, refusals, fake operators.
+
+PARO_TORCH_OPS names a built _torch_ops library for the tests that need one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from paroattention import ORDERS, Error, Plan, _core, attention, cuda
+
+GRID = (4, 9, 11)
+
+
+def _plan(heads=3, prefix=5, suffix=70, block=64, seed=0):
+    rows = -(-GRID[0] * GRID[1] * GRID[2] // block)
+    random = np.random.default_rng(seed)
+    entries = []
+    for head in range(heads):
+        mask = random.random((rows, rows)) < 0.5
+        mask[np.arange(rows), random.integers(rows, size=rows)] = True
+        entries.append(_core.HeadPlan(ORDERS[head + 1], _core.BlockMask(mask)))
+    return Plan(GRID, prefix=prefix, suffix=suffix, block_q=block, block_kv=block, heads=entries)
+
+
+@pytest.mark.parametrize("block", [64, 128])
+def test_plan_words(block):
+    plan = _plan(block=block)
+    words = _core.plan_words(plan)
+    heads, rows = 3, plan.heads[0].mask.numpy().shape[0]
+    orders, schedule, masks = np.split(words, [heads, heads + heads * rows])
+    assert [ORDERS[i] for i in orders] == [head.order for head in plan.heads]
+    schedule = schedule.reshape(heads, rows)
+    masks = masks.view(np.uint32).reshape(heads, rows, -1)
+    for head in range(heads):
+        mask = plan.heads[head].mask.numpy()
+        bits = np.unpackbits(masks[head].view(np.uint8), axis=1, bitorder="little")
+        assert np.array_equal(bits[:, :rows].astype(bool), mask)
+        assert not bits[:, rows:].any()
+        assert sorted(schedule[head]) == list(range(rows))
+        work = mask.sum(1)[schedule[head]]
+        assert (np.diff(work) <= 0).all(), "longest first"
+
+
+def test_tiles_that_the_kernels_lack_are_refused_by_name():
+    plan = _plan(block=32)
+    with pytest.raises(Error, match=r"plan.block_q must be one of \(64, 128\) \(got 32\)"):
+        cuda.upload(plan, torch.device("cuda", 0))
+
+
+def test_gpu_paths_are_refused_on_a_cpu():
+    plan = _plan()
+    x = torch.zeros(1, 3, plan.length, 64)
+    with pytest.raises(Error, match="path must be auto on a CPU"):
+        attention(x, x, x, plan, path="hopper")
+    with pytest.raises(Error, match="path must be one of auto, portable, hopper"):
+        attention(x, x, x, plan, path="")
+
+
+def test_a_build_without_kernels_says_so(monkeypatch):
+    monkeypatch.setattr(cuda, "_LIBRARY", Path("/nowhere/_torch_ops.so"))
+    monkeypatch.setattr(cuda, "_loaded", False)
+    monkeypatch.setattr(cuda, "_missing", None)
+    assert "no CUDA kernels" in cuda.load()
+
+
+def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path):
+    broken = tmp_path / "_torch_ops.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(cuda, "_LIBRARY", broken)
+    monkeypatch.setattr(cuda, "_loaded", False)
+    monkeypatch.setattr(cuda, "_missing", None)
+    assert "do not load" in cuda.load()
+
+
+@pytest.fixture
+def operators(monkeypatch):
+    library = os.environ.get("PARO_TORCH_OPS")
+    if not library:
+        pytest.skip("PARO_TORCH_OPS names no library")
+    monkeypatch.setattr(cuda, "_LIBRARY", Path(library))
+    monkeypatch.setattr(cuda, "_loaded", hasattr(torch.ops.paro, "attention"))
+    monkeypatch.setattr(cuda, "_missing", None)
+    assert cuda.load() is None
+    return torch.ops.paro
+
+
+def test_fake_operators_have_the_real_ones_shapes(operators):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    plan = _plan()
+    with FakeTensorMode():
+        q = torch.empty(2, 3, plan.length, 64, device="cuda", dtype=torch.float16)
+        words = torch.empty(10, dtype=torch.int32, device="cuda")
+        o = operators.attention(q, q, q, words, *cuda.layout(plan), 0.1, 0, True, 0)
+    assert o.shape == q.shape and o.dtype == q.dtype
+    assert o.transpose(1, 2).is_contiguous()
+
+
+def test_the_operators_refuse_other_devices(operators):
+    plan = _plan()
+    x = torch.zeros(1, 3, plan.length, 64)
+    words = torch.from_numpy(_core.plan_words(plan))
+    with pytest.raises(NotImplementedError, match="CPU"):
+        operators.attention(x, x, x, words, *cuda.layout(plan), 0.1, 0, True, 0)
