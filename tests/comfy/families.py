@@ -20,6 +20,7 @@ class Case:
 
     latent: (channels, [frames,] height, width). text: (tokens, width). grid, prefix, suffix: where
     the tokens must lie. layers: ids in the order of their calls. extras(): more conditioning.
+    needs: a conditioning that older versions of ComfyUI do not know.
     """
 
     config: tuple[str, dict]
@@ -33,6 +34,7 @@ class Case:
     extras: Callable[[], dict] = dict
     noise_mask: Callable | None = None
     batch: bool = True
+    needs: str = ""
 
 
 def random(*shape, seed=0):
@@ -260,6 +262,15 @@ def _all_text():
     return {"attention_mask": torch.ones(1, TEXT, dtype=torch.long)}
 
 
+def _filtered():
+    """Two guide frames after three of video; half a frame of the guides' tokens is taken out."""
+    import torch
+
+    mask = torch.ones(1, 1, 5, 6, 8)
+    mask[:, :, 4, :3] = -1
+    return mask
+
+
 def double(*blocks, single=0) -> tuple[str, ...]:
     names = [f"double.{i}.0" for i in range(blocks[0])]
     return (*names, *(f"single.{i}.0" for i in range(single)))
@@ -269,6 +280,9 @@ def numbered(count) -> tuple[str, ...]:
     return tuple(f"block.{i}.0" for i in range(count))
 
 
+# What the packer of S2V makes of 19 motion frames of 12 x 16: the newest in patches of 1 x 2 x 2,
+# two in one of 2 x 4 x 4, sixteen in four of 4 x 8 x 8.
+MOTION = 6 * 8 + 3 * 4 + 4 * 1 * 2
 VIDEO, GRID = (16, 3, 12, 16), (3, 6, 8)
 ODD, ODD_GRID = (16, 5, 11, 15), (5, 6, 8)
 
@@ -300,6 +314,35 @@ CASES: dict[str, Case] = {
     ),
     "wan camera": Case(
         ("WAN21_Camera", wan("camera", in_dim=32)), VIDEO, (TEXT, 64), GRID, double(2)
+    ),
+    "wan humo": Case(
+        ("WAN21_HuMo", wan("humo")), VIDEO, (TEXT, 64), GRID, double(2), suffix=48,
+        extras=lambda: _references(frames=True, size=(12, 16)),
+    ),
+    "wan scail": Case(
+        ("WAN21_SCAIL", wan("scail", in_dim=20)), VIDEO, (TEXT, 64), GRID, double(2),
+        prefix=48, suffix=36,
+        extras=lambda: _references(frames=True, size=(12, 16)) | {
+            "pose_video_latent": random(1, 16, 3, 6, 8)
+        },
+    ),
+    "wan s2v": Case(
+        ("WAN22_S2V", wan("s2v", audio_dim=32, audio_inject_layers=[0])), VIDEO, (TEXT, 64), GRID,
+        double(2), suffix=48, extras=lambda: _references(frames=True, size=(12, 16)),
+    ),
+    "wan s2v motion": Case(
+        ("WAN22_S2V", wan("s2v", audio_dim=32, audio_inject_layers=[0])), VIDEO, (TEXT, 64), GRID,
+        double(2), suffix=48 + MOTION,
+        extras=lambda: _references(frames=True, size=(12, 16)) | {
+            "reference_motion": random(1, 16, 19, 12, 16)
+        },
+    ),
+    "wan context latents": Case(
+        ("WAN21_T2V", wan()), VIDEO, (TEXT, 64), GRID, double(2), suffix=48 + 24,
+        extras=lambda: {
+            "context_latents": [random(1, 16, 1, 12, 16), random(1, 16, 2, 6, 8)]
+        },
+        needs="context_latents",
     ),
     "hunyuan video": Case(
         ("HunyuanVideo", HUNYUAN), VIDEO, (TEXT, 64), GRID, double(1, single=1), prefix=TEXT,
@@ -356,6 +399,11 @@ CASES: dict[str, Case] = {
     "ltx video odd": Case(
         ("LTXV", LTX), (128, 5, 7, 9), (TEXT, 64), (5, 7, 9), numbered(2), extras=_all_text
     ),
+    "ltx guides": Case(
+        ("LTXV", LTX), (128, 5, 6, 8), (TEXT, 64), GRID, numbered(2), suffix=96 - 24,
+        extras=lambda: _all_text() | {"keyframe_idxs": random(1, 3, 96, 2).abs() * 8},
+        noise_mask=_filtered,
+    ),
     "ltx 2": Case(
         ("LTXAV", LTX_2), (128, 3, 6, 8), (TEXT, 128), GRID, numbered(2), audio=(8, 20, 16)
     ),
@@ -375,12 +423,24 @@ CASES: dict[str, Case] = {
         ("Lumina2", Z_IMAGE), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(2), prefix=32, suffix=4,
         extras=lambda: {"num_tokens": TEXT},
     ),
+    "z-image reference": Case(
+        ("Lumina2", Z_IMAGE), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(2),
+        prefix=32 + 32 + 32, suffix=4,
+        extras=lambda: {"num_tokens": TEXT} | _references(1),
+    ),
     "lumina 2 odd": Case(
         ("Lumina2", LUMINA), (16, 23, 25), (TEXT, 64), (1, 12, 13), double(2), prefix=TEXT
     ),
     "minimax h3": Case(
         ("MiniMaxH3", MINIMAX), (24, 3, 12, 16), (TEXT, 64), GRID, numbered(2), prefix=TEXT + 20,
         audio=(32, 2, 10), batch=False,
+    ),
+    "minimax h3 reference": Case(
+        ("MiniMaxH3", MINIMAX), (24, 3, 12, 16), (TEXT, 64), GRID, numbered(2),
+        prefix=TEXT + 12 + 20, audio=(32, 2, 10), batch=False,
+        extras=lambda: {"minimax_refs": [
+            {"kind": "image", "latent_h": 6, "latent_w": 8, "latent": random(1, 24, 1, 6, 8)}
+        ]},
     ),
     "kandinsky 5": Case(
         ("Kandinsky5", KANDINSKY), VIDEO, (TEXT, 64), GRID, double(2), extras=lambda: _pooled(32)
