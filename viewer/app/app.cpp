@@ -114,9 +114,10 @@ bool App::frame(Script* script) {
     ui_.now = seconds_now();
     ui_.document.update(ui_.now);
     ImGui::NewFrame();
-    // Input keeps the frames coming for a while, so that hovers and drags are smooth.
-    if (ImGui::IsAnyMouseDown() || ImGui::GetIO().MouseDelta.x != 0.0f ||
-        ImGui::GetIO().InputQueueCharacters.Size > 0) {
+    const ImGuiIO& io = ImGui::GetIO();
+    // Input keeps the frames coming for a while, so that hovers and drags are smooth and nothing waits in the queue.
+    const bool queued = !ImGui::GetCurrentContext()->InputEventsQueue.empty();
+    if (queued || ImGui::IsAnyMouseDown() || io.MouseDelta.x != 0.0f || io.MouseDelta.y != 0.0f) {
         busy_until_ = ui_.now + 0.5;
     }
     ui_.anchors.clear();
@@ -184,7 +185,9 @@ void App::shortcuts() {
     if (ImGui::IsKeyPressed(ImGuiKey_F1, false)) ui_.help = !ui_.help;
     if (ImGui::IsKeyPressed(ImGuiKey_Escape, false) && !io.WantTextInput) ui_.maximised.clear();
     if (ImGui::IsPopupOpen(nullptr, ImGuiPopupFlags_AnyPopupId | ImGuiPopupFlags_AnyPopupLevel)) return;
-    const auto chord = [](ImGuiKeyChord keys) { return ImGui::Shortcut(keys, ImGuiInputFlags_RouteGlobal); };
+    // Not Shortcut(): its routes need the modifier a frame before the key, and quick or remote typing brings both at
+    // once.
+    const auto chord = [](ImGuiKeyChord keys) { return ImGui::IsKeyChordPressed(keys); };
     if (chord(ImGuiMod_Ctrl | ImGuiKey_O)) ui_.dialog = DialogKind::open;
     if (chord(ImGuiMod_Ctrl | ImGuiKey_Q)) ask_to_quit();
     if (!document.has_profile()) return;
