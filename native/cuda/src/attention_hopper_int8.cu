@@ -45,6 +45,8 @@ template <int BLOCK>
 using Scores = ScoreTiles<1, BLOCK / 8>;
 template <int BLOCK>
 using Weights = WeightTiles<1, BLOCK / 8>;
+template <int D>
+using Sums = std::int32_t[D / 8][4];
 
 #if defined(PARO_SM90A)
 
@@ -164,24 +166,27 @@ __device__ __forceinline__ void weigh(const AttentionParams& p, const StageInfo&
     }
 }
 
-// o takes in the integer sums. Most of the time no row of a warp has a new maximum: o then keeps its scale.
+// Most of the time no row of a warp has a new maximum: o then keeps its scale.
 template <int D>
-__device__ __forceinline__ void add_values(State<D>& state, const std::int32_t (&sum)[D / 8][4],
-                                           const RowFactors<1>& f) {
+__device__ __forceinline__ void rescale(State<D>& state, const RowFactors<1>& f) {
     const bool same = f.alpha[0][0] == 1.0f && f.alpha[0][1] == 1.0f;
-    if (!__all_sync(0xffffffffu, same)) {
+    if (__all_sync(0xffffffffu, same)) return;
 #pragma unroll
-        for (int nt = 0; nt < D / 8; ++nt) {
+    for (int nt = 0; nt < D / 8; ++nt) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) state.o[0][nt][i] *= f.alpha[0][i / 2];
-        }
+        for (int i = 0; i < 4; ++i) state.o[0][nt][i] *= f.alpha[0][i / 2];
     }
+}
+
+// o takes in the integer sums.
+template <int D>
+__device__ __forceinline__ void add_values(State<D>& state, const Sums<D>& sums, const RowFactors<1>& f) {
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float& o = state.o[0][nt][i];
-            o = fmaf(static_cast<float>(sum[nt][i]), f.beta[0][i / 2], o);
+            o = fmaf(static_cast<float>(sums[nt][i]), f.beta[0][i / 2], o);
         }
     }
 }
@@ -203,22 +208,16 @@ struct Consumer {
         if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
     }
 
-    // Weights and values of the tile at `stage`, whose scores are in `s`.
-    __device__ __forceinline__ void attend(int stage, Scores<BLOCK>& s) {
-        Weights<BLOCK> weights;
-        RowFactors<1> factors;
+    // Weights of the tile at `stage`, whose scores are in `s`, and their products with its values asked for.
+    __device__ __forceinline__ void begin(int stage, Scores<BLOCK>& s, Weights<BLOCK>& weights, RowFactors<1>& factors,
+                                          Sums<D>& sums) {
         weigh<BLOCK, D>(p, info, stage, state, s, weights, factors);
         const std::uint64_t v = tile_descriptor(ring + stage * P::stage_bytes + P::k_bytes, BLOCK);
-        std::int32_t sum[D / 8][4];
         hold(weights[0]);
         wgmma_fence();
 #pragma unroll
-        for (int ks = 0; ks < BLOCK / 32; ++ks) wgmma_rs(sum, weights[0][ks], v + ks * kDescriptorStep, ks > 0);
+        for (int ks = 0; ks < BLOCK / 32; ++ks) wgmma_rs(sums, weights[0][ks], v + ks * kDescriptorStep, ks > 0);
         wgmma_commit();
-        wgmma_wait<0>();
-        hold(sum);
-        release(stage);
-        add_values<D>(state, sum, factors);
     }
 
     // Whether there is a tile at the turn's stage; waits for it.
@@ -234,28 +233,64 @@ struct Consumer {
         const bool more = arrived();
         // After the last tile a stale one is multiplied, for nothing: wgmma wants no branches around it.
         start_scores<D, BLOCK>(q, keys(turn.stage), next);
-        attend(stage, mine);
+        Weights<BLOCK> weights;
+        RowFactors<1> factors;
+        Sums<D> sums;
+        begin(stage, mine, weights, factors, sums);
+        rescale<D>(state, factors);
+        wgmma_wait<0>();
+        hold(sums);
         hold(next[0]);
+        release(stage);
+        add_values<D>(state, sums, factors);
         return more;
+    }
+
+    // Softmax of this tile beside the scores of the next.
+    __device__ __forceinline__ void run_ahead() {
+        Scores<BLOCK> even, odd;
+        start_scores<D, BLOCK>(q, keys(turn.stage), even);
+        wgmma_wait<0>();
+        hold(even[0]);
+        while (step(even, odd) && step(odd, even)) {
+        }
+    }
+
+    // One set of scores: what o takes in of this tile beside the scores of the next. The other warpgroup fills the
+    // gaps.
+    __device__ __forceinline__ void run_behind() {
+        Scores<BLOCK> scores;
+        Weights<BLOCK> weights;
+        RowFactors<1> factors;
+        Sums<D> sums;
+        start_scores<D, BLOCK>(q, keys(turn.stage), scores);
+        wgmma_wait<0>();
+        hold(scores[0]);
+        for (bool more = true; more;) {
+            const int stage = turn.stage;
+            begin(stage, scores, weights, factors, sums);
+            turn.next();
+            more = arrived();
+            start_scores<D, BLOCK>(q, keys(turn.stage), scores);  // a stale tile's after the last
+            rescale<D>(state, factors);
+            wgmma_wait<1>();
+            hold(sums);
+            release(stage);
+            add_values<D>(state, sums, factors);
+            wgmma_wait<0>();
+            hold(scores[0]);
+        }
     }
 
     // All key tiles of a query tile.
     __device__ __forceinline__ void run() {
-        Scores<BLOCK> even;
-        if constexpr (D == 128 && BLOCK == 128) {
-            // Two sets of scores would not fit the registers: the other warpgroup fills the gaps.
-            for (; arrived(); turn.next()) {
-                start_scores<D, BLOCK>(q, keys(turn.stage), even);
-                wgmma_wait<0>();
-                hold(even[0]);
-                attend(turn.stage, even);
-            }
-        } else if (arrived()) {
-            Scores<BLOCK> odd;
-            start_scores<D, BLOCK>(q, keys(turn.stage), even);
-            wgmma_wait<0>();
-            hold(even[0]);
-            while (step(even, odd) && step(odd, even)) {
+        // Two sets of scores of 128 keys would not fit the registers beside o of 128 channels.
+        constexpr bool ahead = D == 64 || BLOCK == 64;
+        if (arrived()) {
+            if constexpr (ahead) {
+                run_ahead();
+            } else {
+                run_behind();
             }
         }
         release(turn.stage);  // which held the word that there are no more
