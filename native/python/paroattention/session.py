@@ -292,9 +292,7 @@ class Session:
             )
             spread = self._kept_dense()
             if spread:
-                lines.append(
-                    f"{spread} heads kept dense: their attention is spread over everything"
-                )
+                lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
         for reason, count in self.reasons.most_common(3):
             known = reason in self._dense_reasons
             lines.append(f"dense: {reason} ({count} calls)" if known else reason)

@@ -120,7 +120,16 @@ class Bench:
             **{k: v if v is None else round(v, 4) for k, v in scores.result().items()},
             "seconds": round(seconds, 3),
             "attention_seconds": round(summary["attention_seconds"], 3),
+            "device": _device_name(self.bundle.device),
+            "kernel": "torch" if self._in_torch(case) else "native",
         }
+
+    def _in_torch(self, case: Case) -> bool:
+        return self.session_class is TorchSession and case.precision != "int8"
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
 def mean_psnr(rows: list[dict], **wanted) -> float | None:
@@ -162,6 +171,7 @@ def _arguments(arguments):
     parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
     parser.add_argument("--kernel", choices=("native", "torch"), default="native")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    parser.add_argument("--resume", type=Path, help="keep this file's rows, run what it left out")
     return parser.parse_args(arguments)
 
 
@@ -171,8 +181,11 @@ def main(arguments: list[str]) -> int:
     bundle = Bundle(options.assets, options.device)
     held_out = HELD_OUT[: options.prompts]
     prompts, seeds = [p for p, _ in held_out], [s for _, s in held_out]
-    todo = cases(options.quick)
-    tiles = sorted({case.block for case in todo})
+    todo, kept = cases(options.quick), []
+    if options.resume:
+        todo, kept = _resume(options.resume, options.steps)
+    # Exact maps are dear on a CPU: made where a case asks for them.
+    tiles = sorted({case.block for case in todo if case.policy == "exact"})
     session_class = TorchSession if options.kernel == "torch" else Session
     bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles, session_class)
     print(f"calibrated in {bench.calibration_seconds:.1f} s", flush=True)
@@ -182,15 +195,24 @@ def main(arguments: list[str]) -> int:
             left_out.append(asdict(case))
             continue
         bench.run(case)
-        if number % 16 == 15:
+        if number % 16 == 15 or options.device == "cpu":
             print(f"{number + 1}/{len(todo)}: {time.perf_counter() - started:.0f} s", flush=True)
-    rows = bench.rows()
+    rows = [*kept, *bench.rows()]
     if options.out:
         _write(options, bench, rows, left_out)
     print(table(rows))
     if left_out:
         print(f"left out at the time limit: {len(left_out)} cases")
     return 0
+
+
+def _resume(path: Path, steps: int) -> tuple[list[Case], list[dict]]:
+    """The cases that a file of an earlier run left out, and its rows."""
+    before = json.loads(path.read_text())
+    for name, now in (("calibration", list(CALIBRATION)), ("steps", steps)):
+        if before[name] != now:
+            raise SystemExit(f"--resume: {path} must have {name} {now} (got {before[name]})")
+    return [Case(**case) for case in before["left_out"]], before["runs"]
 
 
 def _write(options, bench, rows, left_out):
@@ -201,8 +223,7 @@ def _write(options, bench, rows, left_out):
         "isa": _core.active_isa(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "kernel": options.kernel,
+        "device": _device_name(options.device),
         "steps": options.steps,
         "calibration": list(CALIBRATION),
         "profile_bytes": len(profile.dump()),
