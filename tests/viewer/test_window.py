@@ -109,3 +109,13 @@ def test_a_window_driven_by_xdotool(viewer, run, profile, tmp_path, display):
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_layout_and_recent_files_are_kept(run, profile, tmp_path, display):
+    run(f"open {profile}\nwait\n", headless=False, display=display)
+    layout = tmp_path / "config" / "layout.ini"
+    assert "[Docking][Data]" in layout.read_text()
+    # Without a file the welcome page offers the recent ones.
+    script = "frames 3\nprint open\nclick recent.0\nwait\nexpect heads == 6\n"
+    done = run(script, headless=False, display=display)
+    assert "open = false" in done.stdout

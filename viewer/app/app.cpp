@@ -71,7 +71,12 @@ App::App(Screen& screen, Workers& workers, Document& document, AppOptions option
     };
 }
 
-App::~App() { keep_preferences(); }
+App::~App() {
+    keep_preferences();
+    // ImGui would save only when its context ends, which outlives the name it would save under.
+    if (!ini_.empty()) ImGui::SaveIniSettingsToDisk(ini_.c_str());
+    ImGui::GetIO().IniFilename = nullptr;
+}
 
 void App::open(const std::filesystem::path& path) {
     if (kind_of(path) == FileKind::run_log) {

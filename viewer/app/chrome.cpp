@@ -249,8 +249,9 @@ void App::draw_welcome() {
             ImGui::Spacing();
             if (!preferences_.recent.empty()) muted("Recent");
             const std::vector<std::filesystem::path> recent = preferences_.recent;
-            for (const auto& path : recent) {
-                if (ImGui::TextLink(path.string().c_str())) open(path);
+            for (std::size_t i = 0; i < recent.size(); ++i) {
+                if (ImGui::TextLink(recent[i].string().c_str())) open(recent[i]);
+                ui_.anchor("recent." + std::to_string(i));
             }
         }
         ImGui::EndGroup();
