@@ -80,6 +80,7 @@ class Panel:
         self.saved = ""
         self._session = self._profile = None
         self._heads = (0, 0)
+        self._known: tuple[int, dict] | None = None
 
     def open(self, session) -> None:
         self._session = session
@@ -106,7 +107,7 @@ class Panel:
         summary: the session's, where it has ended (its plans are gone by then).
         """
         session, times = self._session, self.times
-        summary = summary or session.summary()
+        summary = summary or self._summary()
         sparse = summary["paths"].get("sparse", 0) > 0
         dense_heads, heads = self.count_heads()
         return {
@@ -131,6 +132,14 @@ class Panel:
                 for reason, count in session.reasons.most_common(8)
             ],
         }
+
+    def _summary(self) -> dict:
+        """The session's, made anew only when a plan has come: it counts the bits of all masks."""
+        plans = len(getattr(self._session, "_plan_cache", ()))
+        if self._known is None or self._known[0] != plans:
+            self._known = plans, self._session.summary()
+        current = {"paths": self._session.paths, "profile": self._session.profile_note}
+        return self._known[1] | current
 
     def count_heads(self) -> tuple[int, int]:
         """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""

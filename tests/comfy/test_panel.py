@@ -1,0 +1,113 @@
+"""What the page is sent while a run goes on: complete, true, and JSON."""
+
+import json
+from types import SimpleNamespace
+
+import harness
+import pytest
+
+
+@pytest.fixture(scope="module")
+def model():
+    return harness.tiny_wan()
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch, tmp_path):
+    return harness.Folders(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """(event, data) of all that a server would send; the node has the id 7."""
+    messages = []
+
+    def send(event, data, sid=None):
+        messages.append((event, json.loads(json.dumps(data, allow_nan=False))))
+
+    server = SimpleNamespace(send_sync=send, client_id=None)
+    for module in ("panel", "routes"):
+        part = harness.part(module)
+        monkeypatch.setattr(part.PromptServer, "instance", server, raising=False)
+    patch = harness.part("patch")
+    plain = patch.Request
+    monkeypatch.setattr(patch, "Request", lambda *a, **kw: _with_id(plain, *a, **kw))
+    return messages
+
+
+def _with_id(request, settings, profile="auto", save_as="", node_id=None):
+    return request(settings, profile, save_as, node_id or "7")
+
+
+def states(sent):
+    return [data for event, data in sent if event == "paro.status"]
+
+
+def test_a_run_from_observation_to_the_end(model, sent, folders):
+    harness.sample(harness.paro(model, observe_steps=2, save_as="seen"))
+    seen = states(sent)
+    assert [state["step"] for state in seen[:6]] == list(range(6))
+    assert [state["state"].split(": ")[-1] for state in seen[:6]] == [
+        "starting", "observing", "sparse", "sparse", "sparse", "sparse",
+    ]  # fmt: skip
+    assert all(state["node"] == "7" and state["steps"] == 6 for state in seen)
+    last = seen[-1]
+    assert last["done"] and last["state"] == "finished" and last["saved_as"] == "seen"
+    end = folders.last()
+    assert (last["density"], last["retained"]) == (end["density"], end["retained"])
+    assert last["heads"] == 4 and last["grid"] == [3, 6, 8] and last["reasons"] == []
+    steps = last["dense_step_seconds"], last["sparse_step_seconds"]
+    assert last["saved_seconds"] == pytest.approx(4 * (steps[0] - steps[1]))
+    assert ("paro.profiles", {"name": "seen"}) in sent
+
+
+def test_figures_come_while_the_run_goes_on(model, sent):
+    harness.sample(harness.paro(model, observe_steps=1))
+    seen = states(sent)
+    # The plans are made in step 1; from its second evaluation on they are known.
+    assert seen[1]["density"] is None and seen[2]["density"] == seen[-1]["density"]
+    assert seen[2]["sparse"] and seen[2]["profile"] == "observed in this run (1 steps)"
+
+
+def test_reasons_are_marked_as_dense_or_not(model, sent):
+    harness.sample(harness.paro(model, observe_steps=0))
+    (reason,) = states(sent)[-1]["reasons"]
+    assert reason == {"text": "no profile, and observe_steps is 0", "count": 12, "dense": True}
+    assert states(sent)[-1]["density"] is None
+
+
+def test_an_interrupted_run_ends_as_stopped(model, sent):
+    import comfy.model_management
+
+    def override(func, *args, **kwargs):
+        raise comfy.model_management.InterruptProcessingException()
+
+    broken = model.clone()
+    broken.model_options["transformer_options"]["optimized_attention_override"] = override
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        harness.sample(harness.paro(broken))
+    assert states(sent)[-1]["state"] == "stopped" and states(sent)[-1]["done"]
+
+
+def test_step_times():
+    times = harness.part("panel").StepTimes()
+    clock = iter([0.0, 5.0, 6.0, 7.0, 7.5, 8.0])
+    harness.part("panel").time = SimpleNamespace(perf_counter=lambda: next(clock))
+    try:
+        counts = {}
+        for step, path in (
+            (0, "observe"),
+            (1, "observe"),
+            (2, "dense"),
+            (3, "sparse"),
+            (4, "sparse"),
+        ):
+            times.begin(step, counts)
+            counts[path] = counts.get(path, 0) + 1
+        times.begin(None, counts)
+    finally:
+        import time
+
+        harness.part("panel").time = time
+    assert times.dense == [5.0, 1.0, 1.0] and times.sparse == [0.5, 0.5]
+    assert times.dense_seconds == 1.0 and times.saved == 1.0
