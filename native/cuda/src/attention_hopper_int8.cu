@@ -238,6 +238,7 @@ struct Consumer {
         Sums<D> sums;
         begin(stage, mine, weights, factors, sums);
         rescale<D>(state, factors);
+        hold(state.o[0]);  // before the wait, not after
         wgmma_wait<0>();
         hold(sums);
         hold(next[0]);
@@ -277,6 +278,7 @@ struct Consumer {
             hold(sums);
             release(stage);
             add_values<D>(state, sums, factors);
+            hold(state.o[0]);  // before the wait, not after
             wgmma_wait<0>();
             hold(scores[0]);
         }

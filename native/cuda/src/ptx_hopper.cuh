@@ -2,6 +2,8 @@
 // callers stand under PARO_SM90A.
 #pragma once
 
+#include <type_traits>
+
 #include "paro/cuda/packed_layout.h"
 #include "ptx.cuh"
 
@@ -91,7 +93,13 @@ __device__ __forceinline__ void hold(T (&d)[TILES][4]) {
 #pragma unroll
     for (int j = 0; j < TILES; ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(d[j][i])::"memory");
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (std::is_same_v<T, float>) {
+                asm volatile("" : "+f"(d[j][i])::"memory");
+            } else {
+                asm volatile("" : "+r"(d[j][i])::"memory");
+            }
+        }
     }
 }
 
