@@ -8,15 +8,18 @@ import { NODES, nodesOfOurs, profileNames, refreshLists } from "./profiles.js"
 // By node id; a workflow that is loaded anew has new nodes under the same ids.
 const panels = new Map()
 
+// The server names a node within subgraphs by the path to it, "12:3".
+const panelOf = (id) => panels.get(String(id)) ?? panels.get(String(id).split(":").pop())
+
 const ours = (node) => NODES.includes(node.comfyClass)
 
 app.registerExtension({
   name: "paro.attention",
 
   async setup() {
-    api.addEventListener("paro.status", ({ detail }) => panels.get(String(detail.node))?.show(detail))
+    api.addEventListener("paro.status", ({ detail }) => panelOf(detail.node)?.show(detail))
     api.addEventListener("paro.profiles", ({ detail }) => refreshLists(detail.name))
-    api.addEventListener("execution_error", ({ detail }) => panels.get(String(detail.node_id))?.failed())
+    api.addEventListener("execution_error", ({ detail }) => panelOf(detail.node_id)?.failed())
     await refreshLists()
   },
 

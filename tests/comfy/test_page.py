@@ -234,6 +234,17 @@ def test_texts_from_the_server_are_no_markup(loaded):
 
 
 @pytest.mark.slow
+def test_messages_find_nodes_within_subgraphs(loaded):
+    """The server names such a node by the path to it."""
+    page = loaded
+    for prefix, state in (("", "one"), ("12:", "two"), ("4:12:", "three")):
+        detail = "{state: '%s', step: 0, steps: 1, reasons: [], node: '%s' + %s.id}"
+        event = f"new CustomEvent('paro.status', {{detail: {detail % (state, prefix, NODE)}}})"
+        page.js(f"app.api.dispatchEvent({event})")
+        assert page.js(f"{PANEL}.title.textContent") == state
+
+
+@pytest.mark.slow
 def test_the_panel_goes_with_its_node_and_leaves_no_value(loaded):
     """Muted, bypassed and removed nodes; what is saved holds the widgets of the node alone."""
     page = loaded
