@@ -115,6 +115,10 @@ bool App::frame(Script* script) {
         if (applied_scale_ > 0.0f && wanted != applied_scale_) rebuild_in_ = 3;
         applied_scale_ = ui_.scale = wanted;
         applied_theme_ = preferences_.theme;
+        const ImVec4& background = ImGui::GetStyle().Colors[ImGuiCol_WindowBg];
+        screen_.background[0] = background.x;
+        screen_.background[1] = background.y;
+        screen_.background[2] = background.z;
     }
     ui_.now = seconds_now();
     ui_.document.update(ui_.now);
@@ -250,8 +254,8 @@ void App::draw_panels() {
             if (ui_.maximised != panel.name) continue;
             ImGui::SetNextWindowPos(viewport->WorkPos);
             ImGui::SetNextWindowSize(viewport->WorkSize);
-            constexpr ImGuiWindowFlags kFlags =
-                ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove | ImGuiWindowFlags_NoSavedSettings;
+            constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+                                                ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBackground;
             if (ImGui::Begin((std::string(panel.title) + "###whole_" + panel.name).c_str(), nullptr, kFlags)) {
                 ImGui::TextUnformatted(panel.title);
                 ImGui::SameLine();
@@ -271,7 +275,8 @@ void App::draw_panels() {
     // The window's size follows its scale a frame later.
     if (rebuild_in_ > 0 && --rebuild_in_ == 0) reset_layout_ = true;
     constexpr auto kNoMenu = static_cast<ImGuiDockNodeFlags>(ImGuiDockNodeFlags_NoWindowMenuButton);
-    ImGui::DockSpaceOverViewport(dock, viewport, ImGuiDockNodeFlags_NoUndocking | kNoMenu);
+    ImGui::DockSpaceOverViewport(dock, viewport,
+                                 ImGuiDockNodeFlags_NoUndocking | ImGuiDockNodeFlags_PassthruCentralNode | kNoMenu);
     if (fresh || reset_layout_) {
         build_layout(dock);
         front_ = {"Curves###curves"};
@@ -284,7 +289,8 @@ void App::draw_panels() {
     }
     if (front_in_ == 0) front_.clear();
     for (const Panel& panel : panels()) {
-        if (ImGui::Begin((std::string(panel.title) + "###" + panel.name).c_str())) {
+        if (ImGui::Begin((std::string(panel.title) + "###" + panel.name).c_str(), nullptr,
+                         ImGuiWindowFlags_NoBackground)) {
             const ImVec2 min = ImGui::GetWindowPos(), size = ImGui::GetWindowSize();
             ui_.anchor("panel." + std::string(panel.name), min, {min.x + size.x, min.y + size.y});
             panel.draw(ui_);

@@ -226,7 +226,8 @@ void App::draw_welcome() {
     ImGui::SetNextWindowPos(viewport->WorkPos);
     ImGui::SetNextWindowSize(viewport->WorkSize);
     constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
-                                        ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBringToFrontOnFocus;
+                                        ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBringToFrontOnFocus |
+                                        ImGuiWindowFlags_NoBackground;
     if (ImGui::Begin("##welcome", nullptr, kFlags)) {
         const Loading loading = ui_.document.loading();
         ImGui::SetCursorPos({ui_.px(60), ui_.px(60)});

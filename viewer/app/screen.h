@@ -41,6 +41,8 @@ class Screen {
     virtual void resize(int width, int height) = 0;
     virtual float scale() const = 0;
     virtual void set_title(const std::string&) {}
+    // What a frame is cleared to. Panels are drawn straight on it: in software every layer over the whole window costs.
+    float background[3] = {0.1f, 0.1f, 0.1f};
     // Called with the paths that were dropped on the window.
     std::function<void(const std::vector<std::string>&)> on_drop;
 };

@@ -48,7 +48,7 @@ class Headless : public Screen {
         const gl::Functions& f = gl::f();
         f.bind_framebuffer(gl::kFramebuffer, target_);
         f.viewport(0, 0, width_, height_);
-        f.clear_color(0.1f, 0.1f, 0.1f, 1.0f);
+        f.clear_color(background[0], background[1], background[2], 1.0f);
         f.clear(gl::kColorBit);
         ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
         f.finish();

@@ -70,7 +70,7 @@ class Window : public Screen {
         glfwGetFramebufferSize(window_, &width_, &height_);
         const gl::Functions& f = gl::f();
         f.viewport(0, 0, width_, height_);
-        f.clear_color(0.1f, 0.1f, 0.1f, 1.0f);
+        f.clear_color(background[0], background[1], background[2], 1.0f);
         f.clear(gl::kColorBit);
         ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
         if (keep_) read();
