@@ -48,7 +48,7 @@ class Inputs:
     @property
     def x(self) -> torch.Tensor:
         """The (first) latent: video, where audio comes along."""
-        x = self.arguments["x"]
+        x = self.get("x", self.arguments.get("hidden_states"))
         return x[0] if isinstance(x, (list, tuple)) else x
 
     @property

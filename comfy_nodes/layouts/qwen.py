@@ -1,4 +1,7 @@
-"""Qwen-Image and its edit and layered models: joint attention, text | image | reference images."""
+"""Qwen-Image with its edit and layered models, and kin: joint attention over text and images.
+
+text | image | references in Qwen-Image and Mage-Flow, image | references | text in JoyImage.
+"""
 
 from __future__ import annotations
 
@@ -12,3 +15,16 @@ def geometry(inputs: Inputs) -> Geometry:
     patch = (1, inputs.model.patch_size, inputs.model.patch_size)
     references = sum(math.prod(patches(r, patch)) for r in inputs.get("ref_latents", ()))
     return Geometry(patches(inputs.x, patch), inputs.text_length, references)
+
+
+@register("mage_flow")
+def mage_flow(inputs: Inputs) -> Geometry:
+    references = sum(math.prod(patches(r, (1, 1))) for r in inputs.get("ref_latents", ()))
+    return Geometry(patches(inputs.x, (1, 1)), inputs.text_length, references)
+
+
+@register("joyimage")
+def joyimage(inputs: Inputs) -> Geometry:
+    patch = inputs.model.patch_size
+    references = sum(math.prod(patches(r, patch)) for r in inputs.get("ref_latents") or ())
+    return Geometry(patches(inputs.x, patch), 0, references + inputs.text_length)

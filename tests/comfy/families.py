@@ -229,6 +229,14 @@ HIDREAM = {
     "patch_size": 2, "text_emb_dim": 32, "caption_channels": [64, 48],
     "axes_dims_rope": (64, 32, 32),
 }  # fmt: skip
+MAGE_FLOW = {
+    "image_model": "mage_flow", "in_channels": 128, "num_layers": 2, "num_attention_heads": 2,
+    "joint_attention_dim": 64,
+}  # fmt: skip
+JOYIMAGE = {
+    "image_model": "joyimage", "in_channels": 16, "hidden_size": 256, "patch_size": [1, 2, 2],
+    "num_layers": 2, "num_attention_heads": 2, "text_dim": 64,
+}  # fmt: skip
 KREA = {
     "image_model": "krea2", "features": 256, "channels": 16, "patch": 2, "layers": 2, "heads": 2,
     "kvheads": 1, "txtlayers": 1, "txtdim": 128, "txtheads": 1, "txtkvheads": 1,
@@ -465,6 +473,14 @@ CASES: dict[str, Case] = {
             "conditioning_llama3": random(1, 2, 5, 48),
             "concat_latent_image": random(1, 16, 24, 16),
         },
+    ),
+    "mage flow odd": Case(
+        ("MageFlow", MAGE_FLOW), (128, 13, 11), (TEXT, 64), (1, 13, 11), double(2), prefix=TEXT,
+        suffix=48, extras=lambda: _references(1, 128),
+    ),
+    "joyimage": Case(
+        ("JoyImage", JOYIMAGE), (16, 1, 24, 26), (TEXT, 64), (1, 12, 13), double(2),
+        suffix=TEXT + 12, extras=lambda: _references(1, frames=True),
     ),
     "krea 2": Case(
         ("Krea2", KREA), (16, 1, 24, 26), (TEXT, 128), (1, 12, 13),
