@@ -92,6 +92,50 @@ const std::vector<Shape> kShapes = {
 
 }  // namespace
 
+TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
+    const Problem problem = make(kShapes[4]);
+    Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
+    const Plan plan = problem.plan();
+    const std::vector<std::int32_t> blob = plan_blob(plan);
+    std::vector<unsigned char> scratch[2][2];
+    cuda::AttentionParams calls[2];
+    for (int i = 0; i < 2; ++i) {
+        cuda::AttentionParams& p = calls[i] = {};
+        p.dtype = static_cast<cuda::DType>(problem.dtype);
+        p.batch = problem.batch, p.heads = problem.heads, p.head_dim = problem.head_dim;
+        p.sm_scale = 0.1f;
+        p.tail = 1;
+        cuda::set_sizes(p, {3, {4, 11, 13}, 5, problem.block_q, problem.block_kv});
+        cuda::place_plan(p, blob.data());
+        scratch[i][0].assign(cuda::query_bytes(p), 0xff);
+        scratch[i][1].assign(cuda::key_bytes(p), 0xff);
+        cuda::place_queries(p, scratch[i][0].data());
+        cuda::place_keys(p, scratch[i][1].data());
+        const auto view = [](Tensor& t) { return cuda::TensorParams{t.data(), t.stride_b, t.stride_h, t.stride_n}; };
+        p.q = view(q), p.k = view(k), p.v = view(v);
+        if (i == 0) {
+            cuda::launch_pack_int8(p, nullptr);
+        } else {
+            cuda::launch_pack_queries_int8(p, nullptr);
+            cuda::launch_pack_keys_int8(p, nullptr);
+        }
+    }
+    const cuda::AttentionParams& p = calls[0];
+    const auto same = [](const void* a, const void* b, std::int64_t bytes) {
+        return std::memcmp(a, b, static_cast<std::size_t>(bytes)) == 0;
+    };
+    const std::int64_t keys = p.slots() * std::int64_t{p.key_tiles()};
+    CHECK(same(p.packed.q, calls[1].packed.q, p.slots() * p.q_blocks.blocks() * p.q_tile()));
+    CHECK(same(p.packed.k, calls[1].packed.k, keys * p.key_tile()));
+    CHECK(same(p.packed.v, calls[1].packed.v, keys * p.key_tile()));
+    CHECK(same(p.packed.kv_scale, calls[1].packed.kv_scale, keys * 8));
+    // Within +-127, so that negation would be safe and the sums stay below 2^22.
+    bool clean = true;
+    for (std::int64_t i = 0; i < keys * p.key_tile(); ++i)
+        clean = clean && p.packed.k[i] != -128 && p.packed.v[i] != -128;
+    CHECK(clean);
+}
+
 TEST_CASE("emulated int8 kernels agree with the CPU's") {
     const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
     const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
