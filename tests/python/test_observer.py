@@ -152,6 +152,18 @@ def test_kept_rows_are_rows_of_the_map():
         assert np.allclose(rows, grid_map(q, k)[head][places], atol=1e-3)
 
 
+def test_rows_of_few_heads_a_layer_are_kept_where_all_would_not_fit(monkeypatch):
+    rows = 2 * 16 * LAYOUT.grid_size
+    for fitting, kept in ((0.5, ([0], [1], [2])), (2, ([0, 2], [1, 3], [2, 4]))):
+        monkeypatch.setattr(observer, "_KEPT_BYTES", int(fitting * rows))
+        watcher = Observer(16, keep_rows=True)
+        for layer in ("double.0.0", "double.1.0", "double.2.0"):
+            watch(watcher, qk(heads=5), layer=layer)
+        heads = [[head for _, head in w.newest] for w in watcher.layers.values()]
+        assert heads == list(kept)
+        assert all(head.rows for head in watcher.layers["double.0.0"].accumulators(0))
+
+
 def test_half_precision_inputs_are_summed_in_float32():
     layout = TokenLayout((16, 16, 16))
     q = torch.zeros(1, 1, layout.length, 64, dtype=torch.bfloat16)

@@ -18,6 +18,8 @@ from .layout import TokenLayout
 
 # Scores of one observation are held in pieces of at most this many values: VRAM stays bounded.
 _MAX_SCORES = 1 << 24
+# Of one layer, for a capture: all heads of a small model, one of a large one.
+_KEPT_BYTES = 8 << 20
 
 
 def _sampled_rows(q, k, layout, places, scale) -> torch.Tensor:
@@ -57,7 +59,7 @@ class Observer:
     """Samples `queries` grid queries per head and model evaluation, split over the batch.
 
     Draws come from a generator of its own, so watching never changes the user's noise.
-    keep_rows: keep the newest rows of every head for a capture.
+    keep_rows: keep the newest rows for a capture, of as many heads a layer as _KEPT_BYTES hold.
     """
 
     def __init__(self, queries: int = 64, seed: int = 0, *, keep_rows: bool = False):
@@ -86,17 +88,28 @@ class Observer:
         share = -(-self.queries // batch)
         for entry in range(batch):
             places = torch.randint(layout.grid_size, (heads, share), generator=self._generator)
+            kept = self._kept_heads(layer, heads, share * layout.grid_size) if entry == 0 else ()
             for part in _head_slices(heads, share * layout.length):
                 rows = _sampled_rows(q[entry, part], k[entry, part], layout, places[part], sm_scale)
-                self._add(watched, group, part, places[part], rows.cpu().numpy(), entry)
+                rows = rows.cpu()
+                self._add(watched, group, part, places[part], rows.numpy())
+                for head in kept:
+                    if part.start <= head < part.stop:
+                        own = rows[head - part.start].half().numpy()
+                        watched.newest[(group, head)] = (places[head].numpy().astype(np.int32), own)
 
-    def _add(self, watched, group, part, places, rows, entry):
+    def _kept_heads(self, layer: str, heads: int, numbers: int) -> list[int]:
+        """Heads of this layer whose newest rows are kept, other ones in each layer."""
+        if not self.keep_rows:
+            return []
+        count = min(heads, max(1, _KEPT_BYTES // (2 * numbers)))
+        first = list(self.layers).index(layer)
+        return sorted({(first + place * heads // count) % heads for place in range(count)})
+
+    def _add(self, watched, group, part, places, rows):
         index = places.numpy().astype(np.int32)
         heads = watched.accumulators(group)[part]
         _core.add_rows(heads, index, rows, threads=torch.get_num_threads())
-        if self.keep_rows and entry == 0:
-            for offset, head in enumerate(range(part.start, part.stop)):
-                watched.newest[(group, head)] = (index[offset], rows[offset].astype(np.float16))
 
     def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
         """One offset kernel (float32 [bins]) per head."""
