@@ -182,6 +182,15 @@ def paro(model, **changes):
     return run_node(part("nodes").PAROAttention, model=model, **(inputs | changes))[0]
 
 
+def exact(model, **changes):
+    """Ours with every block computed unquantised: its result must be the dense one."""
+    return paro(model, density=1.0, precision="bf16", **changes)
+
+
+def close(a, b, tolerance=2e-3):
+    return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
+
+
 def calibrate(model, **changes):
     """The model behind PAROCalibrate."""
     inputs = {"name": "mine", "queries": 16, "every_n_steps": 1, "exact": False}

@@ -1,0 +1,191 @@
+"""Beside other attention overrides, and where a model or a core is not what we know."""
+
+import harness
+import pytest
+import torch
+from harness import close, exact
+
+OVERRIDE = "optimized_attention_override"
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return harness.tiny_wan()
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch, tmp_path):
+    return harness.Folders(monkeypatch, tmp_path)
+
+
+# -- other overrides -------------------------------------------------------------------------------
+
+
+def test_an_override_that_comes_later_stays_behind_ours(model, folders):
+    """It would have replaced ours without a word: the node order decides nothing."""
+    seen = []
+
+    def theirs(func, *args, **kwargs):
+        seen.append(args[1].shape[-2])
+        return func(*args, **kwargs)
+
+    want = harness.sample(model)
+    wrapped = exact(model)
+    wrapped.model_options["transformer_options"][OVERRIDE] = theirs
+    assert close(harness.sample(wrapped), want)
+    assert folders.steps() == "osssss"
+    assert list(folders.last()["reasons"]) == [
+        "another attention override came later: it stays the fallback"
+    ]
+    assert seen.count(144) == 2 and seen.count(4) == 12
+    assert wrapped.model_options["transformer_options"][OVERRIDE] is theirs
+
+
+def test_an_override_that_is_set_again_before_every_evaluation(model, folders):
+    """As ComfyUI's own sparse node does."""
+    from comfy.patcher_extension import WrappersMP
+
+    def theirs(func, *args, **kwargs):
+        return func(*args, **kwargs)
+
+    def again(executor, *args, **kwargs):
+        args[5][OVERRIDE] = theirs
+        return executor(*args, **kwargs)
+
+    wrapped = exact(model)
+    wrapped.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "theirs", again)
+    assert close(harness.sample(wrapped), harness.sample(model))
+    assert folders.steps() == "osssss" and len(folders.last()["reasons"]) == 1
+
+
+class Container:
+    """The protocol of newer cores: a tensor with one owner."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def take(self):
+        tensor, self.tensor = self.tensor, None
+        return tensor
+
+
+def newer_core(func, q, k, v, *args, **kwargs):
+    """How a newer core calls the override with containers, by its own rules."""
+    override = kwargs["transformer_options"][OVERRIDE]
+    containers = [Container(x) for x in (q, k, v)]
+    if hasattr(override, "container_function"):
+        return override.container_function(*containers, *args, **kwargs)
+    return override(func, *(c.take() for c in containers), *args, **kwargs)
+
+
+@pytest.mark.parametrize("previous", [False, True], ids=["alone", "before ours"])
+def test_attention_containers_of_newer_cores(model, folders, monkeypatch, previous):
+    """Our override takes none, so that the core unpacks them and hands over its function too."""
+    import comfy.ldm.wan.model as wan
+
+    plain = wan.optimized_attention
+
+    def attention(q, k, v, heads, transformer_options):
+        def func(*args, **kwargs):
+            kwargs.pop("transformer_options")
+            return plain(*args, **kwargs)
+
+        return newer_core(func, q, k, v, heads=heads, transformer_options=transformer_options)
+
+    base = model.clone()
+    if previous:
+
+        def theirs(func, *args, **kwargs):
+            return func(*args, **kwargs)
+
+        theirs.container_function = None  # Must not be called: ours stands before it.
+        base.model_options["transformer_options"][OVERRIDE] = theirs
+    want = harness.sample(model)
+    monkeypatch.setattr(wan, "optimized_attention", attention)
+    assert close(harness.sample(exact(base)), want)
+    assert folders.steps() == "osssss" and not folders.last()["reasons"]
+
+
+# -- models that bring their own layout ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mapping", "Geometry"])
+def test_a_layout_in_transformer_options(model, folders, kind, monkeypatch):
+    config = dict(model.model.model_config.unet_config) | {"image_model": "mystery"}
+    monkeypatch.setattr(model.model.model_config, "unet_config", config)
+    layouts = harness.part("layouts")
+
+    def own(inputs):
+        grid = layouts.patches(inputs.x, (1, 2, 2))
+        found = {"grid": grid, "texts": (inputs.text_length,)}
+        return layouts.Geometry(**found) if kind == "Geometry" else found
+
+    base = model.clone()
+    base.model_options["transformer_options"]["paro_geometry"] = own
+    assert close(harness.sample(exact(base)), harness.sample(model))
+    assert folders.steps() == "osssss"
+
+
+def test_a_registered_family(model, folders, monkeypatch):
+    layouts = harness.part("layouts")
+    config = dict(model.model.model_config.unet_config) | {"image_model": "mystery"}
+    monkeypatch.setattr(model.model.model_config, "unet_config", config)
+    monkeypatch.setattr(layouts, "_FAMILIES", dict(layouts._FAMILIES))
+    layouts.register("mystery")(lambda inputs: layouts.Geometry((3, 6, 8)))
+    assert "mystery" in layouts.families()
+    assert close(harness.sample(exact(model)), harness.sample(model))
+    assert folders.steps() == "osssss"
+
+
+def failing(*args, **kwargs):
+    raise RuntimeError("no such thing")
+
+
+# What another version of ComfyUI or another node may do to us, by where it meets us.
+SURPRISES = {
+    "a model that cannot be read": ("fingerprint", "fingerprint", None),
+    "an evaluation that is not understood": ("evaluation", "_by_name", "not understood"),
+    "a call that is not understood": ("override", "_Arguments", "not understood"),
+    "a gain that cannot be predicted": ("policy", "block_weights", "not understood"),
+}
+
+
+@pytest.mark.parametrize("case", SURPRISES)
+def test_surprises_keep_the_run_dense_or_say_so(model, folders, monkeypatch, case):
+    """Never the node that breaks the graph."""
+    where, name, told = SURPRISES[case]
+    want = harness.sample(model)
+    monkeypatch.setattr(harness.part(where), name, failing)
+    out = harness.sample(exact(model) if told is None else harness.paro(model))
+    if told is None:
+        assert torch.equal(out, want) and folders.runs() == []
+    else:
+        assert torch.isfinite(out).all()
+        (reason,) = folders.last()["reasons"]
+        assert told in reason and "no such thing" in reason
+        # Without the model's own arguments the latent's shape is still known.
+        dense = torch.equal(out, want)
+        assert dense == (where != "evaluation")
+
+
+def test_a_report_that_fails_does_not_lose_the_result(model, folders, monkeypatch):
+    monkeypatch.setattr(harness.part("panel").Panel, "close", failing)
+    assert close(harness.sample(exact(model)), harness.sample(model))
+
+
+def test_a_layout_of_another_node_that_fails(model, folders):
+    base = model.clone()
+    base.model_options["transformer_options"]["paro_geometry"] = failing
+    assert torch.equal(harness.sample(harness.paro(base)), harness.sample(model))
+    (reason,) = folders.last()["reasons"]
+    assert "paro_geometry failed" in reason and "no such thing" in reason
+
+
+def test_a_layout_that_fails_keeps_the_run_dense(model, folders, monkeypatch):
+    layouts = harness.part("layouts")
+    monkeypatch.setattr(layouts, "_FAMILIES", {"wan2.1": lambda inputs: inputs.model.nothing})
+    want = harness.sample(model)
+    assert torch.equal(harness.sample(harness.paro(model)), want)
+    (reason,) = folders.last()["reasons"]
+    assert "token layout of wan2.1 was not found" in reason and "nothing" in reason
