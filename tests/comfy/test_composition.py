@@ -219,10 +219,11 @@ def flux_run(wrap, positive, **options):
 FLUX: dict = {}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flux():
-    FLUX.setdefault("model", families.build(CASES["flux"]))
-    return CASES["flux"]
+    FLUX["model"] = families.build(CASES["flux"])
+    yield CASES["flux"]
+    FLUX.clear()
 
 
 def test_conditioning_areas_with_crops(extras, flux, folders):
