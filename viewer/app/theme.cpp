@@ -108,7 +108,8 @@ void apply_theme(Theme theme, float scale) {
     ImPlotStyle& plot = ImPlot::GetStyle();
     plot = ImPlotStyle();
     theme == Theme::dark ? ImPlot::StyleColorsDark() : ImPlot::StyleColorsLight();
-    plot.Colors[ImPlotCol_FrameBg] = {0, 0, 0, 0};
+    // No layers beneath plots: in software each costs as much as the lines.
+    plot.Colors[ImPlotCol_FrameBg] = plot.Colors[ImPlotCol_PlotBg] = {0, 0, 0, 0};
     plot.PlotPadding = {6 * scale, 4 * scale};
     plot.LabelPadding = {3 * scale, 3 * scale};
     plot.LegendPadding = {5 * scale, 5 * scale};

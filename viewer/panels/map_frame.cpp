@@ -46,9 +46,9 @@ const OrderMap* MapFrame::map() const { return ui.document.maps().order[static_c
 void MapFrame::draw() {
     ImDrawList* list = ImGui::GetWindowDrawList();
     const ImVec2 max = {min.x + side, min.y + side};
-    list->AddRectFilled(min, max, to_u32(skipped_color(ui.light())));
     const OrderMap* found = map();
     if (found == nullptr) {
+        list->AddRectFilled(min, max, to_u32(skipped_color(ui.light())));
         const char* text = "computing...";
         const ImVec2 size = ImGui::CalcTextSize(text);
         list->AddText({min.x + (side - size.x) / 2, min.y + (side - size.y) / 2},
