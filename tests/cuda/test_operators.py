@@ -22,39 +22,52 @@ def _arguments(plan, q, *, precision=0, tail=True, path=0):
 
 
 def _op(q, k, v, *rest):
-    return torch.ops.paro.attention(q, k, v, *rest)
+    return torch.ops.paro.attention.default(q, k, v, *rest)
 
 
-def test_refusals_of_the_operator_name_argument_rule_and_value(problem):
+def _misplaced(q):
+    """q two bytes past a place for 16-byte loads."""
+    return torch.empty(q.numel() + 1, dtype=q.dtype, device="cuda")[1:].view(q.shape)
+
+
+def _wide(q):
+    return torch.empty(*q.shape[:-1], 96, dtype=q.dtype, device="cuda")
+
+
+# message: arguments of the operator, from good q, k, v and the rest
+REFUSED = {
+    "q must be float32, float16 or bfloat16": lambda q, k, v, r: (
+        q.double(),
+        k.double(),
+        v.double(),
+        *r,
+    ),
+    "k must have the dtype": lambda q, k, v, r: (q, k.half(), v, *r),
+    "q must have the shape (B, H, N, D)": lambda q, k, v, r: (q[0], k[0], v[0], *r),
+    "v must have the shape of the first tensor": lambda q, k, v, r: (q, k, v[:, :, 1:], *r),
+    "k must be on a CUDA device": lambda q, k, v, r: (q, k.cpu(), v, *r),
+    "q.stride(3) must be 1": lambda q, k, v, r: (q.mT.contiguous().mT, k, v, *r),
+    "must be a multiple of 16": lambda q, k, v, r: (_misplaced(q), k, v, *r),
+    "head_dim must be 64 or 128 (got 96)": lambda q, k, v, r: (_wide(q), _wide(q), _wide(q), *r),
+    "q must hold the plan's": lambda q, k, v, r: (
+        q,
+        k,
+        v,
+        *_arguments(problems.plan((4, 12, 17), HEADS, 0.4), q),
+    ),
+    "plan must be a contiguous int32 tensor": lambda q, k, v, r: (q, k, v, r[0][:-1], *r[1:]),
+    "block_q must be 64 or 128 (got 32)": lambda q, k, v, r: (q, k, v, *r[:6], 32, *r[7:]),
+    "sm_scale must be finite": lambda q, k, v, r: (q, k, v, *r[:8], float("nan"), *r[9:]),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refusals_of_the_operator_name_argument_rule_and_value(problem, message):
     plan, (q, k, v) = problem
     rest = _arguments(plan, q)
-    other = problems.plan((4, 12, 17), HEADS, 0.4)
-    cases = {
-        "q must be float32, float16 or bfloat16": (q.double(), k.double(), v.double(), *rest),
-        "k must have the dtype": (q, k.half(), v, *rest),
-        "q must have the shape (B, H, N, D)": (q[0], k[0], v[0], *rest),
-        "v must have the shape of the first tensor": (q, k, v[:, :, 1:], *rest),
-        "k must be on a CUDA device": (q, k.cpu(), v, *rest),
-        "q.stride(3) must be 1": (q.transpose(-1, -2).contiguous().transpose(-1, -2), k, v, *rest),
-        "must be a multiple of 16": (
-            torch.empty(q.numel() + 1, dtype=q.dtype, device="cuda")[1:].view(q.shape),
-            k,
-            v,
-            *rest,
-        ),
-        "head_dim must be 64 or 128 (got 96)": (
-            *(torch.empty(1, 2, plan.length, 96, dtype=q.dtype, device="cuda") for _ in range(3)),
-            *rest,
-        ),
-        "q must hold the plan's": (q, k, v, *_arguments(other, q)),
-        "plan must be a contiguous int32 tensor": (q, k, v, rest[0][:-1], *rest[1:]),
-        "block_q must be 64 or 128 (got 32)": (q, k, v, *rest[:6], 32, *rest[7:]),
-        "sm_scale must be finite": (q, k, v, *rest[:8], float("nan"), *rest[9:]),
-    }
-    for message, arguments in cases.items():
-        with pytest.raises(RuntimeError) as caught:
-            _op(*arguments)
-        assert message in str(caught.value), str(caught.value).splitlines()[0]
+    with pytest.raises(RuntimeError) as caught:
+        _op(*REFUSED[message](q, k, v, rest))
+    assert message in str(caught.value), str(caught.value).splitlines()[0]
     _op(q, k, v, *rest)
 
 

@@ -8,6 +8,8 @@
 
 #include <array>
 #include <cstdint>
+#include <exception>
+#include <stdexcept>
 #include <string>
 
 #include "device.h"
@@ -145,54 +147,73 @@ void check_scratch(const char* name, const Tensor& x, std::size_t bytes, std::in
     require(fits, name, "must be what packing returned for these sizes, " + std::to_string(bytes) + " bytes", text(x));
 }
 
+// What crosses the library's edge is std::runtime_error: pybind11 modules share their translators of exceptions, and
+// one that knows a type of the same name from another library must not meet ours.
+template <class Call>
+Tensor at_edge(Call call) {
+    std::string what;
+    try {
+        return call();
+    } catch (const std::exception& error) {
+        what = error.what();
+    }
+    throw std::runtime_error(what);
+}
+
 }  // namespace
 
 // o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/cuda.py for the arguments.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
                  std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
                  std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path) {
-    AttentionParams p =
-        make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail);
-    check_tensor("k", k, q);
-    check_tensor("v", v, q);
-    p.q = view(q), p.k = view(k), p.v = view(v);
-    const DeviceScope scope(q.get_device_index());
-    const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
-    const std::size_t query_bytes = cuda::query_bytes(p);
-    const Tensor scratch = allocate(q, query_bytes + cuda::key_bytes(p));
-    const Tensor o = allocate_output(q, p);
-    cuda::place_queries(p, scratch.data_ptr());
-    cuda::place_keys(p, static_cast<std::byte*>(scratch.data_ptr()) + query_bytes);
-    if (p.precision == cuda::Precision::int8) cuda::launch_pack_int8(p, scope.stream());
-    cuda::launch_attention(p, chosen, scope.stream());
-    return o;
+    return at_edge([&] {
+        AttentionParams p =
+            make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail);
+        check_tensor("k", k, q);
+        check_tensor("v", v, q);
+        p.q = view(q), p.k = view(k), p.v = view(v);
+        const DeviceScope scope(q.get_device_index());
+        const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
+        const std::size_t query_bytes = cuda::query_bytes(p);
+        const Tensor scratch = allocate(q, query_bytes + cuda::key_bytes(p));
+        const Tensor o = allocate_output(q, p);
+        cuda::place_queries(p, scratch.data_ptr());
+        cuda::place_keys(p, static_cast<std::byte*>(scratch.data_ptr()) + query_bytes);
+        if (p.precision == cuda::Precision::int8) cuda::launch_pack_int8(p, scope.stream());
+        cuda::launch_attention(p, chosen, scope.stream());
+        return o;
+    });
 }
 
 // The three parts of an int8 call, so that q, k and v can be let go once they are packed.
 Tensor pack_queries(const Tensor& q, const Tensor& plan, std::int64_t prefix, std::int64_t f, std::int64_t h,
                     std::int64_t w, std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv, double sm_scale) {
-    AttentionParams p = make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, 0, false);
-    p.q = view(q);
-    const DeviceScope scope(q.get_device_index());
-    cuda::choose_path(p, cuda::Path::portable, scope.capability());
-    const Tensor scratch = allocate(q, cuda::query_bytes(p));
-    cuda::place_queries(p, scratch.data_ptr());
-    cuda::launch_pack_queries_int8(p, scope.stream());
-    return scratch;
+    return at_edge([&] {
+        AttentionParams p = make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, 0, false);
+        p.q = view(q);
+        const DeviceScope scope(q.get_device_index());
+        cuda::choose_path(p, cuda::Path::portable, scope.capability());
+        const Tensor scratch = allocate(q, cuda::query_bytes(p));
+        cuda::place_queries(p, scratch.data_ptr());
+        cuda::launch_pack_queries_int8(p, scope.stream());
+        return scratch;
+    });
 }
 
 Tensor pack_keys(const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix, std::int64_t f,
                  std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
                  bool tail) {
-    AttentionParams p = make_params("k", k, plan, {prefix, f, h, w, suffix, block_q, block_kv}, 1.0, 0, tail);
-    check_tensor("v", v, k);
-    p.k = view(k), p.v = view(v);
-    const DeviceScope scope(k.get_device_index());
-    cuda::choose_path(p, cuda::Path::portable, scope.capability());
-    const Tensor scratch = allocate(k, cuda::key_bytes(p));
-    cuda::place_keys(p, scratch.data_ptr());
-    cuda::launch_pack_keys_int8(p, scope.stream());
-    return scratch;
+    return at_edge([&] {
+        AttentionParams p = make_params("k", k, plan, {prefix, f, h, w, suffix, block_q, block_kv}, 1.0, 0, tail);
+        check_tensor("v", v, k);
+        p.k = view(k), p.v = view(v);
+        const DeviceScope scope(k.get_device_index());
+        cuda::choose_path(p, cuda::Path::portable, scope.capability());
+        const Tensor scratch = allocate(k, cuda::key_bytes(p));
+        cuda::place_keys(p, scratch.data_ptr());
+        cuda::launch_pack_keys_int8(p, scope.stream());
+        return scratch;
+    });
 }
 
 // dtype of the result: 0 float32, 1 float16, 2 bfloat16.
@@ -200,27 +221,29 @@ Tensor attention_packed(const Tensor& queries, const Tensor& keys, const Tensor&
                         std::int64_t heads, std::int64_t head_dim, std::int64_t prefix, std::int64_t f, std::int64_t h,
                         std::int64_t w, std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
                         std::int64_t dtype, bool tail, std::int64_t path) {
-    require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
-    AttentionParams p{};
-    p.dtype = static_cast<cuda::DType>(dtype);
-    p.batch = to_int("batch", batch);
-    p.heads = to_int("heads", heads);
-    p.head_dim = to_int("head_dim", head_dim);
-    p.sm_scale = 1.0f;  // already in the queries' scales
-    p.tail = tail;
-    set_layout(p, {prefix, f, h, w, suffix, block_q, block_kv});
-    require(queries.is_cuda(), "queries", "must be on a CUDA device", "another device");
-    const std::int32_t device = queries.get_device_index();
-    check_scratch("queries", queries, cuda::query_bytes(p), device);
-    check_scratch("keys", keys, cuda::key_bytes(p), device);
-    set_plan(p, plan, device);
-    const DeviceScope scope(device);
-    const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
-    const Tensor o = allocate_output(queries, p);
-    cuda::place_queries(p, queries.data_ptr());
-    cuda::place_keys(p, keys.data_ptr());
-    cuda::launch_attention(p, chosen, scope.stream());
-    return o;
+    return at_edge([&] {
+        require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
+        AttentionParams p{};
+        p.dtype = static_cast<cuda::DType>(dtype);
+        p.batch = to_int("batch", batch);
+        p.heads = to_int("heads", heads);
+        p.head_dim = to_int("head_dim", head_dim);
+        p.sm_scale = 1.0f;  // already in the queries' scales
+        p.tail = tail;
+        set_layout(p, {prefix, f, h, w, suffix, block_q, block_kv});
+        require(queries.is_cuda(), "queries", "must be on a CUDA device", "another device");
+        const std::int32_t device = queries.get_device_index();
+        check_scratch("queries", queries, cuda::query_bytes(p), device);
+        check_scratch("keys", keys, cuda::key_bytes(p), device);
+        set_plan(p, plan, device);
+        const DeviceScope scope(device);
+        const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
+        const Tensor o = allocate_output(queries, p);
+        cuda::place_queries(p, queries.data_ptr());
+        cuda::place_keys(p, keys.data_ptr());
+        cuda::launch_attention(p, chosen, scope.stream());
+        return o;
+    });
 }
 
 }  // namespace paro::torch_ops
