@@ -142,7 +142,7 @@ def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
     assert main(["view", "x.json"]) == 1
     assert "run.py view" in capfd.readouterr().err
     program = tmp_path / "paro-viewer"
-    program.write_text("#!/bin/sh\necho \"seen $*\"\nexit 3\n")
+    program.write_text('#!/bin/sh\necho "seen $*"\nexit 3\n')
     program.chmod(0o755)
     assert viewer_cli.program() == str(program)
     assert main(["view", "x.json", "--theme", "light"]) == 3

@@ -71,7 +71,12 @@ def run(viewer, tmp_path):
         environment = {**os.environ, "PARO_CONFIG_DIR": str(tmp_path / "config"), **(env or {})}
         if display is not None:
             environment["DISPLAY"] = display
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+        here = tmp_path / "here"
+        here.mkdir(exist_ok=True)
+        done = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, timeout=240, env=environment
+        )
+        assert not list(here.iterdir()), "the viewer left files where it was started"
         assert "imgui-error" not in done.stdout + done.stderr
         if fails:
             assert done.returncode == 1, done.stdout + done.stderr
