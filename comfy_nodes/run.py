@@ -80,6 +80,9 @@ class Run:
         settings, steps = session.settings, session.steps.count
         if settings.calibrate or settings.density >= 1:
             return ""
+        # Asked to stay dense throughout: nothing is predicted, and the log says what dense costs.
+        if not any(session.steps.allowed(step) for step in range(steps)):
+            return ""
         # With a profile to go by no step is spent on watching.
         session._look_up(layout)
         watched = 0 if session.profile is not None else settings.observe_steps

@@ -92,6 +92,15 @@ def test_density_1_is_asked_for_and_never_refused(model, folders, policy):
     assert folders.steps() == "osssss"
 
 
+def test_a_run_asked_to_be_dense_throughout_is_timed_and_not_refused(model, folders, policy):
+    want = harness.sample(model)
+    harness.sample(harness.calibrate(model))
+    node = harness.paro(model, density=0.5, start_percent=1.0, end_percent=1.0)
+    assert torch.equal(harness.sample(node), want)
+    end = folders.last()
+    assert not end["reasons"] and end["attention_seconds"] > 0
+
+
 def test_a_longer_sequence_gains_more(model, folders, policy):
     harness.sample(harness.paro(model, density=0.5), grid=(5, 6, 8))
     assert folders.steps() == "osssss"
