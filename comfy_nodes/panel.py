@@ -8,8 +8,6 @@ import comfy.utils
 from server import PromptServer
 
 EVENT = "paro.status"
-# Heads whose masks hold every block.
-_ALL = 0.999
 
 
 class NodeProgress:
@@ -78,8 +76,7 @@ class Panel:
         self.progress = NodeProgress(node_id)
         self.times = StepTimes()
         self.saved = ""
-        self._session = self._profile = None
-        self._heads = (0, 0)
+        self._session = None
         self._known: tuple[int, dict] | None = None
 
     def open(self, session) -> None:
@@ -109,7 +106,7 @@ class Panel:
         session, times = self._session, self.times
         summary = summary or self._summary()
         sparse = summary["paths"].get("sparse", 0) > 0
-        dense_heads, heads = self.count_heads()
+        dense_heads, heads = session.count_heads()
         return {
             "node": self.progress.node_id,
             "state": text.splitlines()[0],
@@ -140,13 +137,3 @@ class Panel:
             self._known = plans, self._session.summary()
         current = {"paths": self._session.paths, "profile": self._session.profile_note}
         return self._known[1] | current
-
-    def count_heads(self) -> tuple[int, int]:
-        """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
-        profile = self._session.profile
-        if profile is not None and profile is not self._profile:
-            self._profile = profile
-            default = self._session.settings.density
-            own = [h.density or default for layer in profile.layers for h in layer.heads]
-            self._heads = sum(density >= _ALL for density in own), len(own)
-        return self._heads

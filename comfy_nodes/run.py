@@ -92,7 +92,7 @@ class Run:
         share = policy.attention_share(layout, width, weights)
         density = settings.density
         if session.profile is not None:
-            dense, heads = self.panel.count_heads()
+            dense, heads = session.count_heads()
             density += (1 - density) * dense / heads
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:

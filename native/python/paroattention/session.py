@@ -23,6 +23,9 @@ DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
 # What the user asked for: logged, but no warning.
 _BETWEEN, _OUTSIDE = "between watched steps", "outside start_percent and end_percent"
 
+# Density of a head whose mask holds every block.
+_ALL = 0.999
+
 
 class Session:
     """One run of a sampler over falling `sigmas` (n + 1 values for n steps).
@@ -54,6 +57,8 @@ class Session:
         self.observer = Observer(settings.queries, seed, keep_rows=save_profile is not None)
         self.profile: _core.Profile | None = None
         self.profile_note = ""
+        self._counted: _core.Profile | None = None
+        self._heads = (0, 0)
         self.runlog = runlog or RunLog(None)
         self._find, self._save, self._plans = find_profile, save_profile, plans
         self._progress = progress or (lambda text, step, steps: None)
@@ -290,8 +295,8 @@ class Session:
             lines.append(
                 f"density {density:.2f}, retained mass {retained:.0%} ({self.profile_note})"
             )
-            spread = self._kept_dense()
-            if spread:
+            spread = self.count_heads()[0]
+            if spread and self.settings.density < 1:
                 lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
         for reason, count in self.reasons.most_common(3):
             known = reason in self._dense_reasons
@@ -311,11 +316,14 @@ class Session:
         observing = forward.step < self.settings.observe_steps
         return f"{place}: {'observing' if observing else 'dense'}"
 
-    def _kept_dense(self) -> int:
-        """Heads to which the profile itself gives density 1."""
-        if self.profile is None or self.settings.density >= 1:
-            return 0
-        return sum(head.density == 1.0 for layer in self.profile.layers for head in layer.heads)
+    def count_heads(self) -> tuple[int, int]:
+        """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
+        if self.profile is not None and self.profile is not self._counted:
+            self._counted = self.profile
+            default = self.settings.density
+            own = [h.density or default for layer in self.profile.layers for h in layer.heads]
+            self._heads = sum(density >= _ALL for density in own), len(own)
+        return self._heads
 
     @staticmethod
     def _means(plans) -> tuple[float, float]:
