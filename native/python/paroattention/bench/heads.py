@@ -17,20 +17,9 @@ import torch
 from .. import _core
 from .bundled import Bundle
 from .fidelity import CALIBRATION
-from .policies import Calibration
+from .policies import Calibration, with_dense_heads
 
 BLOCK = 64
-
-
-def _without_dense_heads(profile) -> None:
-    """All heads sparse: what a dense one would lose is why it is dense."""
-    layers = []
-    for layer in profile.layers:
-        heads = list(layer.heads)
-        for head in heads:
-            head.density = None
-        layers.append(_core.ProfileLayer(layer.id, heads))
-    profile.layers = layers
 
 
 def _plan(profile, layer: str, group: int, grid, density: float):
@@ -47,8 +36,9 @@ def rows(calibration: Calibration, densities: list[float]) -> list[dict]:
     maps, grid = calibration.exact[BLOCK], calibration.bundle.layout.grid
     profiles = calibration.profiles
     out = []
+    # All heads sparse: what a dense one would lose is why it is dense.
     for profile in profiles.values():
-        _without_dense_heads(profile)
+        with_dense_heads(profile, {})
     for layer, group in sorted(maps.maps):
         for density in densities:
             plans = {name: _plan(profiles[name], layer, group, grid, density) for name in profiles}

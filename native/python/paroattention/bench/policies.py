@@ -39,6 +39,19 @@ def paper_order(bins, grid):
     return choose
 
 
+def with_dense_heads(profile, dense_heads: dict[str, list[bool]]):
+    """The profile with these heads (by layer id) at density 1, all others at none of their own."""
+    layers = []
+    for layer in profile.layers:
+        heads = list(layer.heads)
+        chosen = dense_heads.get(layer.id, [False] * len(heads))
+        for head, dense in zip(heads, chosen, strict=True):
+            head.density = 1.0 if dense else None
+        layers.append(_core.ProfileLayer(layer.id, heads))
+    profile.layers = layers
+    return profile
+
+
 class Calibration:
     """One dense run of one prompt, watched by samples and by exact maps."""
 
@@ -100,18 +113,8 @@ class Calibration:
             profile = build_profile(
                 observer, info, apart, groups, steps=self.steps, order_of=order_of
             )
-            profiles[name] = self._with_dense_heads(profile)
+            profiles[name] = with_dense_heads(profile, self.dense_heads)
         return profiles
-
-    def _with_dense_heads(self, profile):
-        layers = []
-        for layer in profile.layers:
-            heads = list(layer.heads)
-            for head, dense in zip(heads, self.dense_heads[layer.id], strict=True):
-                head.density = 1.0 if dense else None
-            layers.append(_core.ProfileLayer(layer.id, heads))
-        profile.layers = layers
-        return profile
 
     def group(self, sigma: float) -> int:
         return int(sigma <= self.border * (1 + 1e-5))
