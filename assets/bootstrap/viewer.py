@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from . import comfyui, native, system
 from .paths import REPO, Paths
-from .python_env import NETWORK, PIP
-from .steps import Progress, SetupError, hash_file, hash_text, hash_tree, run_logged, say, stage
+from .steps import Progress, SetupError, hash_text, hash_tree, say, stage
 
 HEADERS = system.Need(
     "OpenGL's and X11's headers",
@@ -140,30 +139,7 @@ def write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
 
 
 def download(paths: Paths) -> Path:
-    """pip checks the hash before it runs anything of the package; we check it again."""
-    folder = paths.cache / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / SDIST_FILE
-    if file.is_file() and hash_file(file) == SDIST_SHA256:
-        return file
-    wanted = folder / "viewer-sdist.txt"
-    wanted.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    command = [str(paths.python), *PIP, "download", "--no-deps", "--ignore-requires-python"]
     # Its metadata is made by scikit-build-core, which the environment has.
-    command += ["--no-build-isolation", "--no-binary", "imgui-bundle", "--progress-bar", "off"]
-    command += ["--require-hashes", "-r", str(wanted), "-d", str(folder)]
-    log = paths.logs / "viewer-sdist.log"
-    run_logged(
-        "downloading the viewer's libraries",
-        command,
-        log,
-        NETWORK,
-        env=paths.environment(),
-        timeout=600,
-    )
-    if not file.is_file() or hash_file(file) != SDIST_SHA256:
-        file.unlink(missing_ok=True)
-        raise SetupError(
-            f"{SDIST_FILE} is missing or has another sha256 than the pinned one", "", log
-        )
-    return file
+    options = ("--no-build-isolation",)
+    what = "the viewer's libraries"
+    return comfyui.download_pinned(paths, "viewer", what, SDIST, SDIST_FILE, SDIST_SHA256, options)
