@@ -11,9 +11,10 @@ USAGE = __doc__
 
 def _bench(arguments: list[str]) -> int:
     # Benchmarks import more than the package needs; only who asks pays for it.
-    from .bench import attention, fidelity, heads
+    from .bench import attention, comfy, fidelity, heads
 
-    tools = {"attention": attention.main, "fidelity": fidelity.main, "heads": heads.main}
+    tools = {"attention": attention.main, "comfy": comfy.main}
+    tools |= {"fidelity": fidelity.main, "heads": heads.main}
     if not arguments or arguments[0] not in tools:
         print(f"bench needs one of {', '.join(tools)} (got {arguments[:1]})", file=sys.stderr)
         return 2

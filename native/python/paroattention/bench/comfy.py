@@ -1,0 +1,274 @@
+"""`bench comfy`: seconds a step in the real ComfyUI, dense and ours, with Wan at full size.
+
+Weights are random: speed and memory do not depend on them, quality is measured elsewhere. Every
+variant is a KSampler run with CFG in this process; steps are timed between the sampler's callbacks
+with the GPU idle at each, self-attention by CUDA events around ComfyUI's own call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .attention import _commit, _write
+from .comfy_host import MODELS, plugin, random_wan, start
+
+PEERS = ("kitchen-int8",)
+
+
+@dataclass
+class Clock:
+    """Times of one run: a mark a step, and self-attention inside."""
+
+    length: int
+    marks: list[float] = field(default_factory=list)
+    attention: list[float] = field(default_factory=list)
+    _spans: list = field(default_factory=list)
+
+    def mark(self) -> None:
+        """The end of a step (first call: the start of the run)."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.marks.append(time.perf_counter())
+        if len(self.marks) > 1:
+            self.attention.append(sum(_seconds(*span) for span in self._spans))
+        self._spans.clear()
+
+    def steps(self) -> list[float]:
+        return [b - a for a, b in zip(self.marks, self.marks[1:], strict=False)]
+
+    @contextlib.contextmanager
+    def around_attention(self):
+        """While open, Wan's self-attention calls are timed where ComfyUI makes them."""
+        import comfy.ldm.wan.model as wan
+
+        host = wan.optimized_attention
+
+        def timed(q, k, *args, **kwargs):
+            if q.shape[1] != self.length or k.shape[1] != self.length:
+                return host(q, k, *args, **kwargs)
+            begin = _now()
+            out = host(q, k, *args, **kwargs)
+            self._spans.append((begin, _now()))
+            return out
+
+        wan.optimized_attention = timed
+        try:
+            yield
+        finally:
+            wan.optimized_attention = host
+
+
+def _now():
+    if not torch.cuda.is_available():
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(begin, end) -> float:
+    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) * 1e-3
+
+
+def sample(model, size, steps: int) -> tuple[Clock, float]:
+    """One KSampler run (euler, simple, CFG 6, one positive and one negative text of 512 tokens).
+
+    Returns its clock and its peak of GPU memory in GB.
+    """
+    import comfy.sample
+
+    frames, height, width = size.grid
+    clock = Clock(frames * height * width)
+    latent = torch.zeros(1, 16, frames, 2 * height, 2 * width)
+    draw = torch.Generator().manual_seed(3)
+    texts = [[[torch.randn(1, 512, 4096, generator=draw), {}]] for _ in range(2)]
+    noise = comfy.sample.prepare_noise(latent, 1)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+    def callback(step, *_):
+        clock.mark()
+
+    def begin(executor, *args, **kwargs):
+        # The first evaluation, when the model is loaded: loading is not a step.
+        if not clock.marks:
+            clock.mark()
+        return executor(*args, **kwargs)
+
+    from comfy.patcher_extension import WrappersMP
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "bench", begin)
+    with clock.around_attention():
+        comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            6.0,
+            "euler",
+            "simple",
+            *texts,
+            latent,
+            callback=callback,
+            disable_pbar=True,
+            seed=1,
+        )
+    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    return clock, peak
+
+
+def with_peer(model, name: str):
+    """The model with comfy-kitchen's attention for its self-attention. ImportError without it."""
+    if name != "kitchen-int8":
+        raise ValueError(f"name must be one of {PEERS} (got {name!r})")
+    from comfy_kitchen.sage_attention import int8_attention
+
+    def override(host, q, k, v, heads, *args, **kwargs):
+        if q.shape[1] != k.shape[1] or kwargs.get("skip_reshape"):
+            return host(q, k, v, heads, *args, **kwargs)
+        split = [x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v)]
+        out = int8_attention(*split)
+        return out.transpose(1, 2).reshape(q.shape)
+
+    clone = model.clone()
+    options = clone.model_options.setdefault("transformer_options", {})
+    options["optimized_attention_override"] = override
+    return clone
+
+
+def _last_summary() -> dict:
+    import folder_paths
+
+    log = Path(folder_paths.get_output_directory()) / "paro" / "runlog.jsonl"
+    return json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+
+
+def _row(options, size, name, clock, peak, **more) -> dict:
+    """Medians by kind of step: the first `observed` ones, then the rest without the first of each
+    kind, which loads, compiles or plans."""
+    steps, watched = clock.steps(), more.get("observed", 0)
+    later = steps[watched + 1 :] or steps[-1:]
+    attention = clock.attention[watched + 1 :] or clock.attention[-1:]
+    per_step = statistics.median(later)
+    row = {
+        "model": options.model,
+        "grid": list(size.grid),
+        "name": name,
+        "steps": len(steps),
+        "s_it": round(per_step, 4),
+        "attention_s_it": round(statistics.median(attention), 4),
+        "run_s": round(sum(steps), 3),
+        "peak_gb": round(peak, 3),
+        **more,
+    }
+    if watched:
+        dense = steps[1:watched] or steps[:1]
+        row["s_it_observed"] = round(statistics.median(dense), 4)
+        row["s_it_first_sparse"] = round(steps[watched], 4) if len(steps) > watched else None
+        row["run_20_steps_4_observed_s"] = round(
+            4 * row["s_it_observed"] + 16 * per_step + max(0, steps[watched] - per_step), 2
+        )
+    return row
+
+
+def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict:
+    """One run of ours. profile: none observes in this run, auto takes the one saved before."""
+    watched = options.observe if profile == "none" and density < 1 else 0
+    ours = nodes.PAROAttention.execute(
+        model=model,
+        profile=profile,
+        density=density,
+        precision=options.precision,
+        mask="static",
+        tail=not options.no_tail,
+        start_percent=0.0,
+        end_percent=1.0,
+        observe_steps=options.observe,
+        save_as="bench" if profile == "none" else "",
+    ).result[0]
+    steps = watched + options.steps
+    clock, peak = sample(ours, size, steps)
+    told = _last_summary()
+    return _row(
+        options,
+        size,
+        "paro",
+        clock,
+        peak,
+        density=density,
+        density_run=round(told["density_total"], 4),
+        precision=told["precision"],
+        tail=told["tail"],
+        observed=watched,
+        observe_s=round(told["observe_seconds"], 4),
+        plan_s=round(told["plan_seconds"], 4),
+        tile=f"{told['block_q']}x{told['block_kv']}",
+        paths=told["paths"],
+        reasons=told["reasons"],
+    )
+
+
+def rows(options):
+    """Rows one by one, dense first."""
+    size = MODELS[options.model]
+    start(options.comfyui)
+    nodes = plugin(options.plugin)
+    with torch.inference_mode():
+        model = random_wan(size)
+        clock, peak = sample(model, size, 1 + options.dense_steps)
+        yield _row(options, size, "dense", clock, peak, density=1.0, precision="dense")
+        for name in PEERS if options.peers else ():
+            try:
+                clock, peak = sample(with_peer(model, name), size, options.steps)
+            except (ImportError, RuntimeError) as reason:
+                print(f"{name}: {str(reason).splitlines()[0][:200]}")
+                continue
+            yield _row(options, size, name, clock, peak, density=1.0, precision="int8")
+        profile = "none"
+        for density in options.density or (0.3, 0.2, 0.5, 1.0):
+            yield _paro_row(options, size, nodes, model, density, profile)
+            if density < 1:
+                profile = "bench"
+
+
+def _tell(row: dict, dense: dict) -> None:
+    row["speedup"] = round(dense["s_it"] / row["s_it"], 3)
+    row["peak_ratio"] = round(row["peak_gb"] / dense["peak_gb"], 4) if dense["peak_gb"] else None
+    print(
+        f"{row['name']:13} density {row['density']:4} {row['s_it']:9.4f} s/it"
+        f" (attention {row['attention_s_it']:.4f}) {row['speedup']:6.2f}x"
+        f" peak {row['peak_gb']:.2f} GB {row.get('reasons') or ''}",
+        flush=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="paroattention bench comfy", description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="wan1.3b-480p")
+    parser.add_argument("--comfyui", help="ComfyUI's folder (default $COMFYUI_DIR)")
+    parser.add_argument("--plugin", help="the plugin's folder (default: this repository)")
+    parser.add_argument("--density", type=float, action="append")
+    parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
+    parser.add_argument("--no-tail", action="store_true")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
+    parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
+    parser.add_argument("--observe", type=int, default=2, help="observed steps where there are any")
+    parser.add_argument("--peers", action="store_true", help="and comfy-kitchen's int8 attention")
+    parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    options = parser.parse_args(arguments)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found: list[dict] = []
+    for row in rows(options):
+        found.append(row)
+        _tell(row, found[0])
+        # Each time: a run that is cut short keeps its rows.
+        _write(options.out, {"commit": _commit(), "device": device}, found)
+    return 0

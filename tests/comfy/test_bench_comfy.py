@@ -1,0 +1,61 @@
+"""`bench comfy` end to end, with a model of two layers: every variant runs and is told truly."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from comfy_server import REPO
+
+
+def bench(comfyui_dir, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "paroattention", "bench", "comfy", "--model", "tiny", *arguments],
+        env={**os.environ, "COMFYUI_DIR": str(comfyui_dir)},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(comfyui_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench") / "comfy.json"
+    densities = [word for density in ("0.3", "1.0") for word in ("--density", density)]
+    done = bench(comfyui_dir, "--steps", "2", "--observe", "2", "--out", str(out), *densities)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(out.read_text())["rows"]
+
+
+def test_dense_comes_first_and_ours_at_each_density(rows):
+    assert [(row["name"], row["density"]) for row in rows] == [
+        ("dense", 1.0),
+        ("paro", 0.3),
+        ("paro", 1.0),
+    ]
+
+
+def test_ours_ran_sparse_after_the_observed_steps(rows):
+    # Two layers, and a call each for the positive and the negative text, unless batched.
+    observing, profiled = rows[1], rows[2]
+    paths = observing["paths"]
+    assert set(paths) == {"observe", "sparse"} and observing["steps"] == 4
+    assert paths["observe"] == paths["sparse"]
+    assert set(profiled["paths"]) == {"sparse"} and profiled["observed"] == 0
+    assert not observing["reasons"] and not profiled["reasons"]
+    assert observing["density_run"] < 0.7 and profiled["density_run"] == 1.0
+
+
+def test_times_add_up(rows):
+    for row in rows:
+        assert 0 < row["attention_s_it"] < row["s_it"] <= row["run_s"]
+    # Run and medians are rounded apart.
+    assert rows[1]["run_20_steps_4_observed_s"] >= 16 * rows[1]["s_it"] - 0.01
+
+
+def test_a_folder_that_is_no_comfyui(tmp_path):
+    done = bench(tmp_path)
+    assert done.returncode == 1
+    assert "must name a ComfyUI folder" in done.stderr and str(tmp_path) in done.stderr
