@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from . import _core
+from . import _core, plan_store
 
 PRECISIONS = {"int8": 0, "bf16": 1}
 PATHS = {"auto": 0, "portable": 1, "hopper": 2}
@@ -77,17 +77,34 @@ def layout(plan: _core.Plan) -> tuple[int, ...]:
     return (plan.prefix, *plan.grid, plan.suffix, plan.block_q, plan.block_kv)
 
 
-def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
-    """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan."""
+def _check_tiles(plan: _core.Plan) -> None:
     for name in ("block_q", "block_kv"):
         if getattr(plan, name) not in _TILES:
             raise _core.Error(f"plan.{name} must be one of {_TILES} (got {getattr(plan, name)})")
+
+
+def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan.
+
+    For who keeps plans on the device on purpose, CUDA graphs above all. Other plans come through
+    plan_store, a few at a time.
+    """
+    _check_tiles(plan)
     with _lock:
         copies = _uploaded.setdefault(plan, {})
         if device not in copies:
             words = torch.from_numpy(_core.plan_words(plan))
             copies[device] = words.pin_memory().to(device, non_blocking=True)
         return copies[device]
+
+
+def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's words for the next call: those of `upload`, else what the device's store holds."""
+    if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
+        # A graph replays with the address that it saw: its plan must stay where it is.
+        return upload(plan, device)
+    _check_tiles(plan)
+    return plan_store.store(device).words(plan)
 
 
 def _aligned(x: torch.Tensor) -> torch.Tensor:
@@ -127,7 +144,7 @@ def attention(q, k, v, plan, *, sm_scale: float, precision: str, tail: bool, pat
         q,
         k,
         v,
-        upload(plan, q.device),
+        _words(plan, q.device),
         *layout(plan),
         sm_scale,
         PRECISIONS["int8" if precision == "int8" else "bf16"],
@@ -147,7 +164,7 @@ def attention_releasing(tensors: list, plan, *, sm_scale=None, tail=True, path="
     tensors.clear()
     batch, heads, _, head_dim = q.shape
     dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
-    words, sizes, ops = upload(plan, q.device), layout(plan), torch.ops.paro
+    words, sizes, ops = _words(plan, q.device), layout(plan), torch.ops.paro
     queries = _run(ops.pack_queries.default, q, words, *sizes, scale)
     del q
     keys = _run(ops.pack_keys.default, k, v, words, *sizes, tail)
