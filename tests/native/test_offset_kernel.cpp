@@ -200,6 +200,28 @@ TEST_CASE("offset kernel: accumulated rows equal the pair by pair mean", "[offse
     }
 }
 
+TEST_CASE("offset kernel: sums collected elsewhere count as rows do", "[offset_kernel]") {
+    const Grid grid{1, 2, 3};
+    const Bins bins = Bins::even(grid);  // 1 x 2 x 3 bins
+    OffsetAccumulator one(bins, grid), two(bins, grid);
+    one.add_row(0, std::vector<float>{0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.03125f});
+    one.add_row(4, std::vector<float>{0.0f, 0.0f, 0.0f, 0.25f, 0.5f, 0.25f});
+    two.add_row(0, std::vector<float>{0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.03125f});
+    // The second row again: 4 is (0, 1, 1), so each line holds one key at distance 0 and two at 1.
+    const std::vector<double> sum = {0.5, 0.5, 0.0, 0.0, 0.0, 0.0}, pairs = {1, 2, 0, 1, 2, 0};
+    two.add_sums(sum, pairs, 1);
+    CHECK(two.rows() == 2);
+    CHECK(two.kernel().value == one.kernel().value);
+
+    const std::vector<float> before = two.kernel().value;
+    EXPECT_ERROR(two.add_sums(sum, std::vector<double>(5), 1), "pairs must have 6 values");
+    EXPECT_ERROR(two.add_sums(std::vector<double>{1, 1, NAN, 1, 1, 1}, pairs, 1), "sum[2] must be finite");
+    EXPECT_ERROR(two.add_sums(sum, std::vector<double>{1, 1, 1, -1, 1, 1}, 1), "pairs[3] must be finite and not neg");
+    EXPECT_ERROR(two.add_sums(sum, pairs, -1), "rows must not be negative");
+    CHECK(two.rows() == 2);
+    CHECK(two.kernel().value == before);
+}
+
 TEST_CASE("offset kernel: a refused row leaves the accumulator as it was", "[offset_kernel]") {
     const Grid grid{3, 5, 7};
     OffsetAccumulator sums(Bins::even(grid), grid);

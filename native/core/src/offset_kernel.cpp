@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "paro/error.h"
 
@@ -102,16 +103,20 @@ void validate(const Bins& bins) {
     require(bins.size() <= std::int64_t{1} << 22, "bins", "must be at most 2^22 in all", bins.size());
 }
 
-KernelCode quantise(const OffsetKernel& kernel) {
+void validate(const OffsetKernel& kernel) {
     validate(kernel.bins);
     require(static_cast<std::int64_t>(kernel.value.size()) == kernel.bins.size(), "kernel.value",
-            "must have one value per bin", kernel.value.size());
-    KernelCode result;
-    result.code.assign(kernel.value.size(), 0);
+            "must have " + std::to_string(kernel.bins.size()) + " values, one per bin", kernel.value.size());
     for (const float value : kernel.value) {
         require(std::isfinite(value) && value >= 0.0f, "kernel.value", "must be finite and not negative", value);
-        result.peak = std::max(result.peak, value);
     }
+}
+
+KernelCode quantise(const OffsetKernel& kernel) {
+    validate(kernel);
+    KernelCode result;
+    result.code.assign(kernel.value.size(), 0);
+    for (const float value : kernel.value) result.peak = std::max(result.peak, value);
     for (std::size_t i = 0; i < kernel.value.size(); ++i) {
         if (kernel.value[i] <= 0.0f) continue;  // so is everything when the peak is 0
         const double ratio = static_cast<double>(kernel.value[i]) / result.peak;
@@ -187,6 +192,25 @@ void OffsetAccumulator::merge(const OffsetAccumulator& other) {
         pairs_[i] += other.pairs_[i];
     }
     rows_ += other.rows_;
+}
+
+void OffsetAccumulator::add_sums(std::span<const double> sum, std::span<const double> pairs, std::int64_t rows) {
+    require(rows >= 0, "rows", "must not be negative", rows);
+    for (const auto& [name, values] : {std::pair{"sum", sum}, std::pair{"pairs", pairs}}) {
+        require(values.size() == sum_.size(), name, "must have " + std::to_string(sum_.size()) + " values, one per bin",
+                values.size());
+        const auto bad =
+            std::find_if(values.begin(), values.end(), [](double x) { return !(std::isfinite(x) && x >= 0.0); });
+        if (bad != values.end()) {
+            fail(std::string(name) + "[" + std::to_string(bad - values.begin()) + "]",
+                 "must be finite and not negative", *bad);
+        }
+    }
+    for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] += sum[i];
+        pairs_[i] += pairs[i];
+    }
+    rows_ += rows;
 }
 
 OffsetKernel OffsetAccumulator::kernel() const {

@@ -8,6 +8,8 @@ namespace paro::python {
 
 namespace {
 
+using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
 // rows: [heads, queries, grid tokens]; one accumulator per head, heads in parallel.
 void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexArray& queries, const FloatArray& rows,
               int threads) {
@@ -75,6 +77,12 @@ void bind_grid(py::module_& m) {
         .def_property_readonly("rows", &OffsetAccumulator::rows)
         .def_property_readonly("grid", [](const OffsetAccumulator& self) { return from_grid(self.grid()); })
         .def("merge", &OffsetAccumulator::merge)
+        .def(
+            "add_sums",
+            [](OffsetAccumulator& self, const DoubleArray& sum, const DoubleArray& pairs, std::int64_t rows) {
+                self.add_sums(view(sum), view(pairs), rows);
+            },
+            py::arg("sum"), py::arg("pairs"), py::arg("rows"))
         .def("kernel", [](const OffsetAccumulator& self) {
             const OffsetKernel kernel = self.kernel();
             return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});

@@ -47,6 +47,9 @@ struct OffsetKernel {
     std::vector<float> value;
 };
 
+// Throws Error for bad bins, one value too many or too few, or a value that is negative or not finite.
+void validate(const OffsetKernel& kernel);
+
 // As saved: code 0 = never observed or zero, else peak * 2^((code - 255) * 24 / 254).
 struct KernelCode {
     std::vector<std::uint8_t> code;
@@ -68,6 +71,9 @@ class OffsetAccumulator {
     // or a non-finite value; the accumulator is then unchanged.
     void add_row(std::int64_t query, std::span<const float> probabilities);
     void merge(const OffsetAccumulator& other);
+    // Adds what was collected elsewhere: per bin the sum of probabilities and the number of (query, key) pairs, from
+    // `rows` rows. Throws Error on a size mismatch, or a value that is negative or not finite; nothing is added then.
+    void add_sums(std::span<const double> sum, std::span<const double> pairs, std::int64_t rows);
 
     std::int64_t rows() const { return rows_; }
     const Bins& bins() const { return bins_; }
