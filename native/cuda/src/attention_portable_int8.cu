@@ -216,16 +216,17 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
         const bool plain = valid == ~std::uint64_t{0};
         if (!plain) mask_scores<2, kTiles>(s, &valid);
-        softmax<2, kTiles>(state.rows, s, info.scale[at],
-                           pooled < 0    ? 0.0f
-                           : BLOCK == 64 ? 6.0f
-                                         : 7.0f,
-                           weights, factors);
+        Exponents<2> exponents;
+        const float bias = pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
+        find_maxima<2, kTiles>(state.rows, s, info.scale[at], bias, exponents, factors);
+#pragma unroll
+        for (int ks = 0; ks < kStep / 32; ++ks) weigh_keys<2, kTiles>(s, ks, exponents, weights);
         if (!plain || pooled >= 0) {
             float share = 1.0f;
             const int ragged =
                 pooled < 0 ? -1 : ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
-            mask_weights<2, kTiles>(weights, &valid, ragged, share);
+#pragma unroll
+            for (int ks = 0; ks < kStep / 32; ++ks) mask_weights<2, kTiles>(weights, ks, &valid, ragged, share);
         }
         accumulate<D>(state, weights, stage + v_lane, factors);
     }

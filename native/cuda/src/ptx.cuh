@@ -111,6 +111,22 @@ __device__ __forceinline__ float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+// Of two fp16 numbers, joined.
+__device__ __forceinline__ std::uint32_t exp2_fast_halves(std::uint32_t x) {
+    std::uint32_t y;
+    asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+// a b + c, within 0 and 1; 0 for NaN.
+__device__ __forceinline__ float fma_saturated(float a, float b, float c) {
+    float y;
+    asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+    return y;
+}
+// One instruction on sm_90.
+__device__ __forceinline__ std::int32_t max_of_three(std::int32_t a, std::int32_t b, std::int32_t c) {
+    return __vimax3_s32(a, b, c);
+}
 
 #endif
 
@@ -130,12 +146,38 @@ __device__ __forceinline__ std::uint32_t round_bytes(float a, float b, float c, 
                       __float_as_uint(d + kRound));
 }
 
-// The same for 0 <= x <= 255, in fewer instructions: through fp16, where adding 1024 rounds to integers.
-__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+// Two pairs of fp16 numbers of 0 to 255, rounded and joined as bytes: adding 1024 rounds to integers.
+__device__ __forceinline__ std::uint32_t round_halves(std::uint32_t ab, std::uint32_t cd) {
     const __half2 round = __half2half2(__ushort_as_half(0x6400));
-    const __half2 low = __hadd2(__floats2half2_rn(a, b), round), high = __hadd2(__floats2half2_rn(c, d), round);
+    const __half2 low = __hadd2(*reinterpret_cast<const __half2*>(&ab), round);
+    const __half2 high = __hadd2(*reinterpret_cast<const __half2*>(&cd), round);
     return __byte_perm(*reinterpret_cast<const std::uint32_t*>(&low), *reinterpret_cast<const std::uint32_t*>(&high),
                        0x6420);
+}
+__device__ __forceinline__ std::uint32_t to_halves(float low, float high) {
+    const __half2 both = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+// As round_bytes for 0 <= x <= 255, in fewer instructions.
+__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+    return round_halves(to_halves(a, b), to_halves(c, d));
+}
+// 2^x of two numbers, in fp16.
+__device__ __forceinline__ std::uint32_t exp2_halves(float low, float high) {
+    return exp2_fast_halves(to_halves(low, high));
+}
+
+// 2^(x factor + offset) to 0.7 % from below without the special-function unit, for exponents up to log2(255); below -8
+// it stays 2^-8, which as a weight rounds to 0. The exponent as a fixed-point number is, moved, the bits of 2^n (1 +
+// f); a parabola makes (1 + f) into 2^f.
+__device__ __forceinline__ float exp2_poly(float x, float factor, float offset) {
+    // (exponent + 8) / 16; rounded down, as offset is: a weight of 256 would wrap.
+    const float y = fma_saturated(x, factor * 0.0625f, __fadd_rd(offset, 8.0f) * 0.0625f);
+    const std::uint32_t power = (__float_as_uint(y + 1.0f) << 4) + 0x43800000u;
+    const float m = __uint_as_float((power & 0x7fffffu) | 0x3f800000u);
+    constexpr float scale = 1.0f - 3.45e-3f;
+    constexpr float a = scale * 1.45706748f, b = scale * -0.69421165f, c = scale * 0.23370000f;
+    return __uint_as_float(power) * fmaf(fmaf(c, m, b), m, a);
 }
 
 }  // namespace paro::cuda

@@ -68,6 +68,12 @@ __device__ __forceinline__ void named_sync(int id, int threads) {
 __device__ __forceinline__ void named_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+// A counter of the multiprocessor's clocks; wraps.
+__device__ __forceinline__ std::uint32_t clock_now() {
+    std::uint32_t now;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+    return now;
+}
 template <int registers>
 __device__ __forceinline__ void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
@@ -101,6 +107,11 @@ __device__ __forceinline__ void hold(T (&d)[TILES][4]) {
             }
         }
     }
+}
+
+template <class T>
+__device__ __forceinline__ void hold_operand(T (&a)[4]) {
+    hold(reinterpret_cast<T(&)[1][4]>(a));
 }
 
 // d (+)= a b^T over 32 bytes: a 64 x 32 from shared memory (ss, signed) or registers (rs, unsigned; as m16n8k32 has

@@ -50,12 +50,13 @@ __device__ __forceinline__ void mask_scores(ScoreTiles<MT, NT>& s, const std::ui
     }
 }
 
-// Weights of keys that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by `share`.
+// Weights of keys 32 ks .. that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by
+// `share`.
 template <int MT, int NT>
-__device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, const std::uint64_t* valid, int ragged,
-                                             float share) {
+__device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, int ks, const std::uint64_t* valid,
+                                             int ragged, float share) {
 #pragma unroll
-    for (int group = 0; group < NT / 2; ++group) {
+    for (int group = 2 * ks; group < 2 * ks + 2; ++group) {
         const std::uint32_t mask = byte_mask(valid[group / 4], group % 4);
         // The byte of a word that holds the column, if this thread's does.
         const int key = ragged - 16 * group, byte = key / 8 * 2 + key % 2;
@@ -64,7 +65,7 @@ __device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, const
         for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                std::uint32_t& word = weights[mt][group / 2][group % 2 * 2 + half];
+                std::uint32_t& word = weights[mt][ks][group % 2 * 2 + half];
                 word &= mask;
                 if (!mine) continue;
                 const auto weight = static_cast<float>((word >> (8 * byte)) & 0xff);
@@ -75,44 +76,78 @@ __device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, const
     }
 }
 
-// s becomes weights, m moves on. `bias` is added to every score.
+// Four weights of a word: 2^(x factor + offset) of four scores. POLY eighths of them by polynomial, all in fp16 with
+// HALF.
+template <int POLY, bool HALF>
+__device__ __forceinline__ std::uint32_t weigh_word(const float (&x)[4], int word, float factor, float offset) {
+    if constexpr (HALF) {
+        const std::uint32_t low = exp2_halves(fmaf(x[0], factor, offset), fmaf(x[1], factor, offset));
+        const std::uint32_t high = exp2_halves(fmaf(x[2], factor, offset), fmaf(x[3], factor, offset));
+        return round_halves(low, high);
+    } else {
+        float w[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            w[i] = (word % 2 * 4 + i) * POLY % 8 >= 8 - POLY ? exp2_poly(x[i], factor, offset)
+                                                             : exp2_fast(fmaf(x[i], factor, offset));
+        }
+        return round_weights(w[0], w[1], w[2], w[3]);
+    }
+}
+
+// What turns scores into exponents of weights, for each of a thread's rows.
+template <int MT>
+struct Exponents {
+    float factor[MT][2], offset[MT][2];
+};
+
+// m moves on to the greatest of s. `bias` is added to every score.
 template <int MT, int NT>
-__device__ __forceinline__ void softmax(Softmax<MT>& state, const ScoreTiles<MT, NT>& s, float2 scale, float bias,
-                                        WeightTiles<MT, NT>& weights, RowFactors<MT>& f) {
+__device__ __forceinline__ void find_maxima(Softmax<MT>& state, const ScoreTiles<MT, NT>& s, float2 scale, float bias,
+                                            Exponents<MT>& e, RowFactors<MT>& f) {
 #pragma unroll
     for (int mt = 0; mt < MT; ++mt) {
-        float factor[2], offset[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float top = __int_as_float(s[mt][0][2 * half]);
+            // Positive floats compare as integers do.
+            std::int32_t greatest = s[mt][0][2 * half];
 #pragma unroll
             for (int nt = 0; nt < NT; ++nt) {
-                top = fmaxf(top, fmaxf(__int_as_float(s[mt][nt][2 * half]), __int_as_float(s[mt][nt][2 * half + 1])));
+                greatest = max_of_three(greatest, s[mt][nt][2 * half], s[mt][nt][2 * half + 1]);
             }
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            factor[half] = state.q_scale[mt][half] * scale.x;
+            greatest = max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 1));
+            greatest = max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 2));
+            const float top = __int_as_float(greatest);
+            const float factor = state.q_scale[mt][half] * scale.x;
+            e.factor[mt][half] = factor;
             // Rounded down: with large factors the greatest weight could otherwise come out as 256 and wrap. What it
             // lacks, all weights of the row lack alike.
-            offset[half] = __fmaf_rd(-top, factor[half], kLog2Of255);
-            const float block_max = fmaf(top - kRound, factor[half], bias), old = state.m[mt][half];
+            e.offset[mt][half] = __fmaf_rd(-top, factor, kLog2Of255);
+            const float block_max = fmaf(top - kRound, factor, bias), old = state.m[mt][half];
             const float next = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
             state.m[mt][half] = next;
             f.alpha[mt][half] = exp2_fast(old - next);
             f.unit[mt][half] = exp2_fast(block_max - next) * (1.0f / 255.0f);
             f.beta[mt][half] = f.unit[mt][half] * scale.y;
         }
+    }
+}
+
+// Weights of keys 32 ks ..
+template <int MT, int NT, int POLY = 0, bool HALF = false>
+__device__ __forceinline__ void weigh_keys(const ScoreTiles<MT, NT>& s, int ks, const Exponents<MT>& e,
+                                           WeightTiles<MT, NT>& weights) {
 #pragma unroll
-        for (int group = 0; group < NT / 2; ++group) {
+    for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+        for (int group = 2 * ks; group < 2 * ks + 2; ++group) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                float w[4];
+                float x[4];
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float x = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
-                    w[i] = exp2_fast(fmaf(x, factor[half], offset[half]));
-                }
-                weights[mt][group / 2][group % 2 * 2 + half] = round_weights(w[0], w[1], w[2], w[3]);
+                for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
+                weights[mt][ks][group % 2 * 2 + half] =
+                    weigh_word<POLY, HALF>(x, group, e.factor[mt][half], e.offset[mt][half]);
             }
         }
     }

@@ -32,6 +32,9 @@ void wgmma_wait() {}
 
 template <class T, int TILES>
 void hold(T (&)[TILES][4]) {}
+template <class T>
+void hold_operand(T (&)[4]) {}
+inline std::uint32_t clock_now() { return 0; }
 
 // Byte (row, byte) of what a descriptor names, as the tensor cores address it: the swizzle is on address bits.
 inline std::int8_t descriptor_byte(std::uint64_t descriptor, int row, int byte) {

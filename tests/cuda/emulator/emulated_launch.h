@@ -91,6 +91,11 @@ inline float __fmaf_rd(float a, float b, float c) {
     const auto near = static_cast<float>(exact);
     return near > exact ? std::nextafter(near, -INFINITY) : near;
 }
+inline float __fadd_rd(float a, float b) {
+    const double exact = double{a} + b;
+    const auto near = static_cast<float>(exact);
+    return near > exact ? std::nextafter(near, -INFINITY) : near;
+}
 template <class T>
 T __ldg(const T* p) {
     return *p;

@@ -108,5 +108,15 @@ void mma_half(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std:
 }
 
 inline float exp2_fast(float x) { return std::exp2(x); }
+inline std::uint32_t exp2_fast_halves(std::uint32_t x) {
+    const auto* in = reinterpret_cast<const __half*>(&x);
+    const __half2 out = __floats2half2_rn(std::exp2(__half2float(in[0])), std::exp2(__half2float(in[1])));
+    return *reinterpret_cast<const std::uint32_t*>(&out);
+}
+inline float fma_saturated(float a, float b, float c) {
+    const float x = std::fma(a, b, c);
+    return x > 0.0f ? std::min(x, 1.0f) : 0.0f;
+}
+inline std::int32_t max_of_three(std::int32_t a, std::int32_t b, std::int32_t c) { return std::max({a, b, c}); }
 
 }  // namespace paro::cuda

@@ -1,0 +1,168 @@
+// How query and key tiles come to the consumers of the Hopper kernel: shared memory of a CTA, its ring of stages, and
+// the thread that fills it.
+#pragma once
+
+#include "ptx_hopper.cuh"
+#include "tile_walk.cuh"
+
+namespace paro::cuda {
+
+constexpr int kHopperRows = 64;  // query rows of a warpgroup
+constexpr int kMaxStages = 8;
+constexpr int kQueryStages = 2;  // the next tile's queries, and its keys, come while this one is computed
+constexpr int kGroup = 128;      // threads of a warpgroup
+
+// What the kernel is compiled with. The defaults are what launch_attention_hopper_int8 takes unless it says otherwise;
+// native/cuda/bench measures the others beside them.
+struct HopperOptions {
+    bool ahead = true;      // scores of the next key tile beside this one's softmax: two sets of scores in registers
+    bool in_turns = false;  // the two warpgroups take turns at the tensor cores
+    bool early = false;     // values are multiplied 32 keys at a time while the softmax goes on
+    int poly = 0;           // eighths of the exponentials that are polynomials on the FMA units
+    bool half_exp = false;  // the others in fp16
+    bool trace = false;     // adds up what each role waits for
+    int ctas = 1;           // of a multiprocessor
+};
+
+// What goes with a stage of the ring.
+struct StageInfo {
+    float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
+    std::uint64_t valid[kMaxStages][2];
+    std::int32_t tile[kMaxStages];    // -1 after the last of a query tile
+    std::int32_t odd[kMaxStages];     // which of the two scales
+    std::int32_t item[kQueryStages];  // work item whose queries have come, -1 after the last
+    // Barriers; the last two pairs are for the queries and the item.
+    std::uint64_t full[kMaxStages], empty[kMaxStages], queries_full[kQueryStages], queries_empty[kQueryStages];
+};
+
+// Shared memory of a CTA, in this order, and registers of its threads.
+template <int D, int BLOCK, int GROUPS, int CTAS>
+struct HopperPlan {
+    static constexpr int q_bytes = GROUPS * kHopperRows * D, k_bytes = BLOCK * D, stage_bytes = 2 * k_bytes;
+    static constexpr int staging_bytes = 16 * (2 * D + 16);  // of a warp
+    static constexpr int fixed =
+        kQueryStages * q_bytes + GROUPS * 4 * staging_bytes + static_cast<int>(sizeof(StageInfo));
+    static constexpr int budget = (227 << 10) / CTAS - 1024;
+    static constexpr int room = (budget - fixed) / stage_bytes;
+    static constexpr int stages = room < kMaxStages ? room : kMaxStages;
+    static constexpr int bytes = fixed + stages * stage_bytes;
+    static_assert(stages >= 2);
+
+    static constexpr int threads = (GROUPS + 1) * kGroup;
+    // What the compiler gives each thread at the start; afterwards the producer's few go to the consumers.
+    static constexpr int at_start = (64 << 10) / (CTAS * threads) / 8 * 8;
+    static constexpr int producer = 32;
+    static constexpr int left = (at_start * (GROUPS + 1) - producer) / GROUPS / 8 * 8;
+    static constexpr int consumer = left < 240 ? left : 240;
+};
+
+#if defined(PARO_SM90A)
+
+#if defined(PARO_TRACE)
+// Clocks of all CTAs together, of the consumers' first warps: what kTrace* name, and last the turns taken.
+constexpr int kTraceSlots = 8;
+enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween, kTraceSteps };
+__device__ unsigned long long hopper_trace[2][kTraceSlots];
+
+// Adds the clocks since the last call to a slot; by constants, so that the sums are registers.
+template <bool ON>
+struct Trace {
+    std::uint32_t last = 0, sums[kTraceSlots] = {};
+    __device__ __forceinline__ void start() { last = clock_now(); }
+    template <int slot>
+    __device__ __forceinline__ void mark() {
+        const std::uint32_t now = clock_now();
+        sums[slot] += now - last;
+        last = now;
+        if (slot == kTraceScores) ++sums[kTraceSteps];
+    }
+    __device__ void flush(int group) {
+        for (int i = 0; i < kTraceSlots; ++i) {
+            atomicAdd(&hopper_trace[group][i], static_cast<unsigned long long>(sums[i]));
+        }
+    }
+};
+#else
+enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween };
+template <bool ON>
+struct Trace;
+#endif
+template <>
+struct Trace<false> {
+    __device__ __forceinline__ void start() {}
+    template <int slot>
+    __device__ __forceinline__ void mark() {}
+    __device__ void flush(int) {}
+};
+
+// A counter that runs round the ring.
+template <int STAGES>
+struct Turn {
+    int stage = 0;
+    std::uint32_t parity = 0;
+    __device__ void next() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+};
+
+// One thread: for each work item its queries, then every key tile of its mask row, then the word that there are no
+// more.
+template <int D, int BLOCK, class P>
+struct Producer {
+    const AttentionParams& p;
+    StageInfo& info;
+    std::uint32_t q_shared, ring;
+    Turn<P::stages> turn;
+
+    __device__ void wait_empty() const { barrier_wait(shared_address(&info.empty[turn.stage]), turn.parity ^ 1); }
+
+    __device__ void bring(const TileWalk<BLOCK>& walk, std::int64_t first, std::int32_t tile) {
+        const std::uint64_t low = walk.columns(tile, 0), high = BLOCK == 128 ? walk.columns(tile, 1) : 0;
+        if ((low | high) == 0) return;
+        wait_empty();
+        const int s = turn.stage;
+        const std::int64_t at = first + tile;
+        info.valid[s][0] = low;
+        info.valid[s][1] = high;
+        info.tile[s] = tile;
+        info.odd[s] = static_cast<std::int32_t>(at & 1);
+        const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P::stage_bytes;
+        barrier_expect(full, P::stage_bytes + 16);
+        copy_bulk(to, p.packed.k + at * P::k_bytes, P::k_bytes, full);
+        copy_bulk(to + P::k_bytes, p.packed.v + at * P::k_bytes, P::k_bytes, full);
+        copy_bulk(shared_address(&info.scale[s][0]), p.packed.kv_scale + (at & ~std::int64_t{1}), 16, full);
+        turn.next();
+    }
+
+    __device__ void run() {
+        Turn<kQueryStages> queries;
+        for (;; queries.next()) {
+            const int s = queries.stage;
+            const std::uint32_t full = shared_address(&info.queries_full[s]);
+            const std::int32_t item = atomicAdd(p.packed.counters + p.slots(), 1);
+            barrier_wait(shared_address(&info.queries_empty[s]), queries.parity ^ 1);
+            if (item >= p.work_items()) {
+                info.item[s] = -1;
+                return barrier_arrive(full);
+            }
+            std::int32_t slot, tile;
+            p.work_item(item, slot, tile);
+            info.item[s] = item;
+            barrier_expect(full, P::q_bytes);
+            const std::int64_t at = std::int64_t{slot} * p.q_blocks.blocks() + tile;
+            copy_bulk(q_shared + s * P::q_bytes, p.packed.q + at * P::q_bytes, P::q_bytes, full);
+            const bool in_grid = p.q_blocks.is_grid(tile);
+            TileWalk<BLOCK> walk(p, in_grid ? p.mask_row(slot % p.heads, tile) : nullptr);
+            const std::int64_t first = std::int64_t{slot} * p.key_tiles();
+            for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) bring(walk, first, next);
+            wait_empty();
+            info.tile[turn.stage] = -1;
+            barrier_arrive(shared_address(&info.full[turn.stage]));
+            turn.next();
+        }
+    }
+};
+
+#endif
+
+}  // namespace paro::cuda
