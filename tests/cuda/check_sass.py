@@ -17,6 +17,8 @@ WANTED = {
     "attention_int8_kernel": ("IMMA", ("sm_80", "sm_90")),
     "attention_bf16_kernel": ("HMMA", ("sm_80", "sm_90")),
     "attention_hopper": ("IGMMA", ("sm_90",)),
+    "observe_rows_kernel": ("HMMA", ("sm_80", "sm_90")),
+    "observe_bins_kernel": ("HMMA", ("sm_80", "sm_90")),
 }
 
 

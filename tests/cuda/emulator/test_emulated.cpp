@@ -4,30 +4,18 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <vector>
 
+#include "emulated_launch.h"
+#include "hopper_variants.h"
 #include "paro/cuda/launch.h"
-#include "test_attention_problem.h"
+#include "plan_blob.h"
 
 namespace paro {
 namespace {
 
-std::vector<std::int32_t> plan_blob(const Plan& plan) {
-    std::vector<std::int32_t> words;
-    for (const HeadPlan& head : plan.heads) words.push_back(static_cast<std::int32_t>(head.order));
-    const BlockLayout q = plan.q_blocks();
-    for (std::int32_t head = 0; head < static_cast<std::int32_t>(plan.heads.size()); ++head) {
-        for (const Tile& tile : plan.schedule) {
-            if (tile.head == head && q.is_grid_block(tile.index)) {
-                words.push_back(tile.index - static_cast<std::int32_t>(q.first_grid_block()));
-            }
-        }
-    }
-    for (const HeadPlan& head : plan.heads)
-        words.insert(words.end(), head.mask.words().begin(), head.mask.words().end());
-    return words;
-}
+using Launch = std::function<void(const cuda::AttentionParams&)>;
 
 // As Problem::run, on the emulated GPU.
-Tensor run_emulated(const Problem& problem, cuda::Precision precision, cuda::Path path = cuda::Path::portable) {
+Tensor run_emulated(const Problem& problem, cuda::Precision precision, const Launch& launch) {
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
     Tensor o = problem.tensor();
     const Plan plan = problem.plan();
@@ -54,8 +42,12 @@ Tensor run_emulated(const Problem& problem, cuda::Precision precision, cuda::Pat
     p.q = view(q), p.k = view(k), p.v = view(v);
     p.o = {o.data(), o.stride_b, o.stride_h, o.stride_n};
     if (precision == cuda::Precision::int8) cuda::launch_pack_int8(p, nullptr);
-    cuda::launch_attention(p, path, nullptr);
+    launch(p);
     return o;
+}
+Tensor run_emulated(const Problem& problem, cuda::Precision precision, cuda::Path path = cuda::Path::portable) {
+    return run_emulated(problem, precision,
+                        [=](const cuda::AttentionParams& p) { cuda::launch_attention(p, path, nullptr); });
 }
 
 struct Shape {
@@ -139,7 +131,8 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
 TEST_CASE("emulated int8 kernels agree with the CPU's") {
     const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
     const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
-    CAPTURE(index, static_cast<int>(path));
+    emulator::late_products = path == cuda::Path::hopper && GENERATE(false, true);
+    CAPTURE(index, static_cast<int>(path), emulator::late_products);
     Problem problem = make(kShapes[index]);
     problem.precision = Precision::int8;
     const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::int8, path));
@@ -150,6 +143,26 @@ TEST_CASE("emulated int8 kernels agree with the CPU's") {
     // Weights are rounded per 64 keys here, per block there; the tail is in 8 bits here, in fp32 there.
     CHECK(oracle <
           (problem.tail || problem.block_kv == 128 ? 1e-2 : 2e-3) + tolerances::output_rounding(problem.dtype));
+}
+
+// Instances that only the benchmark runs; every exponential as exact as 8 bits of weight ask for.
+TEST_CASE("emulated variants of the Hopper kernel agree with the CPU") {
+    const int head_dim = GENERATE(64, 128);
+    const auto variants = cuda::bench::hopper_variants(head_dim);
+    const cuda::bench::HopperVariant variant = variants[GENERATE_COPY(range(std::size_t{0}, variants.size()))];
+    emulator::late_products = true;
+    CAPTURE(head_dim, variant.name, variant.block_q, variant.block_kv);
+    Problem problem = make({{3, {4, 11, 13}, 70}, variant.block_q, variant.block_kv, head_dim, 0.4, true, DType::f16});
+    problem.precision = Precision::int8;
+    const std::vector<double> ours = problem.values(run_emulated(
+        problem, cuda::Precision::int8, [&](const cuda::AttentionParams& p) { variant.launch(p, nullptr); }));
+    INFO("to fp64 " << tolerances::relative_error(ours, problem.expected()));
+    CHECK(tolerances::relative_error(ours, problem.expected()) < problem.bound());
+    CHECK(tolerances::relative_error(ours, problem.values(problem.run())) < 1.2e-2);
+    if (!variant.trace) return;
+    cuda::bench::TraceSums sums;
+    cuda::bench::take_trace(head_dim, sums);
+    CHECK(sums[0][cuda::bench::kTraceNumbers - 1] > 0);
 }
 
 TEST_CASE("emulated bf16 kernels agree with fp64") {
@@ -168,6 +181,7 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
     problem.precision = Precision::int8;
     problem.dtype = DType::f32;
     const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    emulator::late_products = false;
     CAPTURE(static_cast<int>(path));
     const auto error = [&](auto shape) {
         problem.shape = shape;

@@ -11,6 +11,7 @@
 #include <vector_types.h>
 #else
 struct float2;
+struct float4;
 #endif
 
 namespace paro::cuda {
