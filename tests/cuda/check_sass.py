@@ -19,6 +19,7 @@ WANTED = {
     "attention_hopper": ("IGMMA", ("sm_90",)),
     "observe_rows_kernel": ("HMMA", ("sm_80", "sm_90")),
     "observe_bins_kernel": ("HMMA", ("sm_80", "sm_90")),
+    "meter_kernel": ("HMMA", ("sm_80", "sm_90")),
 }
 
 

@@ -49,7 +49,8 @@ std::size_t observe_bytes(const ObserveParams& p);
 void place_observe(ObserveParams& p, void* base);
 void launch_observe(const ObserveParams& p, cudaStream_t stream);
 
-// Three launches.
+// Three launches. set_meter, after set_samples, shares keys out by blocks and not by tiles.
+void set_meter(MeterParams& p);
 std::size_t meter_bytes(const MeterParams& p);
 void place_meter(MeterParams& p, void* base);
 void launch_meter(const MeterParams& p, cudaStream_t stream);
