@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <catch2/benchmark/catch_benchmark.hpp>
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
@@ -75,7 +76,7 @@ TEST_CASE("order select: scores are the retained masses of the orders", "[order_
     std::vector<BlockMap> maps;
     for (std::size_t i = 0; i < 6; ++i) {
         maps.push_back(importance(kernel, grid, kAxisOrders[i], 32, 16));
-        CHECK(scores.retained[i] == retained_mass(maps[i], make_mask(maps[i], 0.3)));
+        CHECK(scores.retained[i] == Catch::Approx(retained_mass(maps[i], make_mask(maps[i], 0.3))).epsilon(1e-6));
         CHECK(scores.retained[i] <= scores.retained[static_cast<std::size_t>(scores.by_retained_mass)]);
     }
     CHECK(score_orders(maps, 0.3).retained == scores.retained);
@@ -166,4 +167,35 @@ TEST_CASE("order select: cost of scoring all six orders", "[order_select][!bench
     OffsetAccumulator rows(Bins::even(large), large);
     const std::vector<float> row(75600, 1e-5f);
     BENCHMARK("21x45x80: one observed row") { rows.add_row(40000, row); };
+}
+
+TEST_CASE("order select: on a large grid spread query tiles stand for all of them", "[order_select]") {
+    const Grid grid{12, 30, 40};  // 14,400 tokens: 225 tiles of 64
+    OffsetKernel kernel{Bins::even(grid), {}};
+    for (std::int32_t f = 0; f < kernel.bins.f.count(); ++f) {
+        for (std::int32_t h = 0; h < kernel.bins.h.count(); ++h) {
+            for (std::int32_t w = 0; w < kernel.bins.w.count(); ++w) {
+                kernel.value.push_back(static_cast<float>(1e-3 * std::exp(-0.9 * f - 0.15 * h - 0.3 * w)));
+            }
+        }
+    }
+    const OrderScores scores = score_orders(kernel, grid, 64, 64, 0.2);
+    std::array<double, 6> all{};
+    for (std::size_t i = 0; i < 6; ++i) {
+        const BlockMap map = importance(kernel, grid, kAxisOrders[i], 64, 64);
+        REQUIRE(map.rows > 2 * kScoredTiles);
+        all[i] = retained_mass(map, make_mask(map, 0.2));
+        CHECK(scores.retained[i] == Catch::Approx(all[i]).margin(0.01));
+    }
+    const auto best = static_cast<std::size_t>(std::max_element(all.begin(), all.end()) - all.begin());
+    CHECK(all[static_cast<std::size_t>(scores.by_retained_mass)] > all[best] - 0.005);
+    const std::array<double, 2> densities = {0.5, 0.1};
+    const std::vector<double> two = retained_of_order(kernel, grid, AxisOrder::HWF, 128, 64, densities);
+    const BlockMap wide = importance(kernel, grid, AxisOrder::HWF, 128, 64);
+    for (std::size_t i = 0; i < 2; ++i) {
+        CHECK(two[i] == Catch::Approx(retained_mass(wide, make_mask(wide, densities[i]))).margin(0.01));
+    }
+    EXPECT_ERROR(score_orders(kernel, grid, 64, 64, 0.0), "density");
+    kernel.value[5] = -1.0f;
+    EXPECT_ERROR(score_orders(kernel, grid, 64, 64, 0.3), "kernel.value");
 }

@@ -1,5 +1,6 @@
 #include "paro/block_mask.h"
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 
@@ -31,6 +32,14 @@ void BlockMask::set(std::int64_t row, std::int64_t col, bool value) {
     std::uint32_t& word = bits_[row * words_per_row_ + col / 32];
     const std::uint32_t bit = 1u << (col % 32);
     word = value ? word | bit : word & ~bit;
+}
+
+void BlockMask::set_row(std::int64_t row, std::span<const std::uint32_t> words) {
+    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
+    require(static_cast<std::int64_t>(words.size()) == words_per_row_, "words", "must be words_per_row()",
+            words.size());
+    require(cols_ % 32 == 0 || words.back() >> (cols_ % 32) == 0, "words", "must be zero past cols", words.back());
+    std::copy(words.begin(), words.end(), bits_.begin() + row * words_per_row_);
 }
 
 std::int64_t BlockMask::count() const {

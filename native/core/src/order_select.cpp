@@ -5,8 +5,11 @@
 #include <cmath>
 #include <string>
 
+#include "block_choice.h"
+#include "block_sums.h"
 #include "flat_grid.h"
 #include "paro/error.h"
+#include "paro/plan.h"
 
 namespace paro {
 
@@ -117,6 +120,28 @@ std::array<double, 6> normalised(const std::array<double, 6>& values) {
 
 }  // namespace
 
+std::vector<double> retained_of_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order,
+                                      std::int32_t block_q, std::int32_t block_kv, std::span<const double> densities) {
+    const BlockMap shape = map_shape(grid, order, block_q, block_kv);
+    if (shape.rows <= 2 * kScoredTiles) {
+        const BlockMap map = importance(kernel, grid, order, block_q, block_kv);
+        std::vector<double> retained;
+        for (const double density : densities) {
+            retained.push_back(choose_blocks(map.value, map.rows, map.cols, density).retained());
+        }
+        return retained;
+    }
+    validate(kernel);
+    BlockSums sums(kernel, FlatGrid(grid, order), block_q, block_kv);
+    thread_local std::vector<float> value;
+    value.resize(static_cast<std::size_t>(kScoredTiles * shape.cols));
+    for (std::int64_t i = 0; i < kScoredTiles; ++i) {
+        sums.row((2 * i + 1) * shape.rows / (2 * kScoredTiles), 0,
+                 {value.data() + i * shape.cols, static_cast<std::size_t>(shape.cols)});
+    }
+    return retained_at(value, densities);
+}
+
 OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int32_t block_q, std::int32_t block_kv,
                          double density) {
     validate(grid);
@@ -128,8 +153,7 @@ OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int3
             scores.retained[i] = scores.retained[same];
             continue;
         }
-        const BlockMap map = importance(kernel, grid, kAxisOrders[i], block_q, block_kv);
-        scores.retained[i] = retained_mass(map, make_mask(map, density));
+        scores.retained[i] = retained_of_order(kernel, grid, kAxisOrders[i], block_q, block_kv, {&density, 1}).front();
     }
     select(scores);
     return scores;
@@ -141,7 +165,7 @@ OrderScores score_orders(std::span<const BlockMap> maps, double density) {
     for (std::size_t i = 0; i < maps.size(); ++i) {
         require(maps[i].order == kAxisOrders[i], "maps[" + std::to_string(i) + "].order",
                 "must be " + std::string(to_string(kAxisOrders[i])), to_string(maps[i].order));
-        scores.retained[i] = retained_mass(maps[i], make_mask(maps[i], density));
+        scores.retained[i] = plan_head(maps[i], density).retained;
     }
     select(scores);
     return scores;

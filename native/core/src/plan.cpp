@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "block_choice.h"
 #include "paro/error.h"
 
 namespace paro {
@@ -109,9 +110,11 @@ Plan make_plan(const TokenLayout& layout, std::int32_t block_q, std::int32_t blo
 }
 
 HeadPlan plan_head(const BlockMap& map, double density) {
-    HeadPlan head{map.order, make_mask(map, density), density, 1.0};
-    head.retained = retained_mass(map, head.mask);
-    return head;
+    require(map.rows >= 1 && map.cols >= 1 && static_cast<std::int64_t>(map.value.size()) == map.rows * map.cols, "map",
+            "must have rows * cols values", map.value.size());
+    BlockChoice choice = choose_blocks(map.value, map.rows, map.cols, density);
+    const double retained = choice.retained();
+    return {map.order, std::move(choice.mask), density, retained};
 }
 
 HeadPlan dense_head(const TokenLayout& layout, std::int32_t block_q, std::int32_t block_kv) {

@@ -17,11 +17,9 @@ AxisOrder best_order(const std::array<double, 6>& retained) {
 HeadGroup build_group(const OffsetKernel& kernel, const Grid& grid, AxisOrder order) {
     HeadGroup group;
     group.kernel = quantise(kernel);
-    const BlockMap map = importance(kernel, grid, order, kMassTile, kMassTile);
-    for (std::size_t i = 0; i < kMassDensities.size(); ++i) {
-        // Rounding may carry the share a hair past 1, which the schema refuses.
-        group.mass[i] = std::clamp(retained_mass(map, make_mask(map, kMassDensities[i])), 0.0, 1.0);
-    }
+    const std::vector<double> mass = retained_of_order(kernel, grid, order, kMassTile, kMassTile, kMassDensities);
+    // Rounding may carry the share a hair past 1, which the schema refuses.
+    for (std::size_t i = 0; i < mass.size(); ++i) group.mass[i] = std::clamp(mass[i], 0.0, 1.0);
     return group;
 }
 
@@ -44,6 +42,34 @@ BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, dou
     return built;
 }
 
+std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> heads, const Grid& grid, double density,
+                                   std::span<const std::optional<AxisOrder>> fixed, int threads) {
+    require(fixed.empty() || fixed.size() == heads.size(), "fixed", "must be empty or have one entry per head",
+            fixed.size());
+    std::vector<BuiltHead> built(heads.size());
+    parallel_for(static_cast<std::int64_t>(heads.size()), threads, [&](std::int64_t index, int) {
+        const auto head = static_cast<std::size_t>(index);
+        built[head] = build_head(heads[head], grid, density, fixed.empty() ? std::nullopt : fixed[head]);
+    });
+    return built;
+}
+
+HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
+                   std::int32_t block_q, std::int32_t block_kv, double density) {
+    require(group < head.groups.size(), "group", "must be an index into the head's groups", group);
+    const double own = head.density.value_or(density);
+    if (own == 1.0) {
+        // Every block is in, whatever the kernel says.
+        HeadPlan full = dense_head(layout, block_q, block_kv);
+        full.order = head.order;
+        return full;
+    }
+    const OffsetKernel kernel = dequantise(bins, head.groups[group].kernel);
+    thread_local BlockMap map;
+    importance(kernel, layout.grid, head.order, block_q, block_kv, map);
+    return plan_head(map, own);
+}
+
 Plan plan_layer(const Profile& profile, std::size_t layer, std::size_t group, const TokenLayout& layout,
                 std::int32_t block_q, std::int32_t block_kv, double density, int threads) {
     require(layer < profile.layers.size(), "layer", "must be an index into the profile's layers", layer);
@@ -52,10 +78,8 @@ Plan plan_layer(const Profile& profile, std::size_t layer, std::size_t group, co
     const auto& heads = profile.layers[layer].heads;
     std::vector<HeadPlan> plans(heads.size());
     parallel_for(static_cast<std::int64_t>(heads.size()), threads, [&](std::int64_t index, int) {
-        const ProfileHead& head = heads[static_cast<std::size_t>(index)];
-        const OffsetKernel kernel = dequantise(profile.bins, head.groups[group].kernel);
-        const BlockMap map = importance(kernel, layout.grid, head.order, block_q, block_kv);
-        plans[static_cast<std::size_t>(index)] = plan_head(map, head.density.value_or(density));
+        const auto head = static_cast<std::size_t>(index);
+        plans[head] = plan_head(profile.bins, heads[head], group, layout, block_q, block_kv, density);
     });
     return make_plan(layout, block_q, block_kv, std::move(plans));
 }

@@ -97,7 +97,9 @@ void bind_importance(py::module_& m) {
           });
     m.def("importance", [](const Bins& bins, const FloatArray& values, const GridTuple& grid, const std::string& order,
                            std::int32_t block_q, std::int32_t block_kv) {
-        return importance(to_kernel(bins, values), to_grid(grid), parse_axis_order(order), block_q, block_kv);
+        const OffsetKernel kernel = to_kernel(bins, values);
+        py::gil_scoped_release release;
+        return importance(kernel, to_grid(grid), parse_axis_order(order), block_q, block_kv);
     });
     m.def(
         "accumulate_rows",
@@ -108,8 +110,8 @@ void bind_importance(py::module_& m) {
             accumulate_rows(map, to_grid(grid), places, values);
         },
         py::arg("map"), py::arg("grid"), py::arg("queries"), py::arg("rows"));
-    m.def("make_mask", &make_mask, py::arg("map"), py::arg("density"));
-    m.def("retained_mass", &retained_mass, py::arg("map"), py::arg("mask"));
+    m.def("make_mask", &make_mask, py::arg("map"), py::arg("density"), py::call_guard<py::gil_scoped_release>());
+    m.def("retained_mass", &retained_mass, py::arg("map"), py::arg("mask"), py::call_guard<py::gil_scoped_release>());
     bind_orders(m);
 }
 

@@ -15,7 +15,8 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("mask", [](const HeadPlan& head) { return head.mask; })
         .def_property_readonly("density", [](const HeadPlan& head) { return head.mask.density(); })
         .def_property_readonly("retained", [](const HeadPlan& head) { return head.retained; });
-    py::class_<Plan>(m, "Plan")
+    // Shared: a PlanBuilder hands out what it keeps itself. Nothing of a Plan can be changed from Python.
+    py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
         .def(py::init([](const GridTuple& grid, std::int64_t prefix, std::int64_t suffix, std::int32_t block_q,
                          std::int32_t block_kv, std::vector<HeadPlan> heads) {
                  return make_plan({prefix, to_grid(grid), suffix}, block_q, block_kv, std::move(heads));
@@ -33,7 +34,8 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("density", &Plan::density)
         .def_property_readonly("density_total", &Plan::density_total)
         .def_property_readonly("retained", &Plan::retained);
-    m.def("plan_head", &plan_head, py::arg("map"), py::arg("density"));
+    m.def("plan_head", py::overload_cast<const BlockMap&, double>(&plan_head), py::arg("map"), py::arg("density"),
+          py::call_guard<py::gil_scoped_release>());
     m.def(
         "dense_head",
         [](const GridTuple& grid, std::int32_t block_q, std::int32_t block_kv) {

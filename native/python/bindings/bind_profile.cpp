@@ -107,13 +107,17 @@ void bind_profile(py::module_& m) {
                  return ids;
              })
         .def("validate", [](const Profile& profile) { validate(profile); })
-        .def("dump", &dump_profile)
+        .def("dump", &dump_profile, py::call_guard<py::gil_scoped_release>())
         .def("save", &save_profile, py::call_guard<py::gil_scoped_release>())
         .def("match_grid", [](const Profile& profile,
                               const GridTuple& grid) { return match_name(match_grid(profile, to_grid(grid))); })
         .def("timestep_group", &timestep_group)
-        .def_static("parse", [](const std::string& json) { return parse_profile(json); })
-        .def_static("load", [](const std::filesystem::path& path) { return load_profile(path); });
+        .def_static(
+            "parse", [](const std::string& json) { return parse_profile(json); },
+            py::call_guard<py::gil_scoped_release>())
+        .def_static(
+            "load", [](const std::filesystem::path& path) { return load_profile(path); },
+            py::call_guard<py::gil_scoped_release>());
     m.def("validate_profile_name", &validate_profile_name);
 }
 

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
     bind_grid(m);
     bind_importance(m);
     bind_plan(m);
+    bind_plan_builder(m);
     bind_profile(m);
     bind_capture(m);
     bind_attention(m);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace paro {
@@ -23,6 +24,8 @@ class BlockMask {
         return (bits_[row * words_per_row_ + col / 32] >> (col % 32)) & 1u;
     }
     void set(std::int64_t row, std::int64_t col, bool value = true);
+    // All of a row at once: words_per_row() words, bits past cols zero. Throws Error otherwise.
+    void set_row(std::int64_t row, std::span<const std::uint32_t> words);
 
     const std::uint32_t* row(std::int64_t row) const { return bits_.data() + row * words_per_row_; }
     const std::vector<std::uint32_t>& words() const { return bits_; }

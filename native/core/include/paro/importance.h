@@ -24,9 +24,15 @@ struct BlockMap {
 // An all-zero map of the right size. Throws Error for a bad grid or tile (1 <= block <= 4096).
 BlockMap empty_map(const Grid& grid, AxisOrder order, std::int32_t block_q, std::int32_t block_kv);
 
-// Sum of the kernel over the token pairs of every block pair, exactly (summed-area over runs along the fastest axis).
+// The same without its values.
+BlockMap map_shape(const Grid& grid, AxisOrder order, std::int32_t block_q, std::int32_t block_kv);
+
+// Sum of the kernel over the token pairs of every block pair, exactly (second differences of running sums).
 BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                     std::int32_t block_kv);
+// The same into `map`, whose memory is used again: building many plans would spend as long on fresh memory as on sums.
+void importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
+                std::int32_t block_kv, BlockMap& map);
 
 // Adds exact post-softmax rows (grid keys, original order) of the given grid queries (original order) to a map made by
 // empty_map. rows: queries.size() * grid.size() values. Throws Error on mismatching sizes.

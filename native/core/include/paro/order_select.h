@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "paro/importance.h"
 
@@ -21,7 +22,17 @@ struct OrderScores {
     AxisOrder by_retained_mass = AxisOrder::FHW;  // greatest; ties to the earlier order
 };
 
-// Retained mass of all six orders at `density`. Orders that flatten the grid alike (a side of 1) share one score.
+// From how many query tiles, evenly spread, retained mass is estimated where a grid has more than twice as many: the
+// shares of neighbouring tiles differ by little, and all six orders of a large grid cost less than one of its maps.
+inline constexpr std::int64_t kScoredTiles = 64;
+
+// Share of its mass that a head keeps in one order at each density, of all query tiles or of kScoredTiles of them (the
+// blocks that tiles without one get on top are not counted then). Throws Error for a bad kernel, grid, tile or density.
+std::vector<double> retained_of_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order,
+                                      std::int32_t block_q, std::int32_t block_kv, std::span<const double> densities);
+
+// Retained mass of all six orders at `density`, as retained_of_order states it. Orders that flatten the grid alike (a
+// side of 1) share one score.
 OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int32_t block_q, std::int32_t block_kv,
                          double density);
 // The same from six exact maps, one per order, in the order of kAxisOrders.

@@ -25,6 +25,15 @@ struct BuiltHead {
 BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, double density,
                      std::optional<AxisOrder> fixed = {});
 
+// build_head for many heads, heads[head][group], in parallel over `threads`. fixed: empty, or one entry per head.
+std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> heads, const Grid& grid, double density,
+                                   std::span<const std::optional<AxisOrder>> fixed, int threads);
+
+// The plan of one head of a profile. The head's own density comes before `density`. Throws Error if the head has no
+// such group.
+HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
+                   std::int32_t block_q, std::int32_t block_kv, double density);
+
 // The plan of one layer. A head's own density comes before `density` (DESIGN: head, node, profile's default). Heads run
 // in parallel over `threads`. Throws Error if the layer or group does not exist.
 Plan plan_layer(const Profile& profile, std::size_t layer, std::size_t group, const TokenLayout& layout,
