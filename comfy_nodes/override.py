@@ -59,7 +59,9 @@ def _understand(args, kwargs, run, evaluation, options):
         call = _Arguments(*args, **kwargs)
         layout = _layout(call, evaluation, options)
         if not isinstance(layout, str):
-            reason = call.refusal() or run.refusal(layout, call.heads * call.head_dim)
+            reason = call.refusal() or run.refusal(
+                evaluation.forward, layout, call.heads * call.head_dim
+            )
             layout = reason or layout
         return call, layout
     except Exception as error:

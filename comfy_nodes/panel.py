@@ -107,6 +107,7 @@ class Panel:
         summary = summary or self._summary()
         sparse = summary["paths"].get("sparse", 0) > 0
         dense_heads, heads = session.count_heads()
+        measured = session.watch.measured()
         return {
             "node": self.progress.node_id,
             "state": text.splitlines()[0],
@@ -115,7 +116,11 @@ class Panel:
             "done": False,
             "sparse": sparse,
             "density": summary["density"] if sparse else None,
-            "retained": summary["retained"] if sparse else None,
+            # As the samples have it; before the first ones, as the plans estimate it.
+            "retained": (measured or (summary["retained"],))[0] if sparse else None,
+            "error": measured[1] if measured and sparse else None,
+            "target_error": session.settings.target_error if session.settings.automatic else None,
+            "renewed": len(session.watch.renewals),
             "dense_heads": dense_heads,
             "heads": heads,
             "dense_step_seconds": times.dense_seconds,
@@ -132,8 +137,8 @@ class Panel:
 
     def _summary(self) -> dict:
         """The session's, made anew only when a plan has come: it counts the bits of all masks."""
-        plans = len(getattr(self._session, "_plan_cache", ()))
-        if self._known is None or self._known[0] != plans:
-            self._known = plans, self._session.summary()
+        version = self._session.planner.version
+        if self._known is None or self._known[0] != version:
+            self._known = version, self._session.summary()
         current = {"paths": self._session.paths, "profile": self._session.profile_note}
         return self._known[1] | current

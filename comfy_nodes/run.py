@@ -66,31 +66,31 @@ class Run:
                 self._overridden = True
                 self.session.note("another attention override came later: it stays the fallback")
 
-    def refusal(self, layout, width: int) -> str | None:
+    def refusal(self, forward, layout, width: int) -> str | None:
         """Why the whole run stays dense, decided at its first call that could be ours; or None.
 
         width: heads x head_dim of the call.
         """
         if self._refusal is None:
-            self._refusal = self._decide(layout, width)
+            self._refusal = self._decide(forward, layout, width)
         return self._refusal or None
 
-    def _decide(self, layout, width: int) -> str:
+    def _decide(self, forward, layout, width: int) -> str:
         session = self.session
         settings, steps = session.settings, session.steps.count
-        if settings.calibrate or settings.density >= 1:
+        if settings.calibrate or settings.start_density >= 1:
             return ""
         # Asked to stay dense throughout: nothing is predicted, and the log says what dense costs.
         if not any(session.steps.allowed(step) for step in range(steps)):
             return ""
         # With a profile to go by no step is spent on watching.
-        session._look_up(layout)
+        session._look_up(forward, layout)
         watched = 0 if session.profile is not None else settings.observe_steps
         if watched >= steps or not (watched or session.profile is not None):
             return ""
         weights = policy.block_weights(self._patcher.model.diffusion_model)
         share = policy.attention_share(layout, width, weights)
-        density = settings.density
+        density = settings.start_density
         if session.profile is not None:
             dense, heads = session.count_heads()
             density += (1 - density) * dense / heads
@@ -130,6 +130,11 @@ class Run:
         A name that holds something else (another model, a far grid, a broken file) keeps it: the
         new profile is saved beside it, and the user is told.
         """
+        if self.panel.saved:
+            # The same run, which has learned more since: its own profile, so nothing is lost.
+            store.save(self.panel.saved, profile, tensors)
+            routes.tell_changed(self.panel.saved)
+            return
         wanted = self.request.save_as or self.automatic_name(profile)
         grid = "x".join(map(str, profile.calibration.grids[0]))
         beside = (f"{wanted[:60]}-{grid}", self.automatic_name(profile))
@@ -153,7 +158,7 @@ class Run:
         if store.find(name) is None:
             return profile
         # Merging refuses what does not fit; a plain observation replaces what would fit.
-        density = self.request.settings.density
+        density = self.request.settings.start_density
         held = store.load_for(name, self.identity)
         if self.request.settings.calibrate:
             return paro.profile_build.merge_profiles(held, profile, density=density)

@@ -54,7 +54,8 @@ def test_a_run_from_observation_to_the_end(model, sent, folders):
     last = seen[-1]
     assert last["done"] and last["state"] == "finished" and last["saved_as"] == "seen"
     end = folders.last()
-    assert (last["density"], last["retained"]) == (end["density"], end["retained"])
+    assert (last["density"], last["retained"]) == (end["density"], end["measured_retained"])
+    assert last["error"] == end["measured_error"] and 0 < last["error"] < 1
     assert last["heads"] == 4 and last["grid"] == [3, 6, 8] and last["reasons"] == []
     steps = last["dense_step_seconds"], last["sparse_step_seconds"]
     assert last["saved_seconds"] == pytest.approx(4 * (steps[0] - steps[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from paroattention import Session, Settings, TokenLayout, reference
@@ -23,18 +24,22 @@ class KeptLog(RunLog):
 
 
 class Host:
-    """Runs a session's layers; keeps what dense() gave, what was ours and what was saved."""
+    """Runs a session's layers; keeps what dense() gave, what was ours and what was saved.
 
-    def __init__(self, settings=None, *, sigmas=SIGMAS, grid=GRID, heads=2, head_dim=64, **given):
+    limit: the meter's. Random attention is off by more than any model's, so it is none by default.
+    """
+
+    def __init__(
+        self, settings=None, *, sigmas=SIGMAS, grid=GRID, heads=2, head_dim=64, limit=0.0, **given
+    ):
         self.layout, self.heads, self.head_dim = TokenLayout(grid), heads, head_dim
         self.layers = ["double.0.0", "double.1.0"]
         self.saved, self.texts, self.looked_up = [], [], []
         self.dense_calls = 0
         given.setdefault("save_profile", lambda profile, tensors: self.saved.append(profile))
         given.setdefault("progress", lambda text, step, steps: self.texts.append((step, text)))
-        self.session = Session(
-            settings or Settings(), sigmas, model=MODEL, runlog=KeptLog(), **given
-        )
+        settings = replace(settings or Settings(), meter_limit=limit)
+        self.session = Session(settings, sigmas, model=MODEL, runlog=KeptLog(), **given)
 
     def dense(self, q, k, v):
         self.dense_calls += 1

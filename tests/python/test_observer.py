@@ -5,7 +5,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, ExactObserver, Observer, TokenLayout, _core, observer
+from paroattention import (
+    ORDERS,
+    Error,
+    ExactObserver,
+    Observer,
+    TokenLayout,
+    _core,
+    observer,
+    sampling,
+)
 from problems import tensors
 
 LAYOUT = TokenLayout((5, 4, 3), prefix=7, suffix=2)
@@ -135,7 +144,7 @@ def test_layers_and_groups_stay_apart():
 def test_pieces_of_heads_give_the_same(monkeypatch):
     given = qk(heads=5)
     whole = watch(Observer(32, keep_rows=True), given)
-    monkeypatch.setattr(observer, "_MAX_SCORES", 2 * 32 * LAYOUT.length)
+    monkeypatch.setattr(sampling, "_MAX_SCORES", 2 * 32 * LAYOUT.length)
     pieces = watch(Observer(32, keep_rows=True), given)
     for a, b in zip(whole.kernels("double.0.0"), pieces.kernels("double.0.0"), strict=True):
         assert np.allclose(a, b, rtol=1e-5)

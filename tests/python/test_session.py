@@ -29,7 +29,7 @@ def test_observes_the_first_steps_then_goes_sparse(observe):
 
 
 def test_observed_profile_is_saved_once_and_as_soon_as_it_is_complete():
-    host = Host(Settings(observe_steps=2))
+    host = Host(Settings(observe_steps=2, refresh=False))
     for sigma in SIGMAS[:2]:
         host.evaluate(sigma)
         assert not host.saved
@@ -112,7 +112,8 @@ def test_repeated_evaluations_belong_to_their_step():
     assert sequence(host) == ["observe"] * 2 + ["sparse"] * 4
     assert host.session.paths == {"observe": 6, "sparse": 16}
     observed = host.session.observer.layers["double.0.0"].accumulators(0)[0].rows
-    assert observed == 3 * 64
+    # Three evaluations watched, and two of the first sparse step sampled.
+    assert observed == 3 * 64 + 2 * 32
 
 
 def test_intermediate_sigmas_belong_to_the_interval_that_holds_them():
@@ -139,7 +140,8 @@ def test_a_late_first_evaluation_is_dense_until_something_was_watched():
 def test_cond_and_uncond_in_calls_of_their_own_feed_one_kernel():
     host = Host(Settings(observe_steps=1))
     host.run([1.0, 1.0, 0.9, 0.9])
-    assert host.session.observer.layers["double.0.0"].accumulators(0)[0].rows == 2 * 64
+    # Both watched with 64 queries, and sampled with 32 while sparse.
+    assert host.session.observer.layers["double.0.0"].accumulators(0)[0].rows == 2 * (64 + 32)
     assert host.session.paths == {"observe": 4, "sparse": 4}
 
 
@@ -203,7 +205,7 @@ def test_plans_are_made_once_per_layer_and_timestep_group(monkeypatch):
 
     monkeypatch.setattr(_core, "plan_layer", counted)
     find, _ = finder(profile(groups=TWO))
-    host = Host(find_profile=find)
+    host = Host(Settings(refresh=False), find_profile=find)
     # 0.5 is the lower group's first sigma.
     for sigma, groups in [(1.0, {0}), (0.9, {0}), (0.7, {0}), (0.5, {0, 1}), (0.1, {0, 1})]:
         host.evaluate(sigma)
@@ -268,7 +270,10 @@ def test_calibration_looks_nothing_up():
 
 def test_capture_rows_go_with_the_profile(tmp_path):
     kept = []
-    host = Host(save_profile=lambda profile, tensors: kept.append((profile, tensors)))
+    host = Host(
+        Settings(refresh=False),
+        save_profile=lambda profile, tensors: kept.append((profile, tensors)),
+    )
     host.run()
     ((built, rows),) = kept
     assert set(rows) == {
@@ -302,7 +307,7 @@ def test_two_sessions_at_once_stay_apart():
         thread.start()
     for thread in threads:
         thread.join()
-    assert sequence(hosts[0]) == ["observe"] * 2 + ["sparse"] * 4 and len(hosts[0].saved) == 1
+    assert sequence(hosts[0]) == ["observe"] * 2 + ["sparse"] * 4 and len(hosts[0].saved) == 2
     assert sequence(hosts[1]) == ["sparse"] * 6 and not hosts[1].saved
     assert not hosts[0].reasons() and not hosts[1].reasons()
 

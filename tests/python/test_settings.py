@@ -5,6 +5,10 @@ from paroattention import Error, Settings
 
 NAN = float("nan")
 BAD = {
+    "target_error": [0, 0.004, 1.01, NAN, "0.1", None, True],
+    "refresh": [1, "true", None],
+    "refresh_every": [0, 1001, 2.0, None, True],
+    "meter_limit": [-0.1, 1.1, NAN, None, True],
     "density": [0, 0.049, 1.001, -1, NAN, float("inf"), "0.3", None, True, [0.3]],
     "start_percent": [-0.01, 1.01, NAN, "0", None, False],
     "end_percent": [-0.01, 1.01, NAN, "1", None, True],
@@ -19,7 +23,11 @@ BAD = {
 }
 CASES = [(name, value) for name, values in BAD.items() for value in values]
 GOOD = {
-    "density": [0.05, 0.3, 1, 1.0],
+    "density": [0.05, 0.3, 1, 1.0, "auto"],
+    "target_error": [0.005, 1],
+    "refresh": [True, False],
+    "refresh_every": [1, 1000],
+    "meter_limit": [0, 1],
     "start_percent": [0, 0.5, 1],
     "end_percent": [0, 0.5, 1],
     "observe_steps": [0, 1, 1000],

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,25 +15,10 @@ import torch
 
 from . import _core
 from .layout import TokenLayout
+from .sampling import Sampled, sample
 
-# Scores of one observation are held in pieces of at most this many values: VRAM stays bounded.
-_MAX_SCORES = 1 << 24
 # Of one layer, for a capture: all heads of a small model, one of a large one.
 _KEPT_BYTES = 8 << 20
-
-
-def _sampled_rows(q, k, layout, places, scale) -> torch.Tensor:
-    """Softmax rows [H, n, grid tokens] of the grid queries `places` [H, n] of one batch entry."""
-    index = (places + layout.prefix).to(q.device)
-    rows = torch.gather(q, 1, index[..., None].expand(-1, -1, q.shape[-1]))
-    scores = torch.matmul(rows, k.transpose(-1, -2)).float() * scale
-    probabilities = torch.softmax(scores, -1)
-    return probabilities[..., layout.prefix : layout.prefix + layout.grid_size]
-
-
-def _head_slices(heads: int, scores_per_head: int) -> list[slice]:
-    step = max(1, _MAX_SCORES // scores_per_head)
-    return [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
 
 
 class _Watched:
@@ -70,9 +55,22 @@ class Observer:
         self.layers: dict[str, _Watched] = {}
         self._generator = torch.Generator().manual_seed(seed)
 
-    def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
-        """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order.
+    def observe(
+        self,
+        layer: str,
+        q,
+        k,
+        layout: TokenLayout,
+        *,
+        sm_scale: float,
+        group: int = 0,
+        queries: int | None = None,
+        look: Callable[[Sampled], None] | None = None,
+    ):
+        """Adds one evaluation of a layer; q, k (B, H, N, D) in original order.
 
+        queries: how many a head, in place of the observer's own number. look: called with what was
+        sampled, once it is added.
         Raises Error when the layer was watched on another grid before, or rows are not finite.
         """
         batch, heads = q.shape[:2]
@@ -85,18 +83,23 @@ class Observer:
                 f"layout must keep the grid and heads that {layer} was watched with,"
                 f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
             )
-        share = -(-self.queries // batch)
-        for entry in range(batch):
-            places = torch.randint(layout.grid_size, (heads, share), generator=self._generator)
-            kept = self._kept_heads(layer, heads, share * layout.grid_size) if entry == 0 else ()
-            for part in _head_slices(heads, share * layout.length):
-                rows = _sampled_rows(q[entry, part], k[entry, part], layout, places[part], sm_scale)
-                rows = rows.cpu()
-                self._add(watched, group, part, places[part], rows.numpy())
-                for head in kept:
-                    if part.start <= head < part.stop:
-                        own = rows[head - part.start].half().numpy()
-                        watched.newest[(group, head)] = (places[head].numpy().astype(np.int32), own)
+        share = -(-(queries or self.queries) // batch)
+        drawn = [
+            torch.randint(layout.grid_size, (heads, share), generator=self._generator)
+            for _ in range(batch)
+        ]
+        # A capture shows what was watched densely; samples while sparse are few.
+        kept = [] if queries else self._kept_heads(layer, heads, share * layout.grid_size)
+        for sampled in sample(q, k, layout, drawn, sm_scale):
+            rows = sampled.grid_rows.cpu().contiguous()
+            self._add(watched, group, sampled.heads, sampled.places, rows.numpy())
+            for head in kept if sampled.entry == 0 else ():
+                if sampled.heads.start <= head < sampled.heads.stop:
+                    own = rows[head - sampled.heads.start].half().numpy()
+                    places = drawn[0][head].numpy().astype(np.int32)
+                    watched.newest[(group, head)] = (places, own)
+            if look is not None:
+                look(sampled)
 
     def _kept_heads(self, layer: str, heads: int, numbers: int) -> list[int]:
         """Heads of this layer whose newest rows are kept, other ones in each layer."""
@@ -110,6 +113,11 @@ class Observer:
         index = places.numpy().astype(np.int32)
         heads = watched.accumulators(group)[part]
         _core.add_rows(heads, index, rows, threads=torch.get_num_threads())
+
+    def release(self) -> None:
+        """Lets go of the rows that were kept for a capture; what was learned stays."""
+        for watched in self.layers.values():
+            watched.newest.clear()
 
     def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
         """One offset kernel (float32 [bins]) per head."""

@@ -83,7 +83,7 @@ def build_profile(
     sampler: str = "",
     order_of: Callable[[list[np.ndarray]], str] | None = None,
 ) -> _core.Profile:
-    """A profile of every watched layer, orders by retained mass at settings.density.
+    """A profile of every watched layer, orders by retained mass at the run's density.
 
     order_of(kernels of a head, one per group): another choice of the order. Heads spread over
     everything (settings.dense_below) get density 1.
@@ -101,7 +101,7 @@ def build_profile(
     profile.model = _model(model, first, len(watched_layers))
     profile.calibration = _calibration(observer, first, steps, sampler)
     defaults = _core.ProfileDefaults()
-    defaults.density, defaults.precision = settings.density, settings.precision
+    defaults.density, defaults.precision = settings.start_density, settings.precision
     defaults.tail = settings.tail
     profile.defaults = defaults
     layers = []
@@ -113,7 +113,7 @@ def build_profile(
             own = [group[head] for group in kernels]
             order = order_of(own) if order_of else None
             grid = watched.layout.grid
-            built = _core.build_head(first.bins, own, grid, settings.density, order)
+            built = _core.build_head(first.bins, own, grid, settings.start_density, order)
             heads.append(built[0])
         layers.append((layer, heads))
     every = [head for _, heads in layers for head in heads]

@@ -14,6 +14,12 @@ NOT_BUILT = {"int4": "precision int4", "dynamic": "mask dynamic"}
 TILES = (64, 128)
 # Measured on the bundled model: its two spread heads keep .52 and .64, the next one .71.
 DENSE_BELOW = 0.67
+AUTO = "auto"
+# Where density `auto` starts, until the first samples tell what each head needs.
+START_DENSITY = 0.3
+TARGET_ERROR = 0.1
+# On the bundled model at density .2 the worst head is at .26.
+METER_LIMIT = 0.5
 
 
 def _require(ok: bool, name: str, rule: str, value) -> None:
@@ -32,15 +38,20 @@ def _whole(value, low: int, high: int) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """density: share of grid blocks computed, 0.05 to 1. percents: share of the run's steps.
+    """density: share of grid blocks computed, 0.05 to 1, or "auto": what each head needs for
+    target_error, the relative error of a layer's attention output. percents: share of the run's
+    steps.
 
     calibrate: a dense run that only watches every `every_n_steps`-th step. observe_steps: how many
-    of the first steps are watched when there is no profile to go by. dense_below: a head that keeps
-    less than this share of its mass at density .3 stays dense (0: none does). offload: copy
-    tensors of other devices to the CPU kernels (for benchmarks; slow).
+    of the first steps are watched when there is no profile to go by. refresh: sample on while
+    sparse, every `refresh_every`-th step, and renew masks that have become worse than they need to
+    be. meter_limit: a head whose output is measured to be further off than this (relative error)
+    goes denser, then dense (0: none does). dense_below: a head that keeps less than this share of
+    its mass at density .3 stays dense (0: none does). offload: copy tensors of other devices to the
+    CPU kernels (for benchmarks; slow).
     """
 
-    density: float = 0.3
+    density: float | str = 0.3
     precision: str = "int8"
     mask: str = "static"
     tail: bool = True
@@ -48,12 +59,26 @@ class Settings:
     end_percent: float = 1.0
     observe_steps: int = 4
     queries: int = 64
+    target_error: float = TARGET_ERROR
+    refresh: bool = True
+    refresh_every: int = 2
+    meter_limit: float = METER_LIMIT
     dense_below: float = DENSE_BELOW
     calibrate: bool = False
     every_n_steps: int = 1
     block_q: int = 64
     block_kv: int = 64
     offload: bool = False
+
+    @property
+    def automatic(self) -> bool:
+        """Whether each head's density follows from target_error."""
+        return self.density == AUTO
+
+    @property
+    def start_density(self) -> float:
+        """A number in any case: the density before anything was measured."""
+        return START_DENSITY if self.automatic else self.density
 
     def validate(self) -> None:
         """Raises Error naming the first setting that breaks its rule."""
@@ -62,11 +87,16 @@ class Settings:
                 raise _core.Error(
                     f"{NOT_BUILT[value]} is not built yet; choose int8 or bf16, static"
                 )
-        _require(_in_range(self.density, 0.05, 1), "density", "must lie in 0.05..1", self.density)
+        known = self.density == AUTO or _in_range(self.density, 0.05, 1)
+        _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
         _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
         _require(self.mask in MASKS, "mask", "must be static", self.mask)
-        _require(isinstance(self.tail, bool), "tail", "must be true or false", self.tail)
-        for name in ("start_percent", "end_percent", "dense_below"):
+        for name in ("tail", "refresh", "calibrate"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, "must be true or false", value)
+        target = self.target_error
+        _require(_in_range(target, 0.005, 1), "target_error", "must lie in 0.005..1", target)
+        for name in ("start_percent", "end_percent", "dense_below", "meter_limit"):
             value = getattr(self, name)
             _require(_in_range(value, 0, 1), name, "must lie in 0..1", value)
         _require(
@@ -75,7 +105,8 @@ class Settings:
             f"must not exceed end_percent = {self.end_percent}",
             self.start_percent,
         )
-        for name, high in (("observe_steps", 1000), ("every_n_steps", 1000), ("queries", 4096)):
+        limits = {"observe_steps": 1000, "every_n_steps": 1000, "refresh_every": 1000}
+        for name, high in (limits | {"queries": 4096}).items():
             value = getattr(self, name)
             low = 0 if name == "observe_steps" else 1
             _require(_whole(value, low, high), name, f"must be whole, {low}..{high}", value)

@@ -83,9 +83,9 @@ class Bench:
         self._pending: list = []
 
     def run(self, case: Case) -> None:
-        # auto watches one user's run: prompts of a batch would share its samples.
+        # A run that watches is one user's: prompts of a batch would share its samples.
         batches = [[i] for i in range(len(self.prompts))]
-        if case.policy != "auto":
+        if not case.policy.startswith("auto") and "+" not in case.policy:
             batches = [list(range(len(self.prompts)))]
         for batch in batches:
             prompts, seeds = ([x[i] for i in batch] for x in (self.prompts, self.seeds))
@@ -112,6 +112,7 @@ class Bench:
             "density_asked": case.density,
             "density_total": round(summary["density_total"], 4),
             "retained": round(summary["retained"], 4),
+            "measured_error": summary["measured_error"] and round(summary["measured_error"], 5),
             "mask": "static",
             "block_q": block,
             "block_kv": block,
@@ -168,6 +169,9 @@ def _arguments(arguments):
     parser.add_argument(
         "--limit", type=float, default=1e9, help="seconds; later cases are left out"
     )
+    parser.add_argument("--policy", action="append", help="only these policies, such as auto")
+    parser.add_argument("--density", action="append", type=float, help="only these densities")
+    parser.add_argument("--tail", choices=("yes", "no"), help="only with the tail, or without")
     parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
     parser.add_argument("--kernel", choices=("native", "torch"), default="native")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
@@ -181,7 +185,7 @@ def main(arguments: list[str]) -> int:
     bundle = Bundle(options.assets, options.device)
     held_out = HELD_OUT[: options.prompts]
     prompts, seeds = [p for p, _ in held_out], [s for _, s in held_out]
-    todo, kept = cases(options.quick), []
+    todo, kept = _wanted(cases(options.quick), options), []
     if options.resume:
         todo, kept = _resume(options.resume, options.steps)
     # Exact maps are dear on a CPU: made where a case asks for them.
@@ -204,6 +208,18 @@ def main(arguments: list[str]) -> int:
     if left_out:
         print(f"left out at the time limit: {len(left_out)} cases")
     return 0
+
+
+def _wanted(all_cases: list[Case], options) -> list[Case]:
+    """The cases that --policy, --density and --tail leave."""
+    tails = {"yes": (True,), "no": (False,), None: (True, False)}[options.tail]
+    return [
+        case
+        for case in all_cases
+        if (not options.policy or case.policy in options.policy)
+        and (not options.density or case.density in options.density)
+        and case.tail in tails
+    ]
 
 
 def _resume(path: Path, steps: int) -> tuple[list[Case], list[dict]]:

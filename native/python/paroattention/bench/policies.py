@@ -18,7 +18,11 @@ POLICIES = ("fhw", "profile", "paper", "auto", "exact")
 
 @dataclass(frozen=True)
 class Case:
-    """One policy at one setting. block: tile, queries and keys alike."""
+    """One policy at one setting. block: tile, queries and keys alike.
+
+    policy: one of POLICIES; with "+refresh" the run samples on while sparse and renews its masks,
+    as users' runs do.
+    """
 
     policy: str
     density: float
@@ -125,18 +129,20 @@ def session_for(
 ) -> Session:
     """A session that runs a case; auto observes its own first steps."""
     start = case.dense_steps / calibration.steps
+    policy, _, refresh = case.policy.partition("+")
     settings = Settings(
         density=case.density,
         precision="int8" if case.precision == "int8" else "bf16",
         tail=case.tail,
-        start_percent=0.0 if case.policy == "auto" else start,
-        observe_steps=case.dense_steps if case.policy == "auto" else 0,
+        start_percent=0.0 if policy == "auto" else start,
+        observe_steps=case.dense_steps if policy == "auto" else 0,
+        refresh=refresh == "refresh",
         block_q=case.block,
         block_kv=case.block,
         offload=True,
     )
     keywords = {"model": ModelInfo("wan2.1"), "seed": seed}
-    if case.policy == "exact":
+    if policy == "exact":
         maps, cache = calibration.exact[case.block], {}
 
         def plans(layer, sigma, layout):
@@ -147,11 +153,11 @@ def session_for(
             return cache[key]
 
         return session_class(settings, calibration.sigmas, plans=plans, **keywords)
-    if case.policy == "auto":
+    if policy == "auto":
         return session_class(settings, calibration.sigmas, **keywords)
-    profile = calibration.profiles[case.policy]
+    profile = calibration.profiles[policy]
     return session_class(
-        settings, calibration.sigmas, find_profile=lambda grid: (profile, case.policy), **keywords
+        settings, calibration.sigmas, find_profile=lambda grid: (profile, policy), **keywords
     )
 
 
@@ -167,7 +173,7 @@ def _grid(policies, densities, **fixed) -> list[Case]:
 def cases(quick: bool = False) -> list[Case]:
     """The cases, the most telling first: a time limit cuts off the end."""
     every = (0.3, 0.2, 0.5, 0.1)
-    base = _grid(("fhw", "profile", "auto", "exact"), every)
+    base = _grid(("fhw", "profile", "auto", "auto+refresh", "profile+refresh", "exact"), every)
     if quick:
         return [case for case in base if case.density in (0.3, 0.2)]
     return [

@@ -1,0 +1,74 @@
+"""Profiles made anew from what a run has seen: other kernels and densities, the same orders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import _core
+from .observer import Observer
+from .profile_build import _mean, _rebin
+
+# Rows that a profile which was found counts as, against those of this run.
+PRIOR_ROWS = 256
+# Samples of the other half of the steps count so much.
+OTHER_HALF = 0.25
+
+
+def with_layers(profile: _core.Profile, layers: list) -> _core.Profile:
+    """A profile like this one with other layers; this one stays as it is."""
+    copy = _core.Profile()
+    for name in ("model", "calibration", "defaults", "bins", "timestep_groups"):
+        setattr(copy, name, getattr(profile, name))
+    copy.layers = layers
+    return copy
+
+
+def with_densities(profile: _core.Profile, densities: dict[str, dict[int, float]]):
+    """The profile with these densities, by layer id and head."""
+    layers = []
+    for layer in profile.layers:
+        heads = layer.heads
+        for head, density in densities.get(layer.id, {}).items():
+            heads[head].density = density
+        layers.append(_core.ProfileLayer(layer.id, heads))
+    return with_layers(profile, layers)
+
+
+def observed_kernel(watched, head: int, weights: dict[int, float]) -> tuple[np.ndarray, float]:
+    """(mean kernel of the observer's groups, weighted rows it stands for)."""
+    kernel, rows = None, 0.0
+    for group, weight in weights.items():
+        accumulators = watched.groups.get(group)
+        if accumulators is None or accumulators[head].rows == 0:
+            continue
+        own, more = accumulators[head].kernel(), weight * accumulators[head].rows
+        kernel = own if kernel is None else _mean(kernel, own, rows / (rows + more))
+        rows += more
+    return kernel, rows
+
+
+def renewed(
+    profile: _core.Profile, observer: Observer, group: int, weights: dict[int, float], prior: float
+) -> _core.Profile:
+    """The profile with this timestep group's kernels from the observer's samples.
+
+    weights: by the observer's groups. prior: rows that the profile's own kernels count as, 0 where
+    they come from the same samples. Layers that were not watched stay as they are.
+    """
+    layers = []
+    for layer in profile.layers:
+        heads, watched = layer.heads, observer.layers.get(layer.id)
+        for index, head in enumerate(heads if watched is not None else ()):
+            kernel, rows = observed_kernel(watched, index, weights)
+            if kernel is None:
+                continue
+            kernel = _rebin(kernel, watched.bins, profile.bins)
+            groups = head.groups
+            old = groups[group]
+            before = _core.dequantise(profile.bins, old.code, old.peak)
+            kernel = _mean(before, kernel, prior / (prior + rows))
+            code, peak = _core.quantise(profile.bins, kernel)
+            groups[group] = _core.HeadGroup(code, peak, old.mass)
+            head.groups = groups
+        layers.append(_core.ProfileLayer(layer.id, heads))
+    return with_layers(profile, layers)

@@ -1,0 +1,193 @@
+"""What a session tells: reasons, the run log's lines, the node's text and the closing summary."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from .attention import CPU_PRECISION
+from .runlog import RunLog
+from .sampling import LOST, WHOLE
+
+# Paths of a call, as the run log names them.
+DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
+# What the user asked for: logged, but no warning.
+BETWEEN, OUTSIDE = "between watched steps", "outside start_percent and end_percent"
+
+# Density of a head whose mask holds every block.
+_ALL = 0.999
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def _rounded(values) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+class Telling:
+    """The part of a session that counts and tells. It reads the session's state and changes none
+    but its own."""
+
+    def __init__(
+        self, progress: Callable[[str, int, int], None] | None, runlog: RunLog | None
+    ) -> None:
+        self.runlog = runlog or RunLog(None)
+        self._progress = progress or (lambda text, step, steps: None)
+        self.profile_note = ""
+        self._counted = None
+        self._heads = (0, 0)
+        self.reasons: Counter[str] = Counter()
+        self._dense_reasons: set[str] = set()
+        self.paths: Counter[str] = Counter()
+        self.attention_seconds = self.observe_seconds = self.meter_seconds = 0.0
+        self.plan_seconds = 0.0
+        self._started = time.perf_counter()
+        self._logged: dict[tuple[int, str], dict] = {}
+
+    def note(self, reason: str, count: int = 1, *, dense: bool = False) -> None:
+        """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
+        self.reasons[reason] += count
+        if dense:
+            self._dense_reasons.add(reason)
+
+    def _log(self, forward, layer, heads, path, reason, plan) -> None:
+        self.paths[path] += 1
+        if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
+            self.note(reason, dense=True)
+        # A step with several evaluations keeps its last line: one per step and layer.
+        self._logged[(forward.step, layer)] = {
+            "step": forward.step,
+            "sigma": round(forward.sigma, 6),
+            "layer": layer,
+            "heads": list(range(heads)),
+            "path": path,
+            "reason": reason,
+            "density": plan.density if plan else 1.0,
+            "retained": plan.retained if plan else 1.0,
+            "error": None,
+        }
+
+    def _end_log(self, summary: dict) -> None:
+        """Writes the run's lines; measured values take the place of the plan's own estimate."""
+        for reading in self.watch.history:
+            line = self._logged.get((reading["step"], reading["layer"]))
+            if line is None or line["path"] != SPARSE:
+                continue
+            sums = reading["sums"].sum(0)
+            line["retained"] = round(float(np.mean(reading["retained"])), 6)
+            line["error"] = round(float(np.sqrt(sums[LOST] / max(sums[WHOLE], 1e-30))), 6)
+            line["head_retained"] = _rounded(reading["retained"])
+            line["head_error"] = _rounded(reading["error"])
+        for line in self._logged.values():
+            self.runlog.add(**line)
+        self.runlog.add(**summary)
+        try:
+            self.runlog.flush()
+        except OSError as error:
+            self.note(f"run log not written: {error}")
+
+    # -- the node's text -----------------------------------------------------------------------
+
+    def status(self, forward=None) -> str:
+        """Lines for the node: state, density, retained mass, what stays dense and why."""
+        lines = [self._state(forward)]
+        sparse = self.planner.plans()
+        if sparse:
+            density, retained = self._means(sparse.values())
+            lines.append(
+                f"density {density:.2f}, retained mass {retained:.0%} ({self.profile_note})"
+            )
+            spread = self.count_heads()[0]
+            if spread and self.settings.start_density < 1:
+                lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
+        measured = self.watch.measured()
+        if measured is not None:
+            lines.append("measured: retained mass {:.0%}, error {:.3f}".format(*measured))
+        for reason, count in self.reasons.most_common(3):
+            known = reason in self._dense_reasons
+            lines.append(f"dense: {reason} ({count} calls)" if known else reason)
+        return "\n".join(lines)
+
+    def _state(self, forward) -> str:
+        if forward is None:
+            return "finished"
+        place = f"step {forward.step + 1} of {self.steps.count}"
+        if self.settings.calibrate:
+            return f"{place}: calibrating"
+        if self.planner.ready:
+            return f"{place}: {'sparse' if self.steps.allowed(forward.step) else 'dense'}"
+        if not self._looked_up:
+            return f"{place}: starting"
+        observing = forward.step < self.settings.observe_steps
+        return f"{place}: {'observing' if observing else 'dense'}"
+
+    def count_heads(self) -> tuple[int, int]:
+        """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
+        profile = self.planner.profile
+        if profile is not None and profile is not self._counted:
+            self._counted = profile
+            own = [head.density or 0.0 for layer in profile.layers for head in layer.heads]
+            self._heads = sum(density >= _ALL for density in own), len(own)
+        return self._heads
+
+    @staticmethod
+    def _means(plans) -> tuple[float, float]:
+        count = len(plans)
+        return sum(p.density for p in plans) / count, sum(p.retained for p in plans) / count
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def capture_tensors(self) -> dict:
+        """rows/... and queries/... of the watched heads (32 at most, spread over the layers)."""
+        tensors = {}
+        entries = [
+            (layer, head, group, pair)
+            for layer, watched in self.observer.layers.items()
+            for (group, head), pair in watched.newest.items()
+        ]
+        heads = sorted({(layer, head) for layer, head, _, _ in entries})
+        stride = -(-len(heads) // 32) if heads else 1
+        chosen = set(heads[::stride])
+        for layer, head, group, (queries, rows) in entries:
+            if (layer, head) in chosen:
+                tensors[f"rows/{layer}/{head}/{group}"] = rows
+                tensors[f"queries/{layer}/{head}/{group}"] = queries
+        return tensors
+
+    def summary(self, ok: bool = True) -> dict:
+        """What the run did; the run log's closing line."""
+        plans = list(self.planner.plans().values())
+        density, retained = self._means(plans) if plans else (1.0, 1.0)
+        total = sum(p.density_total for p in plans) / len(plans) if plans else 1.0
+        settings, measured = self.settings, self.watch.measured()
+        return {
+            "end": True,
+            "ok": ok,
+            "seconds": time.perf_counter() - self._started,
+            "attention_seconds": self.attention_seconds,
+            "observe_seconds": self.observe_seconds,
+            "meter_seconds": self.meter_seconds,
+            "plan_seconds": self.plan_seconds + self.planner.seconds,
+            "density": density,
+            "density_total": total,
+            "retained": retained,
+            "measured_retained": measured[0] if measured else None,
+            "measured_error": measured[1] if measured else None,
+            "renewals": [list(entry) for entry in self.watch.renewals],
+            "precision": CPU_PRECISION[settings.precision] if plans else "dense",
+            "tail": settings.tail and bool(plans),
+            "mask": settings.mask,
+            "block_q": settings.block_q,
+            "block_kv": settings.block_kv,
+            "steps": self.steps.count,
+            "grid": list(self._grid) if self._grid else None,
+            "profile": self.profile_note,
+            "paths": dict(self.paths),
+            "reasons": dict(self.reasons),
+        }

@@ -1,0 +1,339 @@
+"""What samples of sparse calls tell: the meter of every head, and whether new masks keep more.
+
+While a run is sparse a few queries of every head are computed densely at every other step. They
+say what the head's present mask keeps of its attention and how far its output is off; they go on
+teaching the offset kernels; and they are the jury when masks are renewed: a new mask is made from
+older samples and judged by newer ones, head by head, against the present one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from . import _core
+from .budget import Budget, Curves
+from .layout import TokenLayout
+from .observer import Observer
+from .planning import Key, Planner
+from .profile_build import DENSE_SHARE
+from .renewal import OTHER_HALF, PRIOR_ROWS, renewed, with_densities
+from .sampling import LOST, WHOLE, Tally, kept_mass, relative_error, retained
+from .seen_blocks import MOST_BYTES, SeenBlocks
+from .settings import Settings
+
+# Sampled steps between two proposals of new masks.
+PROPOSE_AFTER = 2
+# What a new mask must keep more, beyond the samples' own standard error.
+LEAST_GAIN = 0.002
+# Queries that must have been seen before a head is judged by the meter.
+_LEAST_QUERIES = 32
+DENSER = "heads made denser: their output was off by more than {limit:.0%}"
+CAPPED = "more heads are off by over {limit:.0%}, but a quarter of all are denser already"
+
+
+@dataclass
+class Proposal:
+    """New masks waiting to be judged. gains: by key, [heads, 3] sums of 1, gain and its square."""
+
+    profile: _core.Profile
+    step: int
+    plans: dict[Key, _core.Plan] = field(default_factory=dict)
+    gains: dict[Key, torch.Tensor] = field(default_factory=dict)
+
+
+class Watch:
+    """The samples of a session's sparse steps. note(text, count): tells the user, once a cause."""
+
+    def __init__(self, settings: Settings, observer: Observer, planner: Planner, note):
+        self._settings, self._observer, self._planner = settings, observer, planner
+        self._note = note
+        self.queries = max(1, settings.queries // 2)
+        # Whether the calls of the step under way are sampled.
+        self.sampling = False
+        # {step, sigma, layer, retained, error}, arrays by head: for the run log and the viewer.
+        self.history: list[dict] = []
+        # (step, heads that took their new mask, heads judged)
+        self.renewals: list[tuple[int, int, int]] = []
+        self.denser: dict[str, dict[int, float]] = {}
+        self._step = (-1, 0.0)
+        self._tallies: dict[Key, Tally] = {}
+        self._since: dict[Key, np.ndarray] = {}
+        self._seen: dict[Key, int] = {}
+        self._sparse_steps = self._sampled_since = 0
+        self._half: int | None = None
+        self._border = False
+        self._proposal: Proposal | None = None
+        self._stopped = False
+        # Rows of the dense steps, until the orders are known that sum them by block.
+        self._rows: dict[str, list] = {}
+        self._row_bytes = 0
+        self._fits = False
+        self._curves: dict[str, Curves] = {}
+        self._curves_due, self._measuring = True, False
+        # Densities that a user or an earlier rule gave a head: not ours to choose.
+        self._fixed: dict[tuple[str, int], float] = {}
+        # (step, mean density, predicted error) of what was chosen for a target error.
+        self.budgets: list[tuple[int, float, float]] = []
+        # Whether the profile is made of this run's own samples.
+        self.own = False
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def begin_step(self, step: int, sigma: float, half: int, sparse: bool) -> None:
+        """A new step begins: what the last one's samples said is acted upon."""
+        self.settle()
+        self._step = step, sigma
+        self.sampling = False
+        if self._stopped or not sparse or not self._settings.refresh or self._planner.given:
+            return
+        if self._half not in (None, half):
+            self._border = self._curves_due = True
+        self._half = half
+        if self._proposal is None and self._due():
+            self._propose(step, sigma, half)
+        waiting = self._proposal is not None
+        self.sampling = waiting or self._sparse_steps % self._settings.refresh_every == 0
+        # Curves of error against density: at the first sparse step, and once in the second half.
+        self._measuring = self._settings.automatic and self.sampling and self._curves_due
+        self._sparse_steps += 1
+        self._sampled_since += self.sampling
+
+    def _due(self) -> bool:
+        return self._sampled_since >= (1 if self._border else PROPOSE_AFTER)
+
+    def settle(self) -> None:
+        """Reads the samples of the step that is over: the only place that waits for a device."""
+        tallies, self._tallies = self._tallies, {}
+        for key, tally in tallies.items():
+            self._record(key, tally)
+        proposal = self._proposal
+        if proposal is not None and proposal.gains:
+            self._proposal = None
+            self._adopt(proposal)
+        if self._curves:
+            curves, self._curves, self._curves_due = self._curves, {}, False
+            self._spend(curves)
+
+    def measured(self) -> tuple[float, float] | None:
+        """(mean retained mass of the heads, relative error of a layer's output) at the newest
+        sampled step; None before the first one."""
+        newest = [one for one in self.history if one["step"] == self.history[-1]["step"]]
+        if not newest:
+            return None
+        lost, whole = sum(one["sums"].sum(0)[[LOST, WHOLE]] for one in newest)
+        mass = float(np.mean([one["retained"].mean() for one in newest]))
+        return mass, float(np.sqrt(lost / max(whole, 1e-30)))
+
+    def stop(self) -> None:
+        """No more samples in this run."""
+        self._stopped, self.sampling = True, False
+        self._proposal, self._tallies, self._curves = None, {}, {}
+
+    def clear(self) -> None:
+        """Lets go of everything but what was found."""
+        self.stop()
+        self._since, self._seen, self._rows = {}, {}, {}
+        self._planner.seen.clear()
+
+    def _record(self, key: Key, tally: Tally) -> None:
+        sums = tally.read()
+        step, sigma = self._step
+        self.history.append(
+            {
+                "step": step,
+                "sigma": sigma,
+                "layer": key.layer,
+                "retained": retained(sums),
+                "error": relative_error(sums),
+                "sums": sums,
+            }
+        )
+        self._since[key] = self._since.get(key, 0) + sums
+        self._seen[key] = self._seen.get(key, 0) + tally.queries
+        self._raise(key)
+
+    # -- a call --------------------------------------------------------------------------------
+
+    def call(self, key: Key, plan: _core.Plan, q, k, v, out, scale: float, group: int) -> None:
+        """Samples one sparse call; q, k, v, out (B, H, N, D)."""
+        tally = self._tallies.setdefault(key, Tally(key.heads))
+        other, curves = self._candidate(key), self._curves_of(key, scale)
+
+        def look(sampled):
+            tally.add(sampled, plan, v, out)
+            if curves is not None:
+                curves.add(sampled, k, v)
+            if other is not None:
+                self._judge(key, sampled, plan, other)
+            seen = self._seen_blocks(key)
+            if seen is not None:
+                seen.add(sampled)
+
+        self._observer.observe(
+            key.layer,
+            q,
+            k,
+            key.layout,
+            sm_scale=scale,
+            group=group,
+            queries=self.queries,
+            look=look,
+        )
+
+    def _curves_of(self, key: Key, scale: float) -> Curves | None:
+        if not self._measuring:
+            return None
+        if key.layer not in self._curves:
+            planner, settings = self._planner, self._settings
+            profile = planner.profile
+            place = planner.index(key.layer)
+            maps = [
+                (head.order, planner.importance(profile, key, index))
+                for index, head in enumerate(profile.layers[place].heads)
+            ]
+            self._curves[key.layer] = Curves(
+                maps, settings.block_q, settings.block_kv, sm_scale=scale, tail=settings.tail
+            )
+        return self._curves[key.layer]
+
+    def _candidate(self, key: Key) -> _core.Plan | None:
+        proposal = self._proposal
+        if proposal is None:
+            return None
+        if key not in proposal.plans:
+            proposal.plans[key] = self._planner.build(proposal.profile, key)
+        return proposal.plans[key]
+
+    def _judge(self, key, sampled, plan, other) -> None:
+        present, wanted = kept_mass(sampled, plan), kept_mass(sampled, other)
+        gain = ((wanted - present)[..., 0] / present[..., 1].clamp_min(1e-20)).double()
+        sums = torch.stack([torch.ones_like(gain), gain, gain.square()], -1).sum(1)
+        gains = self._proposal.gains
+        if key not in gains:
+            gains[key] = torch.zeros(key.heads, 3, dtype=torch.float64, device=sums.device)
+        gains[key][sampled.heads] += sums
+
+    # -- what samples saw of each block --------------------------------------------------------
+
+    def remember(self, layer: str, sampled) -> None:
+        """Keeps rows of a dense step until the head's order is known; all or none of them."""
+        rows = sampled.grid_rows.half().cpu()
+        self._row_bytes += rows.numel() * rows.element_size()
+        if self._row_bytes > MOST_BYTES:
+            self._rows.clear()
+        else:
+            self._rows.setdefault(layer, []).append((sampled.heads, sampled.places, rows))
+
+    def begin_with(self, profile: _core.Profile, grid, own: bool) -> None:
+        """Plans come from this profile from now on. own: it is made of this run's samples."""
+        self.own = own
+        self._planner.use(profile)
+        self._fixed = {
+            (layer.id, place): head.density
+            for layer in profile.layers
+            for place, head in enumerate(layer.heads)
+            if head.density is not None
+        }
+        settings, heads = self._settings, profile.model.heads
+        size = SeenBlocks.bytes(grid, heads, settings.block_q, settings.block_kv)
+        self._fits = settings.refresh and size * profile.model.layers <= MOST_BYTES
+        kept, self._rows = self._rows, {}
+        for layer, pieces in kept.items():
+            seen = self._seen_blocks(Key(layer, 0, TokenLayout(grid), heads, 0))
+            if seen is None:
+                return
+            for part, places, rows in pieces:
+                for place, head in enumerate(range(heads)[part]):
+                    seen.add_rows(head, places[place], rows[place])
+
+    def _seen_blocks(self, key: Key) -> SeenBlocks | None:
+        planner, settings = self._planner, self._settings
+        place = planner.index(key.layer)
+        if not self._fits or place is None:
+            return None
+        if key.layer not in planner.seen:
+            orders = [head.order for head in planner.profile.layers[place].heads]
+            planner.seen[key.layer] = SeenBlocks(
+                key.layout.grid, orders, settings.block_q, settings.block_kv
+            )
+        seen = planner.seen[key.layer]
+        return seen if seen.grid == key.layout.grid else None
+
+    # -- new masks -----------------------------------------------------------------------------
+
+    def _propose(self, step: int, sigma: float, half: int) -> None:
+        border, self._border, self._sampled_since = self._border, False, 0
+        profile = self._planner.profile
+        weights = {half: 1.0, 1 - half: OTHER_HALF}
+        if border:
+            for seen in self._planner.seen.values():
+                seen.fade(OTHER_HALF)
+        group, prior = profile.timestep_group(sigma), 0 if self.own else PRIOR_ROWS
+        fresh = renewed(profile, self._observer, group, weights, prior)
+        self._proposal = Proposal(fresh, step)
+
+    def _adopt(self, proposal: Proposal) -> None:
+        """Every head takes its new mask if newer samples say that it keeps more."""
+        taken = judged = 0
+        for key, sums in proposal.gains.items():
+            count, gain, squares = sums.cpu().numpy().T
+            mean = gain / np.maximum(count, 1)
+            spread = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+            better = mean > np.maximum(LEAST_GAIN, spread / np.sqrt(np.maximum(count, 1)))
+            judged += len(better)
+            if not better.any():
+                continue
+            taken += int(better.sum())
+            present, wanted = self._planner.get(key).heads, proposal.plans[key].heads
+            choice = zip(wanted, present, better, strict=True)
+            heads = [new if use else old for new, old, use in choice]
+            self._planner.replace(key, self._planner.mixed(key, heads))
+            self._since.pop(key, None)
+            self._seen.pop(key, None)
+        self._planner.use(proposal.profile)
+        self.renewals.append((proposal.step, taken, judged))
+
+    # -- density by target error ---------------------------------------------------------------
+
+    def _spend(self, curves: dict[str, Curves]) -> None:
+        """Every head gets the density that brings the predicted error to the target."""
+        budget = Budget(curves, self._fixed)
+        places = budget.spend(target=self._settings.target_error)
+        self.budgets.append((self._step[0], budget.mean(places), budget.predicted(places)))
+        self._planner.use(with_densities(self._planner.profile, budget.densities(places)))
+        self._planner.forget()
+        self._since.clear()
+        self._seen.clear()
+
+    # -- heads below the limit -----------------------------------------------------------------
+
+    def _raise(self, key: Key) -> None:
+        """Heads that are too far off go denser, then dense; a quarter of all heads at most."""
+        limit = self._settings.meter_limit
+        if self._seen[key] < _LEAST_QUERIES or limit <= 0:
+            return
+        far = np.flatnonzero(relative_error(self._since[key]) > limit)
+        planner, model = self._planner, self._planner.profile.model
+        most = int(DENSE_SHARE * model.layers * model.heads)
+        heads, changed = list(planner.get(key).heads), {}
+        raised = self.denser.setdefault(key.layer, {})
+        for head in map(int, far):
+            if heads[head].density >= 0.999:
+                continue
+            if head not in raised:
+                if sum(map(len, self.denser.values())) >= most:
+                    self._note(CAPPED.format(limit=limit), 0)
+                    continue
+                self._note(DENSER.format(limit=limit))
+            # Once denser, then dense: a head that twice the density does not help is spread out.
+            changed[head] = 1.0 if head in raised else min(1.0, 2 * heads[head].density)
+            raised[head] = changed[head]
+            heads[head] = planner.head(planner.profile, key, head, changed[head])
+        if changed:
+            planner.replace(key, planner.mixed(key, heads))
+            planner.use(with_densities(planner.profile, {key.layer: raised}))
+            self._since.pop(key, None)
+            self._seen.pop(key, None)

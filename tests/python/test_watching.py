@@ -1,0 +1,242 @@
+"""Sampling while sparse: what the samples measure, what is renewed by them, and what is not."""
+
+import numpy as np
+import pytest
+import torch
+from fake_host import SIGMAS, Host, finder
+from paroattention import Settings, TokenLayout, _core, attention, reference, sampling
+from paroattention.seen_blocks import SeenBlocks, make_mask
+from problems import profile, random_plan, tensors
+
+GRID = (6, 8, 8)
+LAYOUT = TokenLayout(GRID, prefix=5, suffix=3)
+SCALE = 64**-0.5
+
+
+def every_query(qkv, layout=LAYOUT):
+    """Sampled rows of each grid query once."""
+    q, k, _ = qkv
+    places = torch.arange(layout.grid_size).expand(q.shape[1], -1)
+    return list(sampling.sample(q, k, layout, [places] * q.shape[0], SCALE))
+
+
+def exact_maps(qkv, orders, block_q, block_kv, layout=LAYOUT):
+    """A BlockMap a head from full attention."""
+    found = []
+    grid = slice(layout.prefix, layout.prefix + layout.grid_size)
+    rows = torch.softmax((qkv[0][0] @ qkv[1][0].mT).float() * SCALE, -1)[:, grid, grid]
+    for head, order in enumerate(orders):
+        blocks = _core.empty_map(layout.grid, order, block_q, block_kv)
+        places = np.arange(layout.grid_size, dtype=np.int32)
+        _core.accumulate_rows(blocks, layout.grid, places, rows[head].numpy())
+        found.append(blocks)
+    return found
+
+
+# -- what is measured ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128)], ids=str)
+def test_retained_mass_of_every_query_is_that_of_the_exact_map(tile):
+    qkv = tensors(3, LAYOUT.length, 64)
+    plan = random_plan(LAYOUT, 3, 0.4, block_q=tile[0], block_kv=tile[1])
+    (sampled,) = every_query(qkv)
+    kept = sampling.kept_mass(sampled, plan).double().sum(1)
+    for head, blocks in enumerate(exact_maps(qkv, [h.order for h in plan.heads], *tile)):
+        want = _core.retained_mass(blocks, plan.heads[head].mask)
+        assert float(kept[head, 0] / kept[head, 1]) == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_error_is_that_of_our_output(precision):
+    qkv = tensors(2, LAYOUT.length, 64, batch=2)
+    plan = random_plan(LAYOUT, 2, 0.5)
+    out = attention(*qkv, plan, precision=precision)
+    tally = sampling.Tally(2)
+    for sampled in every_query(qkv):
+        tally.add(sampled, plan, qkv[2], out)
+    dense = reference.dense(*qkv)
+    grid = slice(LAYOUT.prefix, LAYOUT.prefix + LAYOUT.grid_size)
+    errors = sampling.relative_error(tally.read())
+    for head in range(2):
+        want = reference.relative_error(out[:, head, grid], dense[:, head, grid])
+        assert errors[head] == pytest.approx(want, rel=1e-3)
+
+
+def test_nothing_sampled_is_no_error():
+    sums = sampling.Tally(3).read()
+    assert list(sampling.retained(sums)) == [1, 1, 1]
+    assert list(sampling.relative_error(sums)) == [0, 0, 0]
+
+
+# -- masks from samples ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.77, 1.0])
+@pytest.mark.parametrize("levels", [4, 10**6], ids=["ties", "no ties"])
+def test_masks_follow_the_same_rule_as_the_library(density, levels):
+    draws = np.random.default_rng(3)
+    blocks = _core.empty_map(GRID, "HFW", 64, 64)
+    size = GRID[0] * GRID[1] * GRID[2]
+    rows = draws.integers(0, levels, (size, 1)) * np.ones((1, size))
+    rows = (rows + draws.integers(0, levels, (size, size)) // levels).astype(np.float32)
+    _core.accumulate_rows(blocks, GRID, np.arange(size, dtype=np.int32), rows)
+    want = _core.make_mask(blocks, density).numpy()
+    assert np.array_equal(make_mask(blocks.numpy(), density), want)
+
+
+def test_many_samples_make_the_exact_importance():
+    qkv = tensors(2, LAYOUT.length, 64)
+    seen = SeenBlocks(GRID, ["WHF", "HFW"], 64, 64)
+    (sampled,) = every_query(qkv)
+    for _ in range(50):
+        seen.add(sampled)
+    for head, blocks in enumerate(exact_maps(qkv, seen.orders, 64, 64)):
+        noise = np.random.default_rng(0).random((seen.rows, seen.cols)).astype(np.float32)
+        found = seen.importance(head, noise)
+        want = blocks.numpy() / 64
+        assert np.abs(found - want).sum() < 0.01 * want.sum()
+
+
+def test_without_samples_the_kernel_alone_counts():
+    seen = SeenBlocks(GRID, ["FHW"], 64, 64)
+    by_kernel = np.random.default_rng(0).random((seen.rows, seen.cols)).astype(np.float32)
+    assert np.allclose(seen.importance(0, by_kernel) * 64, by_kernel)
+
+
+def test_a_ragged_last_tile_counts_by_its_own_queries():
+    """Samples of its few queries and its kernel's smaller sum stand for the same mass a query."""
+    grid = (1, 10, 7)
+    layout = TokenLayout(grid)
+    qkv = tensors(1, layout.length, 64)
+    seen = SeenBlocks(grid, ["FHW"], 64, 64)
+    (blocks,) = exact_maps(qkv, ["FHW"], 64, 64, layout)
+    alone = seen.importance(0, blocks.numpy())
+    (sampled,) = every_query(qkv, layout)
+    seen.add(sampled)
+    assert np.allclose(seen.importance(0, blocks.numpy()), alone, rtol=1e-4)
+
+
+# -- renewal ---------------------------------------------------------------------------------------
+
+
+def shifted(frames, heads=2, seed=0):
+    """q, k, v of a grid whose tokens look at those of the frame `frames` later, around the end."""
+    place = torch.arange(GRID[0]).repeat_interleave(GRID[1] * GRID[2])
+    looked = torch.nn.functional.one_hot((place + frames) % GRID[0], 64).float()
+    own = torch.nn.functional.one_hot(place, 64).float()
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn((1, heads, len(place), 64), generator=generator)
+    q, k = (9 * x.expand(1, heads, -1, -1) for x in (looked, own))
+    return q, k, v
+
+
+def run_shifted(frames, settings=None, **options):
+    """A run whose heads look frames[step] on; density .2 holds little more than one such shift."""
+    settings = settings or Settings(observe_steps=2, density=0.2, dense_below=0.0)
+    host = Host(settings, grid=GRID, **options)
+    for sigma, shift in zip(SIGMAS[:-1], frames, strict=True):
+        qkv = shifted(shift)
+        forward = host.session.begin_forward(sigma)
+        for layer in host.layers:
+            host.call(forward, layer, qkv)
+    return host, host.session.finish()
+
+
+def retained_at(host, step):
+    return np.mean([line["retained"] for line in host.lines if line["step"] == step])
+
+
+def test_masks_follow_heads_that_change_what_they_look_at():
+    kept, _ = run_shifted([0] * 6)
+    changed, summary = run_shifted([0, 0, 3, 3, 3, 3])
+    assert retained_at(kept, 5) > 0.95
+    assert retained_at(changed, 2) < 0.5
+    assert retained_at(changed, 5) > retained_at(changed, 2) + 0.1
+    taken = [heads for _, heads, _ in summary["renewals"]]
+    assert max(taken) == 4
+
+
+def test_nothing_is_renewed_where_nothing_is_gained():
+    host, summary = run_shifted([0] * 6)
+    assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])
+    assert host.session.paths["sparse"] == 8
+
+
+def test_without_refresh_nothing_is_sampled():
+    settings = Settings(observe_steps=2, density=0.2, refresh=False)
+    host, summary = run_shifted([0, 0, 3, 3, 3, 3], settings)
+    assert summary["renewals"] == [] and summary["measured_error"] is None
+    assert summary["meter_seconds"] == 0 and all(line["error"] is None for line in host.lines)
+
+
+def test_a_profile_that_was_found_is_renewed_too():
+    find, _ = finder(profile(grid=GRID))
+    settings = Settings(density=0.2)
+    host, _ = run_shifted([0] * 6, settings, find_profile=find)
+    first = min(line["step"] for line in host.lines if line["error"] is not None)
+    assert retained_at(host, 5) > retained_at(host, first) + 0.1
+    assert not host.saved
+
+
+def test_what_was_learned_is_saved_at_the_end_in_two_halves():
+    host, _ = run_shifted([0, 0, 0, 3, 3, 3])
+    first, last = host.saved
+    assert first.timestep_groups == [(1.0, 0.0)] and last.timestep_groups == [(1.0, 0.5), (0.5, 0)]
+    groups = last.layers[0].heads[0].groups
+    assert groups[0].code != groups[1].code
+
+
+def test_sampling_leaves_the_output_alone():
+    """The same plan, sampled or not: the same bits."""
+    find, _ = finder(profile(grid=GRID))
+    outputs = []
+    for refresh in (True, False):
+        host = Host(Settings(density=0.2, refresh=refresh), grid=GRID, find_profile=find)
+        forward = host.session.begin_forward(1.0)
+        outputs.append(host.call(forward, "double.0.0", shifted(1))[0])
+    assert torch.equal(*outputs)
+
+
+def test_step_by_step_sampling_is_sparse():
+    host, _ = run_shifted([0] * 6, Settings(observe_steps=1, density=0.2, refresh_every=3))
+    steps = {entry["step"] for entry in host.session.watch.history}
+    # The first sparse step and every third, and the one that judges a proposal.
+    assert steps < {1, 2, 3, 4, 5} and 1 in steps
+
+
+# -- the meter -------------------------------------------------------------------------------------
+
+
+def test_a_head_that_is_far_off_goes_denser_then_dense_and_says_so_once():
+    find, _ = finder(profile(density=0.2))
+    host = Host(Settings(density=0.2), find_profile=find, limit=0.05)
+    host.run()
+    densities = {}
+    for line in host.lines:
+        densities.setdefault(line["layer"], []).append(line["density"])
+    # Of four heads one may: it has gone from 2 of 9 blocks to all of them.
+    (raised,) = (seen for seen in densities.values() if seen[-1] > seen[0])
+    assert raised[-1] > 0.5 and sorted(raised) == raised and len(set(raised)) >= 3
+    told = [reason for reason in host.reasons() if reason.startswith("heads made denser")]
+    assert len(told) == 1 and host.reasons()[told[0]] == 1
+    assert any("quarter" in reason for reason in host.reasons())
+
+
+def test_a_limit_that_nothing_exceeds_changes_nothing():
+    find, _ = finder(profile(density=0.2))
+    host = Host(Settings(density=0.2), find_profile=find, limit=1.0)
+    host.run()
+    assert not host.session.watch.denser.get("double.0.0") and not host.reasons()
+
+
+def test_the_run_log_has_every_heads_reading():
+    host, summary = run_shifted([0] * 6)
+    for line in host.lines:
+        if line["error"] is None:
+            continue
+        assert len(line["head_retained"]) == len(line["head_error"]) == 2
+        assert line["retained"] == pytest.approx(np.mean(line["head_retained"]), abs=1e-3)
+        assert 0 <= min(line["head_error"]) <= line["error"] <= max(line["head_error"]) + 1e-4
+    assert summary["measured_retained"] == pytest.approx(retained_at(host, 5), abs=1e-3)
+    assert any("measured: retained mass" in text for _, text in host.texts)
