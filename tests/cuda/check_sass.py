@@ -20,6 +20,8 @@ WANTED = {
     "observe_rows_kernel": ("HMMA", ("sm_80", "sm_90")),
     "observe_bins_kernel": ("HMMA", ("sm_80", "sm_90")),
     "meter_kernel": ("HMMA", ("sm_80", "sm_90")),
+    "select_blocks_kernel": ("HMMA", ("sm_80", "sm_90")),
+    "importance_kernel": ("HMMA", ("sm_80", "sm_90")),
 }
 
 

@@ -218,7 +218,7 @@ def block_scores(q, k, orders, layout, tile, scale) -> torch.Tensor:
                 for b in range(batch)
             ]
         )
-        out.append(torch.softmax(scores * scale + bias, -1).mean(0))
+        out.append(torch.softmax(scores * scale + bias, -1).nan_to_num(0.0).mean(0))
     return torch.stack(out)
 
 

@@ -1,0 +1,27 @@
+// Exact importance: post-softmax mass of every grid block, each head in its order. As in launch.h, all work goes to
+// `stream` of the current device and nothing waits.
+#pragma once
+
+#include "paro/cuda/launch.h"
+
+namespace paro::cuda {
+
+struct ImportanceParams {
+    // q, k, batch, heads, head_dim, dtype (f16 or bf16), sm_scale, and what set_sizes fills for blocks of 64 are used.
+    AttentionParams base;
+    const std::int32_t* orders;  // [heads] AxisOrder
+    float* out;                  // [slots][q.grid_blocks][kv.grid_blocks] written: sums of probabilities
+    std::int32_t workers;        // CTAs
+    float* block_logs;           // scratch [workers][kv.grid_blocks][128] log2 of each row's sum over a block
+};
+
+// Fills workers; base is filled. Throws Error naming the argument.
+void set_importance(ImportanceParams& p);
+std::size_t importance_bytes(const ImportanceParams& p);
+void place_importance(ImportanceParams& p, void* base);
+
+// One launch, one pass over q k^T: the sum over a block is kept as a logarithm until the row's sum over all keys is
+// known. Tiles of 128 are sums of these of 64. Rows that are not finite are left out.
+void launch_importance(const ImportanceParams& p, cudaStream_t stream);
+
+}  // namespace paro::cuda
