@@ -51,7 +51,7 @@ struct HopperPlan {
     static constexpr int threads = (GROUPS + 1) * kGroup;
     // What the compiler gives each thread at the start; afterwards the producer's few go to the consumers.
     static constexpr int at_start = (64 << 10) / (CTAS * threads) / 8 * 8;
-    static constexpr int producer = 32;
+    static constexpr int producer = D == 64 ? 32 : 24;
     static constexpr int left = (at_start * (GROUPS + 1) - producer) / GROUPS / 8 * 8;
     static constexpr int consumer = left < 240 ? left : 240;
 };
@@ -62,7 +62,7 @@ struct HopperPlan {
 // Clocks of all CTAs together, of the consumers' first warps: what kTrace* name, and last the turns taken.
 constexpr int kTraceSlots = 8;
 enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween, kTraceSteps };
-__device__ unsigned long long hopper_trace[2][kTraceSlots];
+static __device__ unsigned long long hopper_trace[2][kTraceSlots];
 
 // Adds the clocks since the last call to a slot; by constants, so that the sums are registers.
 template <bool ON>

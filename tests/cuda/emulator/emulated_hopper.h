@@ -1,6 +1,7 @@
-// The functions of ptx_hopper.cuh on a CPU. Products and copies happen when they are asked for: what is read too early
-// or overwritten too soon does not show here.
+// The functions of ptx_hopper.cuh on a CPU.
 #pragma once
+
+#include <array>
 
 #include "emulated_ptx.h"
 
@@ -15,8 +16,7 @@ inline void copy_bulk(std::uint32_t to, const void* from, std::uint32_t bytes, s
     require(bytes % 16 == 0 && to % 16 == 0 && reinterpret_cast<std::uintptr_t>(from) % 16 == 0, "copy_bulk",
             "must be on 16 bytes", bytes);
     require(to + bytes <= emulator::kSharedBytes, "copy_bulk", "must end in shared memory", to + bytes);
-    std::memcpy(emulator::dynamic_shared + to, from, bytes);
-    emulator::mbarrier_change(barrier, 0, -std::int64_t{bytes});
+    emulator::copy_in_bulk(to, from, bytes, barrier);
 }
 inline void fence_async() {}
 inline void named_sync(int id, int threads) { emulator::named_barrier(id, threads, true); }
@@ -26,9 +26,13 @@ void give_registers() {}
 template <int registers>
 void take_registers() {}
 inline void wgmma_fence() {}
-inline void wgmma_commit() {}
+inline void wgmma_commit() {
+    if (emulator::late_products) emulator::commit_products();
+}
 template <int pending>
-void wgmma_wait() {}
+void wgmma_wait() {
+    if (emulator::late_products) emulator::wait_products(pending);
+}
 
 template <class T, int TILES>
 void hold(T (&)[TILES][4]) {}
@@ -47,8 +51,8 @@ inline std::int8_t descriptor_byte(std::uint64_t descriptor, int row, int byte) 
 }
 
 template <int TILES, bool FROM_SHARED>
-void wgmma_any(std::int32_t (&d)[TILES][4], const std::uint32_t (&a)[4], std::uint64_t a_tile, std::uint64_t b,
-               bool accumulate) {
+void multiply_now(std::int32_t (&d)[TILES][4], const std::uint32_t (&a)[4], std::uint64_t a_tile, std::uint64_t b,
+                  bool accumulate) {
     struct In {
         std::uint32_t a[4];
         std::uint64_t a_tile, b;
@@ -84,13 +88,22 @@ void wgmma_any(std::int32_t (&d)[TILES][4], const std::uint32_t (&a)[4], std::ui
         });
     for (int r = 0; r < registers; ++r) d[r / 4][r % 4] = (accumulate ? d[r / 4][r % 4] : 0) + product[r];
 }
+
 template <int TILES>
 void wgmma_ss(std::int32_t (&d)[TILES][4], std::uint64_t a, std::uint64_t b, bool accumulate) {
-    wgmma_any<TILES, true>(d, {0, 0, 0, 0}, a, b, accumulate);
+    if (!emulator::late_products) return multiply_now<TILES, true>(d, {0, 0, 0, 0}, a, b, accumulate);
+    emulator::multiply_later(&d[0][0], TILES * 4, [=, &d] {
+        multiply_now<TILES, true>(d, {0, 0, 0, 0}, a, b, accumulate);
+    });
 }
 template <int TILES>
 void wgmma_rs(std::int32_t (&d)[TILES][4], const std::uint32_t (&a)[4], std::uint64_t b, bool accumulate) {
-    wgmma_any<TILES, false>(d, a, 0, b, accumulate);
+    if (!emulator::late_products) return multiply_now<TILES, false>(d, a, 0, b, accumulate);
+    const std::array<std::uint32_t, 4> asked = {a[0], a[1], a[2], a[3]};
+    emulator::multiply_later(&d[0][0], TILES * 4, [=, &d, &a] {
+        require(std::equal(asked.begin(), asked.end(), a), "operand", "must not be touched under way", a[0]);
+        multiply_now<TILES, false>(d, a, 0, b, accumulate);
+    });
 }
 
 }  // namespace paro::cuda

@@ -1,6 +1,8 @@
 // Runs the CUDA kernels on a CPU, CTA by CTA: every thread of a CTA is a fiber, and what threads do together (barriers,
-// shuffles, matrix instructions) waits until all of them have come. For checking the kernels' arithmetic where there is
-// no GPU: it knows nothing of timing, races or asynchronous copies.
+// shuffles, matrix instructions) waits until all of them have come. For checking the kernels where there is no GPU:
+// arithmetic, layout, barriers, and waits: copies come as late as they may and their places hold poison until then, and
+// so do, where late_products says so, the accumulators of asynchronous products. Of timing it knows nothing, and of
+// races between ordinary loads and stores only that the order of threads changes from CTA to CTA.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -65,6 +67,19 @@ void named_barrier(int id, int threads, bool wait);
 void mbarrier_init(std::uint32_t address, std::uint32_t count);
 void mbarrier_change(std::uint32_t address, std::uint32_t arrivals, std::int64_t bytes);
 void mbarrier_wait(std::uint32_t address, std::uint32_t parity);
+
+// Bulk copies: their bytes come when somebody waits for the barrier.
+void copy_in_bulk(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier);
+// cp.async of the running thread; from null: zeros. They come when it waits for their group.
+void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes);
+void commit_copies();
+void wait_copies(unsigned pending);
+
+// Whether wgmma reads and writes when it is asked for, or when it is waited for. Both are legal, so both must be right.
+inline bool late_products = false;
+void multiply_later(std::int32_t* sums, std::size_t count, std::function<void()> work);
+void commit_products();
+void wait_products(unsigned pending);
 
 template <class T>
 T read(const unsigned char* from) {

@@ -14,15 +14,19 @@ inline unsigned char* shared_pointer(std::uint32_t address, std::size_t bytes) {
     return emulator::dynamic_shared + address;
 }
 
-inline void copy16_async(std::uint32_t to, const void* from) { std::memcpy(shared_pointer(to, 16), from, 16); }
-inline void copy16_async(std::uint32_t to, const void* from, bool valid) {
-    if (valid) return copy16_async(to, from);
-    std::memset(shared_pointer(to, 16), 0, 16);
+inline void copy16_async(std::uint32_t to, const void* from, bool valid = true) {
+    shared_pointer(to, 16);
+    emulator::copy_async(to, valid ? from : nullptr, 16);
 }
-inline void copy8_async(std::uint32_t to, const void* from) { std::memcpy(shared_pointer(to, 8), from, 8); }
-inline void commit_copies() {}
+inline void copy8_async(std::uint32_t to, const void* from) {
+    shared_pointer(to, 8);
+    emulator::copy_async(to, from, 8);
+}
+inline void commit_copies() { emulator::commit_copies(); }
 template <int pending>
-void wait_copies() {}
+void wait_copies() {
+    emulator::wait_copies(pending);
+}
 
 template <bool transposed>
 void load_matrices_any(std::uint32_t (&r)[4], std::uint32_t address) {

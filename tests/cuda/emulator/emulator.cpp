@@ -1,6 +1,9 @@
 // Fibers of one CTA, and the places where they meet.
 #include <ucontext.h>
 
+#include <array>
+#include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -34,8 +37,25 @@ struct ByteBarrier {
     std::int64_t bytes = 0;
 };
 
+// Bytes on their way to shared memory; zeros where `from` is null.
+struct Copy {
+    std::uint32_t to = 0, bytes = 0, barrier = 0;
+    const void* from = nullptr;
+};
+
+// A matrix product that was asked for.
+struct Product {
+    std::int32_t* sums = nullptr;
+    std::function<void()> work;
+};
+constexpr std::int32_t kPoisonedSum = 0x5eadbeef;
+constexpr int kPoisonedByte = 0xee;
+
 struct Fiber {
     ucontext_t context;
+    std::deque<std::vector<Copy>> copies{1};  // cp.async: committed groups, and the open one
+    std::deque<std::vector<Product>> products{1};
+    std::map<std::int32_t*, std::vector<std::int32_t>> sums;  // what poisoned accumulators held
     std::unique_ptr<unsigned char[]> stack{new unsigned char[kStack]};
     bool done = false;
 };
@@ -45,6 +65,8 @@ std::vector<Warp> warps;
 std::vector<Group> groups;
 std::map<int, Meeting> named;
 std::map<std::uint32_t, ByteBarrier> byte_barriers;
+std::vector<Copy> bulk_copies;
+std::exception_ptr failure;
 ucontext_t outside;
 Meeting cta;
 unsigned current = 0, block = 0, running = 0, count = 0;
@@ -52,7 +74,11 @@ std::uint64_t progress = 0;
 const std::function<void()>* body_of_all = nullptr;
 
 void enter() {
-    (*body_of_all)();
+    try {
+        (*body_of_all)();
+    } catch (...) {
+        failure = std::current_exception();
+    }
     fibers[current]->done = true;
     --running;
     ++progress;
@@ -74,8 +100,35 @@ void meet(Meeting& meeting, unsigned size, Work work) {
     while (meeting.round == round) yield();
 }
 
+void land(const Copy& copy) {
+    if (copy.from) {
+        std::memcpy(dynamic_shared + copy.to, copy.from, copy.bytes);
+    } else {
+        std::memset(dynamic_shared + copy.to, 0, copy.bytes);
+    }
+}
+
+// Poisons accumulators that products are under way to; what they held is kept.
+void hide_sums(Fiber& fiber, std::int32_t* sums, std::size_t count) {
+    fiber.sums[sums].assign(sums, sums + count);
+    std::fill(sums, sums + count, kPoisonedSum);
+}
+
+// Nothing may be left under way or half arrived.
+void check_end() {
+    require(bulk_copies.empty(), "bulk copies", "must be waited for before a CTA ends", bulk_copies.size());
+    for (const auto& [id, meeting] : named)
+        require(meeting.come == 0, "named barrier", "must end with nobody come", id);
+    for (unsigned i = 0; i < count; ++i) {
+        const auto& products = fibers[i]->products;
+        require(products.size() == 1 && products[0].empty(), "products", "must be waited for before a thread ends", i);
+    }
+}
+
 void run_cta() {
     cta = {};
+    bulk_copies.clear();
+    failure = nullptr;
     for (Warp& warp : warps) warp.meeting = {};
     for (Group& group : groups) group.meeting = {};
     named.clear();
@@ -84,6 +137,9 @@ void run_cta() {
     for (unsigned i = 0; i < count; ++i) {
         Fiber& fiber = *fibers[i];
         fiber.done = false;
+        fiber.copies.assign(1, {});
+        fiber.products.assign(1, {});
+        fiber.sums.clear();
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = kStack;
@@ -92,11 +148,14 @@ void run_cta() {
     }
     while (running > 0) {
         const std::uint64_t before = progress;
-        for (current = 0; current < count; ++current) {
+        for (unsigned i = 0; i < count; ++i) {
+            current = block % 2 ? count - 1 - i : i;  // what must not depend on who comes first
             if (!fibers[current]->done) swapcontext(&outside, &fibers[current]->context);
+            if (failure) std::rethrow_exception(failure);
         }
         if (progress == before) throw std::runtime_error("threads of a CTA wait for each other for ever");
     }
+    check_end();
 }
 
 }  // namespace
@@ -160,7 +219,63 @@ void mbarrier_change(std::uint32_t address, std::uint32_t arrivals, std::int64_t
 
 void mbarrier_wait(std::uint32_t address, std::uint32_t parity) {
     // The phase of that parity is over when the one under way has the other.
-    while (byte_barriers.at(address).phase % 2 == parity) yield();
+    while (byte_barriers.at(address).phase % 2 == parity) {
+        std::vector<Copy> mine;
+        const auto elsewhere = [&](const Copy& copy) { return copy.barrier != address; };
+        const auto first = std::stable_partition(bulk_copies.begin(), bulk_copies.end(), elsewhere);
+        mine.assign(first, bulk_copies.end());
+        bulk_copies.erase(first, bulk_copies.end());
+        for (const Copy& copy : mine) {
+            land(copy);
+            mbarrier_change(address, 0, -std::int64_t{copy.bytes});
+        }
+        if (mine.empty()) yield();
+    }
+}
+
+void copy_in_bulk(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
+    std::memset(dynamic_shared + to, kPoisonedByte, bytes);
+    bulk_copies.push_back({to, bytes, barrier, from});
+}
+
+void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes) {
+    std::memset(dynamic_shared + to, kPoisonedByte, bytes);
+    fibers[current]->copies.back().push_back({to, bytes, 0, from});
+}
+void commit_copies() { fibers[current]->copies.emplace_back(); }
+void wait_copies(unsigned pending) {
+    auto& groups = fibers[current]->copies;
+    for (; groups.size() > pending + 1; groups.pop_front()) {
+        for (const Copy& copy : groups.front()) land(copy);
+    }
+}
+
+void multiply_later(std::int32_t* sums, std::size_t count, std::function<void()> work) {
+    Fiber& fiber = *fibers[current];
+    if (!fiber.sums.contains(sums)) hide_sums(fiber, sums, count);
+    fiber.products.back().push_back({sums, std::move(work)});
+}
+void commit_products() { fibers[current]->products.emplace_back(); }
+void wait_products(unsigned pending) {
+    Fiber& fiber = *fibers[current];
+    while (fiber.products.size() > pending + 1) {
+        const std::vector<Product> group = std::move(fiber.products.front());
+        fiber.products.pop_front();
+        for (std::size_t i = 0; i < group.size(); ++i) {
+            std::int32_t* sums = group[i].sums;
+            const std::vector<std::int32_t> held = std::move(fiber.sums.at(sums));
+            fiber.sums.erase(sums);
+            for (std::size_t r = 0; r < held.size(); ++r) {
+                require(sums[r] == kPoisonedSum, "accumulators", "must not be touched under way", r);
+                sums[r] = held[r];
+            }
+            group[i].work();
+            const auto same = [&](const Product& other) { return other.sums == sums; };
+            bool more = std::any_of(group.begin() + static_cast<std::ptrdiff_t>(i) + 1, group.end(), same);
+            for (const auto& later : fiber.products) more = more || std::any_of(later.begin(), later.end(), same);
+            if (more) hide_sums(fiber, sums, held.size());
+        }
+    }
 }
 
 void run(unsigned grid, unsigned threads, const std::function<void()>& body) {

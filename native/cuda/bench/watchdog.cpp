@@ -1,0 +1,81 @@
+#include "watchdog.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "paro/cuda/launch.h"
+
+namespace paro::cuda::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void out_of_time(int) {
+    constexpr char text[] = "bench_kernels: out of time\n";
+    [[maybe_unused]] const auto written = write(STDOUT_FILENO, text, sizeof(text) - 1);
+    _exit(4);
+}
+
+}  // namespace
+
+Watchdog::Watchdog(std::string state, int seconds) : state_(std::move(state)) {
+    std::signal(SIGALRM, out_of_time);
+    alarm(static_cast<unsigned>(seconds));
+    std::ifstream file(state_);
+    for (std::string word, rest; file >> word && std::getline(file >> std::ws, rest);) {
+        if (word == "bad") bad_.insert(rest);
+        if (word == "next") next_ = std::atoi(rest.c_str());
+    }
+}
+
+bool Watchdog::step(const std::string& name, const std::string& uses) {
+    ++at_;
+    name_ = name;
+    uses_ = uses;
+    if (at_ < next_ || bad_.contains(uses)) return false;
+    save();
+    return true;
+}
+
+void Watchdog::mark_bad(const std::string& what) {
+    bad_.insert(what);
+    save();
+}
+
+void Watchdog::save() const {
+    if (state_.empty()) return;
+    std::ofstream file(state_);
+    for (const std::string& what : bad_) file << "bad " << what << '\n';
+    file << "next " << at_ << '\n';
+}
+
+void Watchdog::wait(double seconds) {
+    const auto until = Clock::now() + std::chrono::duration<double>(seconds);
+    for (;;) {
+        const cudaError_t code = cudaStreamQuery(nullptr);
+        if (code != cudaErrorNotReady) return check(code, name_.c_str());
+        if (Clock::now() > until) break;
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    std::printf("HUNG after %.1f s: %s\n", seconds, name_.c_str());
+    std::fflush(stdout);
+    mark_bad(uses_);
+    ++at_;
+    save();
+    _exit(kHung);
+}
+
+float Watchdog::elapsed(cudaEvent_t begin, cudaEvent_t end, double seconds) {
+    wait(seconds);
+    float ms = 0.0f;
+    check(cudaEventElapsedTime(&ms, begin, end), name_.c_str());
+    return ms;
+}
+
+}  // namespace paro::cuda::bench
