@@ -40,6 +40,9 @@ def _check_settings(widgets: dict) -> str | None:
     """
     names = {field.name for field in dataclasses.fields(paro.Settings)}
     given = {k: v for k, v in widgets.items() if k in names and v is not None}
+    # 0 means that the density counts; the density is looked at in any case.
+    if given.get("target_error") == 0:
+        given.pop("target_error")
     for name in ("precision", "mask"):
         if not isinstance(given.get(name, ""), str):
             return f"{name} must be a text (got {str(given[name])[:80]!r})"
@@ -48,6 +51,13 @@ def _check_settings(widgets: dict) -> str | None:
     except paro.Error as error:
         return str(error)
     return None
+
+
+def _quality(density, target_error) -> dict:
+    """Settings of the two widgets: a target error above 0 takes the density's place."""
+    if target_error == 0:
+        return {"density": density}
+    return {"density": paro.settings.AUTO, "target_error": target_error}
 
 
 def _dense(model, node_id):
@@ -136,6 +146,17 @@ class PAROAttention(io.ComfyNode):
                     tooltip="Name for the profile that is watched in this run. Empty: "
                     "family-fingerprint-grid with auto, not saved with none.",
                 ),
+                # Optional and last: workflows that were saved before it load and run as they did.
+                io.Float.Input(
+                    "target_error",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="0: the density above. Above 0: density auto, each head gets what it "
+                    "needs for this relative error of a layer's attention output.",
+                ),
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
@@ -167,12 +188,13 @@ class PAROAttention(io.ComfyNode):
         end_percent,
         observe_steps,
         save_as,
+        target_error=0.0,
     ) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden else None
         if paro is None:
             return _dense(model, node_id)
         settings = paro.Settings(
-            density=density,
+            **_quality(density, target_error),
             precision=precision,
             mask=mask,
             tail=tail,

@@ -26,7 +26,7 @@ const STYLE = `
 .paro button:hover:not(:disabled){border-color:#7aa2f7}
 .paro button:disabled{opacity:.45;cursor:default}`
 
-const percent = (share) => (share == null ? "–" : `${Math.round(100 * share)} %`)
+const percent = (share, digits = 0) => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`)
 const seconds = (value) => (value == null ? "–" : `${value < 10 ? value.toFixed(2) : Math.round(value)} s`)
 
 function make(tag, className, ...children) {
@@ -42,7 +42,7 @@ export class Panel {
     this.state = null
     this.calibrates = node.comfyClass === "PAROAttention"
     // The page keeps a margin of 10 around it.
-    this.height = this.base = { PAROAttention: 202, PAROCalibrate: 100, PAROInspect: 60 }[node.comfyClass]
+    this.height = this.base = { PAROAttention: 224, PAROCalibrate: 100, PAROInspect: 60 }[node.comfyClass]
     this.told = new Set()
     if (!document.getElementById("paro-style")) {
       document.head.append(Object.assign(make("style"), { id: "paro-style", textContent: STYLE }))
@@ -89,6 +89,7 @@ export class Panel {
         figure("density"),
         make("div", "bar density", this.density),
         figure("retained"),
+        figure("error"),
         figure("heads"),
         figure("saved")
       )
@@ -138,6 +139,8 @@ export class Panel {
     const { figures } = this
     figures.density.textContent = percent(state.density)
     figures.retained.textContent = percent(state.retained)
+    const target = state.target_error == null ? "" : ` (${say("target")} ${percent(state.target_error, 1)})`
+    figures.error.textContent = percent(state.error, 1) + target
     figures.heads.textContent = state.heads ? `${state.dense_heads} / ${state.heads}` : "–"
     const saved = state.saved_seconds
     const per = `${seconds(state.sparse_step_seconds)} : ${seconds(state.dense_step_seconds)}`

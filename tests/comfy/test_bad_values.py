@@ -122,7 +122,8 @@ VALUES = [
     ("density", True), ("start_percent", -0.1), ("start_percent", 1.1), ("start_percent", "0"),
     ("end_percent", 2), ("end_percent", NAN), ("observe_steps", -1), ("observe_steps", 1001),
     ("observe_steps", 2.5), ("observe_steps", "4"), ("tail", "yes"), ("precision", "fp8"),
-    ("mask", "causal"),
+    ("mask", "causal"), ("target_error", -0.1), ("target_error", 0.004), ("target_error", 1.5),
+    ("target_error", NAN), ("target_error", "0.1"), ("target_error", True),
 ]  # fmt: skip
 
 

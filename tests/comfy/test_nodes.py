@@ -73,6 +73,24 @@ def test_percents(model, folders):
 # -- what stays as it was --------------------------------------------------------------------------
 
 
+def test_a_target_error_takes_the_densitys_place(model, folders):
+    """Prompts of before this widget leave it out: then, and at 0, the density counts."""
+    densities = []
+    for given in ({}, {"target_error": 0.0}, {"target_error": 0.3}, {"target_error": 0.02}):
+        harness.sample(harness.paro(model, profile="none", **given))
+        densities.append(folders.last()["density"])
+        assert (folders.last()["budgets"] == []) == (given.get("target_error", 0) == 0)
+    assert densities[0] == densities[1] < densities[3] and densities[2] < densities[3]
+
+
+def test_the_target_error_is_optional(model):
+    node = harness.part("nodes").PAROAttention
+    known = node.GET_NODE_INFO_V1()["input"]
+    assert list(known["optional"]) == ["target_error"] and "density" in known["required"]
+    assert known["optional"]["target_error"][1]["default"] == 0
+    assert node.validate_inputs(density=0.3, target_error=0) is True
+
+
 def test_the_base_model_is_untouched(model, dense):
     before = state(model)
     options, wrappers = copy.deepcopy(model.model_options), copy.deepcopy(model.wrappers)

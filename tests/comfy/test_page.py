@@ -223,6 +223,19 @@ def test_export_and_import(loaded, comfy_live):
     assert not {"bad.json", "a b.json"} & set(profiles(comfy_live))
 
 
+def test_a_workflow_of_before_the_target_error_loads_as_it_was(page, comfy_live):
+    folder = comfy_live.base / "custom_nodes" / "comfyui-paroattention" / "example_workflows"
+    graph = json.loads((folder / f"{TEMPLATE}.json").read_text(encoding="utf-8"))
+    (ours,) = (node for node in graph["nodes"] if node["type"] == "PAROAttention")
+    was = ours["widgets_values"][:9]
+    ours["widgets_values"], ours["inputs"] = list(was), ours["inputs"][:-1]
+    page.js(f"app.loadGraphData({json.dumps(graph)}, true, true)")
+    assert page.js(f"{NODE}.widgets.slice(0, 9).map((w) => w.value)") == was
+    prompt = page.js("app.graphToPrompt().then((p) => p.output)")
+    (sent,) = (n["inputs"] for n in prompt.values() if n["class_type"] == "PAROAttention")
+    assert sent["density"] == was[1] and sent["target_error"] == 0
+
+
 @pytest.mark.slow
 def test_texts_from_the_server_are_no_markup(loaded):
     page = loaded
@@ -249,7 +262,7 @@ def test_the_panel_goes_with_its_node_and_leaves_no_value(loaded):
     """Muted, bypassed and removed nodes; what is saved holds the widgets of the node alone."""
     page = loaded
     saved = page.js("app.graph.serialize().nodes.find((n) => n.type === 'PAROAttention')")
-    assert len(saved["widgets_values"]) == 9
+    assert len(saved["widgets_values"]) == 10
     for mode, left in ((4, True), (0, False)):  # bypassed, always
         page.js(f"{NODE}.mode = {mode}")
         prompt = page.js("app.graphToPrompt().then((p) => p.output)")

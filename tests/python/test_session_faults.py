@@ -1,11 +1,13 @@
 """Nothing that goes wrong on our side ends a run; all of it is counted and told."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import ModelInfo, Settings, TokenLayout, session
+from paroattention import ModelInfo, Settings, TokenLayout, faults, session
 from paroattention.runlog import RunLog
 from problems import GRID, profile, tensors
 
@@ -279,3 +281,158 @@ def test_unknown_models_have_a_valid_identity():
     host.session.model = ModelInfo()
     host.run()
     assert host.saved[0].model.family == "unknown"
+
+
+# -- memory and GPUs -------------------------------------------------------------------------------
+
+OUT_OF_MEMORY = {
+    "of a GPU": torch.OutOfMemoryError("CUDA out of memory"),
+    "of the host": MemoryError(),
+}
+
+
+def raising(error, calls=10**6, otherwise=None):
+    """A function that raises for so many calls."""
+    left = [calls]
+
+    def function(*args, **kwargs):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return otherwise(*args, **kwargs)
+
+    return function
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_in_the_kernel_is_tried_twice_then_dense(monkeypatch, kind):
+    tries = []
+
+    def broken(*args, **kwargs):
+        tries.append(1)
+        raise OUT_OF_MEMORY[kind]
+
+    monkeypatch.setattr(session, "attention", broken)
+    host = sparse_host()
+    host.run()
+    assert len(tries) == 2 and host.dense_calls == 12
+    assert host.session.paths == {"fallback": 2, "dense": 10}
+    assert host.reasons()["out of memory in the sparse kernel"] == 10
+
+
+def test_memory_that_comes_back_leaves_the_run_sparse(monkeypatch):
+    once = raising(torch.OutOfMemoryError("no memory"), 1, session.attention)
+    monkeypatch.setattr(session, "attention", once)
+    host = sparse_host()
+    host.run()
+    assert host.session.paths == {"fallback": 1, "sparse": 11}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_while_observing_costs_samples_only(monkeypatch, kind):
+    host = Host(Settings(observe_steps=2, refresh=False))
+    observe = raising(OUT_OF_MEMORY[kind], 1, host.session.observer.observe)
+    monkeypatch.setattr(host.session.observer, "observe", observe)
+    host.run()
+    assert host.session.paths == {"observe": 4, "sparse": 8}
+    assert [line["reason"].startswith("not observed") for line in host.lines][:2] == [True, False]
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_while_planning_leaves_the_run_dense(monkeypatch, kind):
+    monkeypatch.setattr(session, "build_profile", raising(OUT_OF_MEMORY[kind]))
+    host = Host(Settings(observe_steps=2))
+    host.run()
+    assert host.session.paths == {"observe": 4, "dense": 8}
+    assert next(iter(host.reasons())).startswith("no plan could be made")
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_while_sampling_costs_a_reading_only(monkeypatch, kind):
+    host = sparse_host()
+    monkeypatch.setattr(host.session.watch, "call", raising(OUT_OF_MEMORY[kind]))
+    host.run()
+    assert host.session.paths == {"sparse": 12}
+    (reason,) = host.reasons()
+    assert reason.startswith("not sampled: ")
+
+
+def test_renewal_that_fails_leaves_the_masks_as_they_are(monkeypatch):
+    host = sparse_host()
+    monkeypatch.setattr(host.session.watch, "_propose", raising(RuntimeError("broken")))
+    host.run()
+    assert host.session.paths == {"sparse": 12}
+    assert host.reasons() == {"masks are not renewed any more: RuntimeError: broken": 1}
+
+
+def test_a_gpu_is_asked_once_a_step_whether_its_output_was_finite():
+    """On the device that this machine lacks: another one than the CPU stands in for it."""
+    told = []
+    found = faults.Faults(lambda reason, count, dense: told.append((reason, dense)))
+    bad = torch.tensor([1.0, float("nan"), float("inf")])
+    # What a GPU does, with the one question of the device answered otherwise.
+    found.ask = lambda out: False
+    for layer, out in (("a", torch.ones(3)), ("b", bad), ("a", torch.ones(3))):
+        assert found.finite(layer, out)
+    assert bad.tolist() == [1, 0, 0] and not told and not found.refusal("b")
+    found.read()
+    assert told == [(faults.NOT_FINITE, True)]
+    assert found.refusal("b") == faults.NOT_FINITE and not found.refusal("a")
+    found.read()
+    assert len(told) == 1
+
+
+# -- hosts that behave in their own way ------------------------------------------------------------
+
+
+def test_texts_of_other_lengths_are_watched_and_renewed_together():
+    """cond and uncond in calls of their own, with texts of different lengths."""
+    host = Host(Settings(observe_steps=2, density=0.4))
+    for sigma in SIGMAS[:-1]:
+        for prefix in (9, 4):
+            host.layout = TokenLayout(GRID, prefix=prefix)
+            host.evaluate(sigma)
+    summary = host.session.finish()
+    assert summary["paths"] == {"observe": 8, "sparse": 16} and not host.reasons()
+    assert summary["renewals"] and summary["renewals"][0][2] == 8
+
+
+def test_a_batch_of_two_prompts_shares_the_samples():
+    host = Host(Settings(observe_steps=1))
+    for sigma in SIGMAS[:-1]:
+        forward = host.session.begin_forward(sigma)
+        for number, layer in enumerate(host.layers):
+            host.call(forward, layer, tensors(2, 144, 64, seed=number, batch=2))
+    host.session.finish()
+    rows = host.session.observer.layers["double.0.0"].accumulators(0)[0].rows
+    sampled = {entry["step"] for entry in host.session.watch.history if entry["step"] < 3}
+    assert rows == 64 + 32 * len(sampled) and not host.reasons()
+
+
+def test_steps_out_of_order_end_no_run():
+    host = Host(Settings(observe_steps=2))
+    host.run([1.0, 0.9, 0.5, 0.7, 0.1, 0.3, 1.0, 0.5, 0.5, 0.1])
+    assert host.session.paths["sparse"] == 16 and not host.reasons()
+
+
+def test_a_run_that_ends_lets_go_of_everything():
+    """What a finished session still holds is small: no tensor of the model, no plan."""
+    host = Host(Settings(observe_steps=2))
+    held = []
+    call = host.session.attention
+
+    def watched(forward, layer, q, k, v, *rest):
+        held.extend(weakref.ref(x) for x in (q, k, v))
+        out, ours = call(forward, layer, q, k, v, *rest)
+        held.append(weakref.ref(out))
+        return out, ours
+
+    host.session.attention = watched
+    for sigma in SIGMAS[:4]:
+        host.evaluate(sigma)
+    plans = [weakref.ref(plan) for plan in host.session.planner.plans().values()]
+    assert plans and all(ref() is not None for ref in plans)
+    host.session.finish(ok=False)
+    gc.collect()
+    assert all(ref() is None for ref in [*held, *plans])
+    assert not host.session.planner.seen and not host.session.watch.sampling

@@ -16,9 +16,10 @@ LADDER = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0
 def _inside(importance: np.ndarray, tiles: np.ndarray) -> np.ndarray:
     """bool [ladder, n, cols]: the blocks that a mask of each density computes, for these rows."""
     falling = np.sort(importance, axis=None)[::-1]
-    last = [max(0, round(density * falling.size) - 1) for density in LADDER]
+    wanted = [int(np.floor(density * falling.size + 0.5)) for density in LADDER]
+    least = [falling[count - 1] if count else np.inf for count in wanted]
     rows = importance[tiles]
-    inside = rows[None] >= falling[last][:, None, None]
+    inside = rows[None] >= np.array(least)[:, None, None]
     # No tile is left without a block.
     inside[:, np.arange(len(tiles)), rows.argmax(1)] = True
     return inside
@@ -144,11 +145,19 @@ class Budget:
         for _, head, to in self._steps():
             if target is not None and self.predicted(places) <= target:
                 break
-            before = places[head]
-            places[head] = to
-            if mean is not None and self.mean(places) > mean + 1e-9:
-                places[head] = before
+            self._go(places, head, to, target, mean)
         return places
+
+    def _go(self, places, head: int, to: int, target, mean) -> None:
+        """Takes a head as far towards `to` as the mean allows and the target needs."""
+        first = places[head]
+        for place in range(first + 1, to + 1):
+            places[head] = place
+            if mean is not None and self.mean(places) > mean + 1e-9:
+                places[head] = place - 1
+                return
+            if target is not None and self.predicted(places) <= target:
+                return
 
     def densities(self, places: np.ndarray) -> dict[str, dict[int, float]]:
         """Of the heads that are ours to choose, by layer and head."""

@@ -48,7 +48,7 @@ class Planner:
         # By layer: what samples saw of each block, blended into masks where there is any.
         self.seen: dict[str, SeenBlocks] = {}
         self._ids: dict[str, int] = {}
-        # A profile's layers are copies: taken once.
+        # Reading a profile's layers makes an object a head: done once.
         self._layers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._plans: dict[Key, _core.Plan | str] = {}
         self._builders: dict[tuple, object] = {}

@@ -23,11 +23,19 @@ def with_layers(profile: _core.Profile, layers: list) -> _core.Profile:
     return copy
 
 
+def _copy(head: _core.ProfileHead) -> _core.ProfileHead:
+    """A head of its own: those of a profile are parts of it, and change with it."""
+    copy = _core.ProfileHead()
+    for name in ("order", "density", "locked", "groups"):
+        setattr(copy, name, getattr(head, name))
+    return copy
+
+
 def with_densities(profile: _core.Profile, densities: dict[str, dict[int, float]]):
     """The profile with these densities, by layer id and head."""
     layers = []
     for layer in profile.layers:
-        heads = layer.heads
+        heads = [_copy(head) for head in layer.heads]
         for head, density in densities.get(layer.id, {}).items():
             heads[head].density = density
         layers.append(_core.ProfileLayer(layer.id, heads))
@@ -57,13 +65,13 @@ def renewed(
     """
     layers = []
     for layer in profile.layers:
-        heads, watched = layer.heads, observer.layers.get(layer.id)
+        heads, watched = list(map(_copy, layer.heads)), observer.layers.get(layer.id)
         for index, head in enumerate(heads if watched is not None else ()):
             kernel, rows = observed_kernel(watched, index, weights)
             if kernel is None:
                 continue
             kernel = _rebin(kernel, watched.bins, profile.bins)
-            groups = head.groups
+            groups = list(head.groups)
             old = groups[group]
             before = _core.dequantise(profile.bins, old.code, old.peak)
             kernel = _mean(before, kernel, prior / (prior + rows))

@@ -49,6 +49,8 @@ class Telling:
         self.plan_seconds = 0.0
         self._started = time.perf_counter()
         self._logged: dict[tuple[int, str], dict] = {}
+        # density, density_total and retained of the plans, summed over sparse calls.
+        self._ran = np.zeros(3)
 
     def note(self, reason: str, count: int = 1, *, dense: bool = False) -> None:
         """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
@@ -58,6 +60,8 @@ class Telling:
 
     def _log(self, forward, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
+        if plan is not None:
+            self._ran += plan.density, plan.density_total, plan.retained
         if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
             self.note(reason, dense=True)
         # A step with several evaluations keeps its last line: one per step and layer.
@@ -128,7 +132,7 @@ class Telling:
         return f"{place}: {'observing' if observing else 'dense'}"
 
     def count_heads(self) -> tuple[int, int]:
-        """(heads kept dense, all heads) of the profile; counted once: its layers are copies."""
+        """(heads kept dense, all heads) of the profile; counted once a profile."""
         profile = self.planner.profile
         if profile is not None and profile is not self._counted:
             self._counted = profile
@@ -161,10 +165,11 @@ class Telling:
         return tensors
 
     def summary(self, ok: bool = True) -> dict:
-        """What the run did; the run log's closing line."""
+        """What the run did; the run log's closing line. Densities are means over sparse calls,
+        since plans may change."""
         plans = list(self.planner.plans().values())
-        density, retained = self._means(plans) if plans else (1.0, 1.0)
-        total = sum(p.density_total for p in plans) / len(plans) if plans else 1.0
+        calls = self.paths[SPARSE]
+        density, total, retained = (self._ran / calls).tolist() if calls else (1.0, 1.0, 1.0)
         settings, measured = self.settings, self.watch.measured()
         return {
             "end": True,
@@ -179,6 +184,7 @@ class Telling:
             "retained": retained,
             "measured_retained": measured[0] if measured else None,
             "measured_error": measured[1] if measured else None,
+            "budgets": [list(entry) for entry in self.watch.budgets],
             "renewals": [list(entry) for entry in self.watch.renewals],
             "precision": CPU_PRECISION[settings.precision] if plans else "dense",
             "tail": settings.tail and bool(plans),
