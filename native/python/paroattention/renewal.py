@@ -6,12 +6,45 @@ import numpy as np
 
 from . import _core
 from .observer import Observer
-from .profile_build import _mean, _rebin
 
 # Rows that a profile which was found counts as, against those of this run.
 PRIOR_ROWS = 256
 # Samples of the other half of the steps count so much.
 OTHER_HALF = 0.25
+
+
+def _axis_weights(source: list[int], target: list[int]) -> np.ndarray:
+    """[target, source] shares of one axis; rows beyond the source's own reach are 0.
+
+    Edges that start at 0 hold |offset|, others signed offsets: from signed to even is the mean of
+    both sides, and back every side gets the value of |offset|.
+    """
+    edges, wanted = np.array(source), np.array(target)
+    even, to_even = source[0] == 0, target[0] == 0
+    weights = np.zeros((len(wanted), len(edges)), dtype=np.float32)
+    for row, offset in enumerate(wanted):
+        if abs(offset) > np.abs(edges).max():
+            continue
+        sides = [abs(offset)] if even else [offset, -offset] if to_even else [offset]
+        for side in sides:
+            weights[row, np.abs(edges - side).argmin()] += 1 / len(sides)
+    return weights
+
+
+def rebin(values: np.ndarray, source, target) -> np.ndarray:
+    """A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0)."""
+    if source == target:
+        return values
+    cube = values.reshape(len(source.F), len(source.H), len(source.W))
+    weights = [_axis_weights(getattr(source, axis), getattr(target, axis)) for axis in "FHW"]
+    out = np.einsum("fhw,af,bh,cw->abc", cube, *weights, optimize=True)
+    return np.ascontiguousarray(out.reshape(-1), dtype=np.float32)
+
+
+def blend(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
+    """Weighted mean of two kernels; where one never observed an offset the other one counts."""
+    both = old * weight + new * (1 - weight)
+    return np.where(old <= 0, new, np.where(new <= 0, old, both)).astype(np.float32)
 
 
 def with_layers(profile: _core.Profile, layers: list) -> _core.Profile:
@@ -50,7 +83,7 @@ def observed_kernel(watched, head: int, weights: dict[int, float]) -> tuple[np.n
         if accumulators is None or accumulators[head].rows == 0:
             continue
         own, more = accumulators[head].kernel(), weight * accumulators[head].rows
-        kernel = own if kernel is None else _mean(kernel, own, rows / (rows + more))
+        kernel = own if kernel is None else blend(kernel, own, rows / (rows + more))
         rows += more
     return kernel, rows
 
@@ -70,11 +103,11 @@ def renewed(
             kernel, rows = observed_kernel(watched, index, weights)
             if kernel is None:
                 continue
-            kernel = _rebin(kernel, watched.bins, profile.bins)
+            kernel = rebin(kernel, watched.bins, profile.bins)
             groups = list(head.groups)
             old = groups[group]
             before = _core.dequantise(profile.bins, old.code, old.peak)
-            kernel = _mean(before, kernel, prior / (prior + rows))
+            kernel = blend(before, kernel, prior / (prior + rows))
             code, peak = _core.quantise(profile.bins, kernel)
             groups[group] = _core.HeadGroup(code, peak, old.mass)
             head.groups = groups
