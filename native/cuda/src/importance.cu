@@ -18,34 +18,52 @@ template <int D>
 constexpr int kQueryBytes = kRows* D * 2;
 static_assert(kQueryBytes<128> <= kRingBytes<128>);
 
-// Running maximum and sum of a thread's four rows: 16 mt + 8 half + lane / 4 of the warp's 32.
+// Of a thread's four rows, 16 mt + 8 half + lane / 4 of the warp's 32: where exponentials count from, and their sum.
 struct RowSums {
-    float m[2][2], l[2][2];
+    float base[2][2], l[2][2];
 };
 
-// Adds 64 keys; returns through `logs` log2 of each row's sum over them. Sums are whole in every lane of a quad.
+// Sums over 64 keys, whole in every lane of a quad.
+__device__ __forceinline__ void sum_row(const TileScores<2>& s, int mt, int half, float scale, float base, float& sum) {
+    sum = 0.0f;
+#pragma unroll
+    for (int nt = 0; nt < kScoreTiles; ++nt) {
+        sum +=
+            exp2_fast(fmaf(s[mt][nt][2 * half], scale, -base)) + exp2_fast(fmaf(s[mt][nt][2 * half + 1], scale, -base));
+    }
+    sum = quad_sum(sum);
+}
+
+// Adds 64 keys; returns through `logs` log2 of each row's sum over them. Exponentials count from what the first keys
+// gave until a sum nears overflow: a running maximum would be a quarter of the work here.
 __device__ __forceinline__ void take_block(RowSums& rows, const TileScores<2>& s, float scale, float (&logs)[2][2]) {
+    constexpr float most = 1.8446744e19f;  // 2^64
+    float sum[2][2];
+    bool fits = true;
 #pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
+    for (int i = 0; i < 4; ++i) {
+        sum_row(s, i / 2, i % 2, scale, rows.base[i / 2][i % 2], sum[i / 2][i % 2]);
+        fits = fits && sum[i / 2][i % 2] < most;
+    }
+    if (!__all_sync(0xffffffffu, fits)) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 4; ++i) {
+            const int mt = i / 2, half = i % 2;
             float top = minus_infinity();
 #pragma unroll
             for (int nt = 0; nt < kScoreTiles; ++nt) {
                 top = fmaxf(top, fmaxf(s[mt][nt][2 * half], s[mt][nt][2 * half + 1]));
             }
-            const float next = fmaxf(rows.m[mt][half], quad_max(top) * scale), base = exponent_base(next);
-            float sum = 0.0f;
-#pragma unroll
-            for (int nt = 0; nt < kScoreTiles; ++nt) {
-                sum += exp2_fast(fmaf(s[mt][nt][2 * half], scale, -base)) +
-                       exp2_fast(fmaf(s[mt][nt][2 * half + 1], scale, -base));
-            }
-            sum = quad_sum(sum);
-            rows.l[mt][half] = rows.l[mt][half] * exp2_fast(rows.m[mt][half] - base) + sum;
-            rows.m[mt][half] = next;
-            logs[mt][half] = base + log2_fast(sum);
+            const float next = exponent_base(fmaxf(rows.base[mt][half], quad_max(top) * scale));
+            rows.l[mt][half] *= exp2_fast(rows.base[mt][half] - next);
+            rows.base[mt][half] = next;
+            sum_row(s, mt, half, scale, next, sum[mt][half]);
         }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        rows.l[i / 2][i % 2] += sum[i / 2][i % 2];
+        logs[i / 2][i % 2] = rows.base[i / 2][i % 2] + log2_fast(sum[i / 2][i % 2]);
     }
 }
 
@@ -104,7 +122,7 @@ __global__ void __launch_bounds__(kScoreThreads, kResident)
         __syncthreads();
         RowSums rows;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) rows.m[i / 2][i % 2] = minus_infinity(), rows.l[i / 2][i % 2] = 0.0f;
+        for (int i = 0; i < 4; ++i) rows.base[i / 2][i % 2] = minus_infinity(), rows.l[i / 2][i % 2] = 0.0f;
         stream_tiles<kStages>(
             kv_blocks.blocks(), [] {},
             [&](int t, int stage) {
@@ -129,7 +147,7 @@ __global__ void __launch_bounds__(kScoreThreads, kResident)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int at = row + i / 2 * 16 + i % 2 * 8;
-                const float sum = rows.m[i / 2][i % 2] + log2f(rows.l[i / 2][i % 2]);
+                const float sum = rows.base[i / 2][i % 2] + log2f(rows.l[i / 2][i % 2]);
                 reinterpret_cast<float*>(log_sums)[at] =
                     at < tokens && is_finite(sum) ? sum : __int_as_float(0x7f800000);
             }

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "emulated_launch.h"
+#include "emulated_ptx.h"
 
 inline unsigned __ballot_sync(unsigned mask, int x) {
     unsigned bits = x != 0 ? 1u << threadIdx.x % 32 : 0u;
@@ -22,5 +22,10 @@ inline unsigned __float2uint_rn(float x) {
 }
 
 namespace paro::cuda {
+template <class T>
+void mma_half_first(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+    d[0] = d[1] = d[2] = d[3] = 0.0f;
+    mma_half<T>(d, a, b0, b1);
+}
 inline float log2_fast(float x) { return std::log2(x); }
 }  // namespace paro::cuda

@@ -80,6 +80,22 @@ TEST_CASE("emulated importance is the sum of exact rows") {
     REQUIRE(at == ours.end());
 }
 
+TEST_CASE("emulated importance: scores that grow by hundreds of octaves") {
+    // The first keys say nothing of the later ones, and most of what they say vanishes beside them.
+    Problem problem = observe_problem({5, {4, 8, 9}, 0}, 64, DType::f16, 1, true);
+    problem.first_order = AxisOrder::FHW;
+    problem.shape = [](char t, std::int64_t, std::int64_t n, std::int32_t d, double x) {
+        if (d > 0) return 0.1 * x;
+        return t == 'q' ? 8.0 : (n < 150 ? -300.0 : n < 250 ? 100.0 : 200.0) + x;
+    };
+    const std::vector<float> out = importance_of(problem);
+    const std::size_t cols = 5;
+    double early = 0.0, late = 0.0;
+    for (std::size_t i = 0; i < out.size(); ++i) (i % cols < 3 ? early : late) += out[i];
+    CHECK(early < 1e-6);
+    CHECK(std::fabs(late - 2 * 288) < 1e-2);
+}
+
 TEST_CASE("emulated importance leaves out rows that are not finite") {
     Problem problem = observe_problem({0, {4, 8, 9}, 0}, 64, DType::f16, 1, true);
     problem.first_order = AxisOrder::FHW;
