@@ -10,7 +10,15 @@ sys.path[:0] = [str(HERE.parent.parent / "native" / "python"), str(HERE)]
 
 import gpu_problems as problems  # noqa: E402
 import torch  # noqa: E402
-from paroattention import Error, attention, cuda  # noqa: E402
+from paroattention import (  # noqa: E402
+    ORDERS,
+    Error,
+    TokenLayout,
+    _core,
+    attention,
+    cuda,
+    cuda_observe,
+)
 
 ran = 0
 for head_dim in (64, 128):
@@ -31,5 +39,19 @@ for head_dim in (64, 128):
                         print("hopper:", reason)
                 attention(q, k, v, plan, tail=tail, precision="bf16")
             cuda.attention_releasing([q, k, v], plan)
+        # What looks at attention, with queries of two batch entries in more than one tile.
+        layout, scale = TokenLayout((3, 9, 11), 5, 66), head_dim**-0.5
+        places = torch.arange(140, dtype=torch.int32).repeat(2, 1).cuda()
+        for dtype in (torch.bfloat16, torch.float16):
+            q, k, v = problems.tensors(2, plan.length, head_dim, batch=2, dtype=dtype, view="bnhd")
+            for bins in (_core.Bins.even(layout.grid), _core.Bins.signed(layout.grid)):
+                state = cuda_observe.ObserveState(bins, layout.grid, 2, "cuda")
+                state.observe(q, k, layout, places, scale, keep=(1,))
+            for tail in (False, True):
+                cuda_observe.meter(q, k, v, plan, layout, places, scale, tail)
+            cuda_observe.dynamic_plan(q, k, plan, density=0.4)
+            cuda_observe.dynamic_attention(q, k, v, plan, mass=0.8)
+            cuda_observe.block_importance(q, k, layout, ORDERS[2:4], block_q, block_kv, scale)
+            ran += 8
 torch.cuda.synchronize()
 print("kernels ran:", ran)

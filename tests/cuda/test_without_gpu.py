@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, Plan, _core, attention, cuda
+from paroattention import ORDERS, Error, Plan, _core, attention, cuda, observe_inputs
 
 GRID = (4, 9, 11)
 
@@ -107,3 +107,32 @@ def test_the_operators_refuse_other_devices(operators):
     words = torch.from_numpy(_core.plan_words(plan))
     with pytest.raises(NotImplementedError, match="CPU"):
         operators.attention(x, x, x, words, *cuda.layout(plan), 0.1, 0, True, 0)
+
+
+def test_fake_observing_operators_have_the_real_ones_shapes(operators):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    observe_inputs._operators.cache_clear()
+    assert observe_inputs._operators()
+    plan = _plan()
+    grid, sizes = (plan.prefix, *plan.grid, plan.suffix), cuda.layout(plan)
+    blocks = -(-GRID[0] * GRID[1] * GRID[2] // 64)
+    with FakeTensorMode():
+        q = torch.empty(2, 3, plan.length, 64, device="cuda", dtype=torch.float16)
+        ints = torch.empty(3, 24, device="cuda", dtype=torch.int32)
+        longs = torch.empty(3, 2, device="cuda", dtype=torch.int64)
+        nothing = operators.observe(q, q, ints, ints, longs, longs, None, None, *grid, 1, 1, 1, 0.1)
+        reading = operators.meter(q, q, q, ints, ints, *sizes, 0.1, True)
+        words, counts = operators.dynamic_plan(q, q, ints, ints, *sizes, 0.1, False)
+        sums = operators.block_importance(q, q, ints, *grid, 0.1)
+    assert nothing is None
+    assert reading.shape == (3, 2) and reading.dtype == torch.float32
+    assert words.shape == ints.shape and counts.shape == (3, blocks)
+    assert counts.dtype == torch.int32
+    assert sums.shape == (2, 3, blocks, blocks) and sums.dtype == torch.float32
+
+
+def test_the_observing_operators_refuse_other_devices(operators):
+    x = torch.zeros(1, 3, 10, 64)
+    with pytest.raises(NotImplementedError, match="CPU"):
+        operators.block_importance(x, x, torch.zeros(3, dtype=torch.int32), 0, 1, 2, 5, 0, 0.1)

@@ -227,6 +227,24 @@ def test_words_with_masks_are_those_of_a_plan_with_them():
     assert with_masks.tolist() == _core.plan_words(same).tolist()
 
 
+@pytest.mark.parametrize("tail", [False, True])
+def test_dynamic_attention_runs_the_masks_that_are_found(tail):
+    layout = LAYOUTS["text"]
+    q, k, v = tensors(2, layout.length, 64, batch=2)
+    plan = random_plan(layout, 2, 0.4)
+    words = cuda_observe.dynamic_mask(q, k, plan, density=0.5)
+    bits = np.unpackbits(words.numpy().view(np.uint8), axis=2, bitorder="little")[..., :5]
+    heads = [
+        _core.HeadPlan(head.order, _core.BlockMask(mask.astype(bool)))
+        for head, mask in zip(plan.heads, bits, strict=True)
+    ]
+    same = _core.Plan(layout.grid, prefix=layout.prefix, heads=heads)
+    ours = cuda_observe.dynamic_attention(q, k, v, plan, density=0.5, precision="bf16", tail=tail)
+    assert reference.relative_error(ours, reference.sparse(q, k, v, same, tail=tail)) < 1e-5
+    with pytest.raises(Error, match="precision must be int8 or bf16"):
+        cuda_observe.dynamic_attention(q, k, v, plan, density=0.5, precision="int4")
+
+
 @pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128), (32, 32)])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_importance_is_the_exact_observers(name, tile):

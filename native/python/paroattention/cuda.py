@@ -107,7 +107,7 @@ def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
     return plan_store.store(device).words(plan)
 
 
-def _aligned(x: torch.Tensor) -> torch.Tensor:
+def aligned(x: torch.Tensor) -> torch.Tensor:
     """x, or a copy where the kernels cannot read 16 bytes at a time."""
     step = 16 // x.element_size()
     fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0
@@ -118,7 +118,7 @@ def _aligned(x: torch.Tensor) -> torch.Tensor:
     return x if fits else x.contiguous()
 
 
-def _run(op, *args):
+def run(op, *args):
     try:
         return op(*args)
     except torch.OutOfMemoryError:
@@ -138,8 +138,8 @@ def attention(q, k, v, plan, *, sm_scale: float, precision: str, tail: bool, pat
     dtype = q.dtype
     if precision != "int8" and dtype == torch.float32:
         q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
-    q, k, v = (_aligned(x) for x in (q, k, v))
-    out = _run(
+    q, k, v = (aligned(x) for x in (q, k, v))
+    out = run(
         torch.ops.paro.attention.default,
         q,
         k,
@@ -160,17 +160,17 @@ def attention_releasing(tensors: list, plan, *, sm_scale=None, tail=True, path="
     The list is emptied. Where the caller holds no other reference the peak is q, k, v and half of
     q in bf16, instead of q, k, v, their packed form and o.
     """
-    q, k, v = (_aligned(x) for x in tensors)
+    q, k, v = (aligned(x) for x in tensors)
     tensors.clear()
     batch, heads, _, head_dim = q.shape
     dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
     words, sizes, ops = _words(plan, q.device), layout(plan), torch.ops.paro
-    queries = _run(ops.pack_queries.default, q, words, *sizes, scale)
+    queries = run(ops.pack_queries.default, q, words, *sizes, scale)
     del q
-    keys = _run(ops.pack_keys.default, k, v, words, *sizes, tail)
+    keys = run(ops.pack_keys.default, k, v, words, *sizes, tail)
     del k, v
     shape = (batch, heads, head_dim)
-    return _run(
+    return run(
         ops.attention_packed.default,
         queries,
         keys,

@@ -12,114 +12,31 @@ q, k, v are (B, H, N, D) of float32, float16 or bfloat16, in any strides, tokens
 
 from __future__ import annotations
 
-import functools
-import math
-import threading
-import weakref
 from collections.abc import Sequence
 
 import torch
 
-from . import _core, cuda
+from . import _core, cuda, observe_inputs
 from . import observe_torch as plain
+from .cuda_masks import dynamic_attention, dynamic_mask, dynamic_plan, row_counts, with_masks
 from .layout import TokenLayout
+from .observe_inputs import kernels_refuse
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MAX_QUERIES = 4096
+__all__ = [
+    "ObserveState",
+    "Readback",
+    "block_importance",
+    "dynamic_attention",
+    "dynamic_mask",
+    "dynamic_plan",
+    "kernels_refuse",
+    "meter",
+    "row_counts",
+    "with_masks",
+]
+
 # A probability in the units that the kernels sum.
 _UNIT = 2.0**32
-
-_lock = threading.Lock()
-_plan_orders: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_plan_masks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _check(name: str, x, like: torch.Tensor | None = None) -> None:
-    if not isinstance(x, torch.Tensor):
-        raise _core.Error(f"{name} must be a tensor (got {type(x).__name__})")
-    if x.dim() != 4 or 0 in x.shape:
-        raise _core.Error(f"{name} must have the shape (B, H, N, D) (got {tuple(x.shape)})")
-    if x.dtype not in _DTYPES:
-        raise _core.Error(f"{name} must be float32, float16 or bfloat16 (got {x.dtype})")
-    for what in ("shape", "dtype", "device") if like is not None else ():
-        got, want = getattr(x, what), getattr(like, what)
-        if got != want:
-            raise _core.Error(f"{name} must have the {what} of q, {want} (got {got})")
-
-
-def _check_layout(q: torch.Tensor, layout: TokenLayout) -> None:
-    if min(layout.grid) < 1 or layout.prefix < 0 or layout.suffix < 0:
-        raise _core.Error(f"layout must have sides of 1 and more and no negative part ({layout})")
-    if q.shape[2] != layout.length:
-        raise _core.Error(f"q must hold the layout's {layout.length} tokens (got {q.shape[2]})")
-
-
-def _check_scale(scale: float) -> float:
-    if not (math.isfinite(scale) and scale > 0):
-        raise _core.Error(f"sm_scale must be finite and above 0 (got {scale})")
-    return float(scale)
-
-
-def _queries(queries, q: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """queries as int32 (H, n) on the device of q; the values are checked on a CPU only."""
-    if not isinstance(queries, torch.Tensor) or queries.dtype not in (torch.int32, torch.int64):
-        got = queries.dtype if isinstance(queries, torch.Tensor) else type(queries).__name__
-        raise _core.Error(f"queries must be an int32 tensor (got {got})")
-    if queries.dim() != 2 or queries.shape[0] != q.shape[1]:
-        rule = f"must have the shape (H, n) with H = {q.shape[1]}"
-        raise _core.Error(f"queries {rule} (got {tuple(queries.shape)})")
-    if not 1 <= queries.shape[1] <= _MAX_QUERIES:
-        rule = f"must hold 1 to {_MAX_QUERIES} queries a head"
-        raise _core.Error(f"queries {rule} (got {queries.shape[1]})")
-    if queries.device.type == "cpu":
-        low, high = (int(x) for x in torch.aminmax(queries))
-        if low < 0 or high >= layout.grid_size:
-            rule = f"must be grid places, 0 to {layout.grid_size - 1}"
-            raise _core.Error(f"queries {rule} (got {low} to {high})")
-    return queries.to(q.device, torch.int32, non_blocking=True).contiguous()
-
-
-def _check_plan(plan, q: torch.Tensor, layout: TokenLayout | None) -> TokenLayout:
-    """The plan's layout, checked against q and `layout`."""
-    if not isinstance(plan, _core.Plan):
-        raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
-    own = TokenLayout(tuple(plan.grid), plan.prefix, plan.suffix)
-    if layout is not None and layout != own:
-        raise _core.Error(f"plan must be made for the layout {layout} (got {own})")
-    if q.shape[1] != plan.head_count:
-        raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {q.shape[1]})")
-    _check_layout(q, own)
-    return own
-
-
-def kernels_refuse(q: torch.Tensor) -> str | None:
-    """Why q is observed in plain torch and not by a kernel, or None. Never raises."""
-    if q.device.type != "cuda":
-        return f"no kernel for device {q.device.type}"
-    reason = cuda.unsupported(q)
-    if reason is None and not hasattr(torch.ops.paro, "observe"):
-        return "this build has no observing kernels"
-    return reason
-
-
-def _orders(plan) -> list[str]:
-    with _lock:
-        if plan not in _plan_orders:
-            _plan_orders[plan] = [head.order for head in plan.heads]
-        return _plan_orders[plan]
-
-
-def _masks(plan, device) -> torch.Tensor:
-    """[H, rows, cols] bool on a device, kept as long as the plan."""
-    with _lock:
-        copies = _plan_masks.setdefault(plan, {})
-        if device not in copies:
-            masks = [torch.from_numpy(head.mask.numpy()) for head in plan.heads]
-            copies[device] = torch.stack(masks).to(device)
-        return copies[device]
-
-
-# -- the observer ------------------------------------------------------------------------------
 
 
 class ObserveState:
@@ -169,18 +86,18 @@ class ObserveState:
         keep: heads whose rows are wanted: returns float16 (len(keep), n, grid tokens) on the
         device, rows that are not finite as zeros; else None. Does not wait for the device.
         """
-        _check("q", q)
-        _check("k", k, q)
-        _check_layout(q, layout)
-        scale = _check_scale(sm_scale)
+        observe_inputs.check_tensor("q", q)
+        observe_inputs.check_tensor("k", k, q)
+        observe_inputs.check_layout(q, layout)
+        scale = observe_inputs.check_scale(sm_scale)
         if (tuple(layout.grid), q.shape[1]) != (self.grid, self.heads):
             raise _core.Error(
                 f"layout must keep the grid and heads of this state, {self.grid} and {self.heads}"
                 f" (got {tuple(layout.grid)} and {q.shape[1]})"
             )
-        if q.device.type != self.device.type:
+        if q.device != self._rows.device:
             raise _core.Error(f"q must be on the state's device, {self.device} (got {q.device})")
-        places = _queries(queries, q, layout)
+        places = observe_inputs.sampled_queries(queries, q, layout)
         keep = [int(head) for head in keep]
         if any(not 0 <= head < self.heads for head in keep):
             raise _core.Error(f"keep must hold heads, 0 to {self.heads - 1} (got {keep})")
@@ -207,7 +124,24 @@ class ObserveState:
         return kept
 
     def _observe_kernel(self, q, k, layout, places, scale, keep, kept) -> None:
-        raise NotImplementedError
+        if self._units is None:
+            shape = (2, self.heads, len(self.bins))
+            self._units = torch.zeros(shape, dtype=torch.int64, device=q.device)
+        slots = [keep.index(head) if head in keep else -1 for head in range(self.heads)]
+        cuda.run(
+            torch.ops.paro.observe.default,
+            observe_inputs.half(q),
+            observe_inputs.half(k),
+            places,
+            self._flat,
+            self._units,
+            self._rows,
+            observe_inputs.numbers_on(tuple(slots), q.device) if keep else None,
+            kept,
+            *observe_inputs.grid_numbers(layout),
+            *self.counts,
+            scale,
+        )
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of probabilities, number of pairs), float64 (H, bins) on the CPU. Waits."""
@@ -239,9 +173,6 @@ class ObserveState:
                 tensor.zero_()
 
 
-# -- the meter ---------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def meter(
     q: torch.Tensor,
@@ -260,14 +191,27 @@ def meter(
     ObserveState.observe. Rows that are not finite are left out; NaN where none is left. Does not
     wait for the device: see Readback.
     """
-    _check("q", q)
-    _check("k", k, q)
-    _check("v", v, q)
-    own = _check_plan(plan, q, layout)
-    scale = _check_scale(sm_scale)
-    places = _queries(queries, q, own)
-    masks, tile = _masks(plan, q.device), (plan.block_q, plan.block_kv)
-    return plain.meter(q, k, v, _orders(plan), masks, own, tile, places, scale, bool(tail))
+    observe_inputs.check_tensor("q", q)
+    observe_inputs.check_tensor("k", k, q)
+    observe_inputs.check_tensor("v", v, q)
+    own = observe_inputs.check_plan(plan, q, layout)
+    scale = observe_inputs.check_scale(sm_scale)
+    places = observe_inputs.sampled_queries(queries, q, own)
+    tile = (plan.block_q, plan.block_kv)
+    if observe_inputs.tiles_fit(tile) and kernels_refuse(q) is None:
+        return cuda.run(
+            torch.ops.paro.meter.default,
+            *(observe_inputs.half(x) for x in (q, k, v)),
+            cuda.upload(plan, q.device),
+            places,
+            *cuda.layout(plan),
+            scale,
+            bool(tail),
+        )
+    masks = observe_inputs.masks_of(plan, q.device)
+    return plain.meter(
+        q, k, v, observe_inputs.orders_of(plan), masks, own, tile, places, scale, bool(tail)
+    )
 
 
 class Readback:
@@ -295,79 +239,6 @@ class Readback:
         return self._host
 
 
-# -- masks found on the fly --------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=256)
-def _targets(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32).to(device)
-
-
-def _check_targets(name: str, value, heads: int) -> tuple[float, ...]:
-    same = isinstance(value, (int, float))
-    values = (float(value),) * heads if same else tuple(map(float, value))
-    if len(values) != heads:
-        raise _core.Error(f"{name} must be one number, or one per head (got {len(values)})")
-    for one in values:
-        if not 0.0 < one <= 1.0:
-            raise _core.Error(f"{name} must be above 0 and at most 1 (got {one})")
-    return values
-
-
-@torch.no_grad()
-def dynamic_mask(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    plan,
-    *,
-    density: float | Sequence[float] | None = None,
-    mass: float | Sequence[float] | None = None,
-    sm_scale: float | None = None,
-) -> torch.Tensor:
-    """Masks for these q and k in the plan's orders and tile: int32 words (H, rows, words).
-
-    Blocks are scored by softmax(pooled q . pooled k) over grid key blocks, the mean over the batch.
-    density: that share of each row's blocks, at least one; mass: the fewest blocks whose share of
-    the row's scores reaches it. One number, or one per head. Ties go to the lower index. Bit c % 32
-    of word c / 32: grid key block c is computed; prefix and suffix always are. `with_masks` makes a
-    plan of them. Does not wait for the device.
-    """
-    _check("q", q)
-    _check("k", k, q)
-    own = _check_plan(plan, q, None)
-    if (density is None) == (mass is None):
-        raise _core.Error(f"density or mass must be given, not both (got {density} and {mass})")
-    name, value = ("density", density) if mass is None else ("mass", mass)
-    targets = _targets(_check_targets(name, value, q.shape[1]), q.device)
-    scale = _check_scale(sm_scale or q.shape[-1] ** -0.5)
-    p = plain.block_scores(q, k, _orders(plan), own, (plan.block_q, plan.block_kv), scale)
-    return plain.pack_bits(plain.select(p, targets, by_mass=mass is not None))
-
-
-def with_masks(plan, masks: torch.Tensor) -> torch.Tensor:
-    """The plan's words on the device of `masks` with these masks in place of its own.
-
-    What torch.ops.paro.attention wants as `plan`. The schedule is longest first, as a plan's own.
-    """
-    if masks.device.type == "cuda":
-        words = cuda.upload(plan, masks.device)
-    else:
-        words = torch.from_numpy(_core.plan_words(plan))
-    heads, rows, width = masks.shape
-    if masks.dtype != torch.int32 or len(words) != heads * (1 + rows + rows * width):
-        raise _core.Error(f"masks must be dynamic_mask's of this plan (got {tuple(masks.shape)})")
-    schedule = torch.argsort(row_counts(masks), dim=1, descending=True, stable=True)
-    return torch.cat([words[:heads], schedule.flatten().to(torch.int32), masks.flatten()])
-
-
-def row_counts(masks: torch.Tensor) -> torch.Tensor:
-    """Blocks computed in each mask row, int64 (H, rows)."""
-    return plain.unpack_bits(masks, masks.shape[-1] * 32).sum(-1)
-
-
-# -- exact importance --------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def block_importance(
     q: torch.Tensor,
@@ -383,10 +254,10 @@ def block_importance(
     Softmax over all keys; grid queries and grid keys summed, batch entries added up. Rows that are
     not finite are left out. Does not wait for the device: see Readback.
     """
-    _check("q", q)
-    _check("k", k, q)
-    _check_layout(q, layout)
-    scale = _check_scale(sm_scale)
+    observe_inputs.check_tensor("q", q)
+    observe_inputs.check_tensor("k", k, q)
+    observe_inputs.check_layout(q, layout)
+    scale = observe_inputs.check_scale(sm_scale)
     orders = list(orders)
     if len(orders) != q.shape[1]:
         raise _core.Error(f"orders must hold one per head, {q.shape[1]} (got {len(orders)})")
@@ -396,4 +267,26 @@ def block_importance(
     for name, block in (("block_q", block_q), ("block_kv", block_kv)):
         if not 1 <= block <= 4096:
             raise _core.Error(f"{name} must lie in 1..4096 (got {block})")
-    return plain.block_importance(q, k, layout, orders, (block_q, block_kv), scale)
+    if block_q % 64 or block_kv % 64 or kernels_refuse(q) is not None:
+        return plain.block_importance(q, k, layout, orders, (block_q, block_kv), scale)
+    numbers = observe_inputs.numbers_on(
+        tuple(_core.ORDERS.index(order) for order in orders), q.device
+    )
+    sums = cuda.run(
+        torch.ops.paro.block_importance.default,
+        observe_inputs.half(q),
+        observe_inputs.half(k),
+        numbers,
+        *observe_inputs.grid_numbers(layout),
+        scale,
+    ).sum(0)
+    return _joined(sums, block_q // 64, block_kv // 64)
+
+
+def _joined(blocks: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+    """Sums of `rows` x `cols` neighbours of (H, R, C)."""
+    if rows == cols == 1:
+        return blocks
+    heads, height, width = blocks.shape
+    blocks = torch.nn.functional.pad(blocks, (0, -width % cols, 0, -height % rows))
+    return blocks.view(heads, -(-height // rows), rows, -(-width // cols), cols).sum((2, 4))

@@ -1,0 +1,167 @@
+"""Masks found on the fly from pooled queries and keys, in a plan's orders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+
+from . import _core, cuda, observe_inputs
+from . import observe_torch as plain
+from .attention import attention
+
+
+@functools.lru_cache(maxsize=256)
+def _targets(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).to(device)
+
+
+def _check_targets(name: str, value, heads: int) -> tuple[float, ...]:
+    same = isinstance(value, (int, float))
+    values = (float(value),) * heads if same else tuple(map(float, value))
+    if len(values) != heads:
+        raise _core.Error(f"{name} must be one number, or one per head (got {len(values)})")
+    for one in values:
+        if not 0.0 < one <= 1.0:
+            raise _core.Error(f"{name} must be above 0 and at most 1 (got {one})")
+    return values
+
+
+def _found(q, k, plan, density, mass, sm_scale) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """(words of a plan, or None in plain torch; its masks) of checked q and k."""
+    observe_inputs.check_tensor("q", q)
+    observe_inputs.check_tensor("k", k, q)
+    own = observe_inputs.check_plan(plan, q, None)
+    if (density is None) == (mass is None):
+        raise _core.Error(f"density or mass must be given, not both (got {density} and {mass})")
+    name, value = ("density", density) if mass is None else ("mass", mass)
+    targets = _targets(_check_targets(name, value, q.shape[1]), q.device)
+    scale = observe_inputs.check_scale(sm_scale or q.shape[-1] ** -0.5)
+    tile = (plan.block_q, plan.block_kv)
+    if not (observe_inputs.tiles_fit(tile) and observe_inputs.kernels_refuse(q) is None):
+        p = plain.block_scores(q, k, observe_inputs.orders_of(plan), own, tile, scale)
+        return None, plain.pack_bits(plain.select(p, targets, by_mass=mass is not None))
+    words, counts = cuda.run(
+        torch.ops.paro.dynamic_plan.default,
+        cuda.aligned(q),
+        cuda.aligned(k),
+        cuda.upload(plan, q.device),
+        targets,
+        *cuda.layout(plan),
+        scale,
+        mass is not None,
+    )
+    heads, rows = counts.shape
+    return words, words[heads * (1 + rows) :].view(heads, rows, -1)
+
+
+@torch.no_grad()
+def dynamic_mask(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    plan,
+    *,
+    density: float | Sequence[float] | None = None,
+    mass: float | Sequence[float] | None = None,
+    sm_scale: float | None = None,
+) -> torch.Tensor:
+    """Masks for these q and k in the plan's orders and tile: int32 words (H, rows, words).
+
+    Blocks are scored by softmax(pooled q . pooled k) over grid key blocks, the mean over the batch.
+    density: that share of each row's blocks, at least one; mass: the fewest blocks whose share of
+    the row's scores reaches it. One number, or one per head. Ties go to the lower index. Bit c % 32
+    of word c / 32: grid key block c is computed; prefix and suffix always are. Does not wait for
+    the device.
+    """
+    return _found(q, k, plan, density, mass, sm_scale)[1]
+
+
+@torch.no_grad()
+def dynamic_plan(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    plan,
+    *,
+    density: float | Sequence[float] | None = None,
+    mass: float | Sequence[float] | None = None,
+    sm_scale: float | None = None,
+) -> torch.Tensor:
+    """As dynamic_mask: the plan's words on the device with those masks in place of its own.
+
+    What torch.ops.paro.attention wants as `plan`; rows are scheduled longest first.
+    """
+    words, masks = _found(q, k, plan, density, mass, sm_scale)
+    return with_masks(plan, masks) if words is None else words
+
+
+@torch.no_grad()
+def dynamic_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    plan,
+    *,
+    density: float | Sequence[float] | None = None,
+    mass: float | Sequence[float] | None = None,
+    sm_scale: float | None = None,
+    precision: str = "int8",
+    tail: bool = True,
+) -> torch.Tensor:
+    """paroattention.attention over the blocks that dynamic_mask finds, in the plan's orders."""
+    observe_inputs.check_tensor("q", q)
+    observe_inputs.check_tensor("v", v, q)
+    if precision not in cuda.PRECISIONS:
+        raise _core.Error(f"precision must be int8 or bf16 (got {precision!r})")
+    words, masks = _found(q, k, plan, density, mass, sm_scale)
+    if words is None:
+        own = _with_host_masks(plan, masks)
+        return attention(q, k, v, own, sm_scale=sm_scale, precision=precision, tail=tail)
+    ready = cuda.aligned if precision == "int8" else observe_inputs.half
+    out = cuda.run(
+        torch.ops.paro.attention.default,
+        *(ready(x) for x in (q, k, v)),
+        words,
+        *cuda.layout(plan),
+        float(sm_scale or q.shape[-1] ** -0.5),
+        cuda.PRECISIONS[precision],
+        bool(tail),
+        cuda.PATHS["auto"],
+    )
+    return out.to(q.dtype)
+
+
+def _with_host_masks(plan, masks: torch.Tensor):
+    """A Plan with these masks. Waits."""
+    cols = -(-plan.grid[0] * plan.grid[1] * plan.grid[2] // plan.block_kv)
+    bits = plain.unpack_bits(masks.cpu(), cols).numpy()
+    heads = [
+        _core.HeadPlan(order, _core.BlockMask(mask))
+        for order, mask in zip(observe_inputs.orders_of(plan), bits, strict=True)
+    ]
+    return _core.Plan(
+        plan.grid,
+        prefix=plan.prefix,
+        suffix=plan.suffix,
+        block_q=plan.block_q,
+        block_kv=plan.block_kv,
+        heads=heads,
+    )
+
+
+def with_masks(plan, masks: torch.Tensor) -> torch.Tensor:
+    """The plan's words on the device of `masks` with these masks in place of its own."""
+    if masks.device.type == "cuda":
+        words = cuda.upload(plan, masks.device)
+    else:
+        words = torch.from_numpy(_core.plan_words(plan))
+    heads, rows, width = masks.shape
+    if masks.dtype != torch.int32 or len(words) != heads * (1 + rows + rows * width):
+        raise _core.Error(f"masks must be dynamic_mask's of this plan (got {tuple(masks.shape)})")
+    schedule = torch.argsort(row_counts(masks), dim=1, descending=True, stable=True)
+    return torch.cat([words[:heads], schedule.flatten().to(torch.int32), masks.flatten()])
+
+
+def row_counts(masks: torch.Tensor) -> torch.Tensor:
+    """Blocks computed in each mask row, int64 (H, rows)."""
+    return plain.unpack_bits(masks, masks.shape[-1] * 32).sum(-1)

@@ -1,0 +1,365 @@
+"""Kernels that observe, meter, mask and sum, against the same in plain torch."""
+
+from __future__ import annotations
+
+import gpu_problems as problems
+import numpy as np
+import pytest
+import torch
+from paroattention import ORDERS, Error, TokenLayout, _core, attention, cuda_observe, observe_torch
+from paroattention import reference as oracle
+
+# Ragged tiles, one frame, one block, text before and after, more than 64 blocks.
+LAYOUTS = {
+    "video": TokenLayout((5, 13, 17), prefix=7, suffix=9),
+    "image": TokenLayout((1, 37, 41)),
+    "one block": TokenLayout((2, 3, 4), suffix=1),
+    "text": TokenLayout((4, 15, 22), prefix=226),
+    "long": TokenLayout((9, 30, 26)),
+}
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+HEADS = 3
+
+
+def make(layout, head_dim, dtype=torch.bfloat16, *, batch=1, view="bnhd", seed=0):
+    """q, k, v whose scores have a spread of two."""
+    q, k, v = problems.tensors(
+        HEADS, layout.length, head_dim, batch=batch, dtype=dtype, view=view, seed=seed
+    )
+    return 2 * q, k, v
+
+
+def draws(layout, count=64, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (HEADS, count)
+    places = torch.randint(layout.grid_size, shape, generator=generator, dtype=torch.int32)
+    return places.cuda()
+
+
+def plain_state(bins, layout, q, k, queries, scale):
+    """What plain torch sums on the GPU."""
+    state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
+    observe_torch.observe(
+        *(q, k, layout, queries, scale, state._tables, state.counts),
+        *(state._sum, state._pairs, state._rows, None),
+    )
+    return state
+
+
+def rounded(x):
+    """As the kernels read it."""
+    return x.to(torch.bfloat16) if x.dtype == torch.float32 else x
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_observing_is_plain_torchs(name, head_dim, dtype, measured):
+    layout, scale = LAYOUTS[name], head_dim**-0.5
+    q, k, _ = make(layout, head_dim, dtype, batch=2)
+    queries = draws(layout, 70)
+    assert cuda_observe.kernels_refuse(q) is None
+    for make_bins in (_core.Bins.even, _core.Bins.signed):
+        bins = make_bins(layout.grid)
+        state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
+        for _ in range(2):
+            kept = state.observe(q, k, layout, queries, scale, keep=(2, 0))
+        want = plain_state(bins, layout, rounded(q), rounded(k), queries, scale)
+        total, pairs = state.sums()
+        want_total, want_pairs = want.sums()
+        assert torch.equal(pairs, 2 * want_pairs)
+        assert state.rows() == ([140] * HEADS, [0] * HEADS)
+        peak = (want_total / want_pairs.clamp_min(1)).max()
+        distance = ((total / 2 - want_total) / want_pairs.clamp_min(1)).abs().max() / peak
+        measured(float(distance))
+        assert distance < 2e-5
+        assert (total.sum(1) / 2 - want_total.sum(1)).abs().max() < 70 * 1e-4
+    half = torch.zeros(2, 70, layout.grid_size, device="cuda")
+    for entry in range(2):
+        columns = observe_torch.columns_of(entry, 70, 2)
+        scores = observe_torch.scores_of(
+            rounded(q)[entry], rounded(k)[entry], queries[:, columns], layout.prefix, scale
+        )
+        p = torch.softmax(scores, -1)[..., layout.prefix : layout.prefix + layout.grid_size]
+        half[:, columns] = p[[2, 0]]
+    assert (kept.float() - half).abs().max() < 1e-3 * half.max()
+
+
+def test_observing_gives_the_same_bits_and_merges():
+    layout = LAYOUTS["long"]
+    bins, found = _core.Bins.even(layout.grid), []
+    for _ in range(3):
+        state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
+        for seed in range(4):
+            q, k, _ = make(layout, 128, seed=seed)
+            state.observe(q, k, layout, draws(layout, seed=seed), 0.1)
+        found.append(state.sums())
+    for total, pairs in found[1:]:
+        assert torch.equal(total, found[0][0]) and torch.equal(pairs, found[0][1])
+    accumulators = [_core.OffsetAccumulator(bins, layout.grid) for _ in range(HEADS)]
+    state.add_to(accumulators)
+    assert [one.rows for one in accumulators] == [256] * HEADS
+    want = (found[0][0] / found[0][1].clamp_min(1))[1].numpy()
+    assert np.allclose(accumulators[1].kernel(), want, rtol=1e-6)
+
+
+def test_observing_does_not_wait():
+    layout = LAYOUTS["long"]
+    q, k, v = make(layout, 128)
+    plan = problems.plan(layout.grid, HEADS, 0.4)
+    state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")
+    queries, orders = draws(layout), [head.order for head in plan.heads]
+
+    def all_of_it():
+        state.observe(q, k, layout, queries, 0.1, keep=(0,))
+        cuda_observe.meter(q, k, v, plan, layout, queries, 0.1, True)
+        cuda_observe.dynamic_plan(q, k, plan, mass=0.9)
+        cuda_observe.block_importance(q, k, layout, orders, 128, 64, 0.1)
+
+    all_of_it()  # uploads once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        all_of_it()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_rows_that_are_not_finite_are_left_out():
+    layout = LAYOUTS["video"]
+    q, k, v = make(layout, 64, view="bhnd")
+    queries = draws(layout, 20)
+    q[0, 1, layout.prefix + int(queries[1, 4]), 7] = float("inf")
+    k[0, 2, 3, 3] = float("nan")
+    bad = int((queries[1] == queries[1, 4]).sum())
+    state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")
+    state.observe(q, k, layout, queries, 0.125)
+    assert state.rows() == ([20, 20 - bad, 0], [0, bad, 20])
+    total, _ = state.sums()
+    assert torch.isfinite(total).all() and total[2].sum() == 0
+    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix, suffix=layout.suffix)
+    reading = cuda_observe.meter(q, k, v, plan, layout, queries, 0.125, True).cpu()
+    assert torch.isfinite(reading[:2]).all() and reading[2].isnan().all()
+
+
+@pytest.mark.parametrize("tail", [False, True], ids=["", "tail"])
+@pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128), (128, 128)], ids=str)
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_meter_is_plain_torchs(name, head_dim, tile, tail, measured):
+    layout = LAYOUTS[name]
+    plan = problems.plan(
+        layout.grid,
+        HEADS,
+        0.4,
+        prefix=layout.prefix,
+        suffix=layout.suffix,
+        block_q=tile[0],
+        block_kv=tile[1],
+    )
+    worst = 0.0
+    for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
+        q, k, v = make(layout, head_dim, dtype, batch=batch)
+        queries = draws(layout, 70)
+        ours = cuda_observe.meter(q, k, v, plan, layout, queries, head_dim**-0.5, tail)
+        orders = [head.order for head in plan.heads]
+        masks = torch.stack([torch.from_numpy(head.mask.numpy()) for head in plan.heads]).cuda()
+        want = observe_torch.meter(
+            *(rounded(x) for x in (q, k, v)),
+            *(orders, masks, layout, tile, queries, head_dim**-0.5, tail),
+        )
+        difference = (ours - want).abs()
+        assert difference[:, 0].max() < 2e-5
+        assert (difference[:, 1] <= 4e-3 * want[:, 1] + 2e-6).all(), (ours, want)
+        worst = max(worst, float((difference[:, 1] / want[:, 1].clamp_min(1e-3)).max()))
+        again = cuda_observe.meter(q, k, v, plan, layout, queries, head_dim**-0.5, tail)
+        assert torch.equal(again, ours)
+    measured(worst)
+
+
+def test_meter_says_what_the_kernel_computes():
+    """The sampled rows' error is that of the sparse kernel's output."""
+    layout = LAYOUTS["long"]
+    q, k, v = make(layout, 64, torch.float16)
+    plan = problems.plan(layout.grid, HEADS, 0.3)
+    queries = draws(layout, 512)
+    read = cuda_observe.Readback(cuda_observe.meter(q, k, v, plan, layout, queries, 0.125, True))
+    out = attention(q, k, v, plan, precision="bf16", tail=True)
+    exact = oracle.dense(q.cpu(), k.cpu(), v.cpu())
+    for head in range(HEADS):
+        token = queries[head].long().cpu()
+        got, want = out[0, head].cpu().double()[token], exact[0, head, token]
+        error = float((got - want).square().sum() / want.square().sum())
+        assert abs(float(read.get()[head, 1]) / error - 1) < 1e-2
+    assert read.ready()
+
+
+@pytest.mark.parametrize("rule", [{"density": 0.3}, {"mass": 0.8}], ids=["density", "mass"])
+@pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128)], ids=str)
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_dynamic_masks_are_plain_torchs(name, head_dim, tile, rule):
+    layout = LAYOUTS[name]
+    plan = problems.plan(
+        layout.grid,
+        HEADS,
+        0.4,
+        prefix=layout.prefix,
+        suffix=layout.suffix,
+        block_q=tile[0],
+        block_kv=tile[1],
+    )
+    orders = [head.order for head in plan.heads]
+    for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
+        q, k, _ = make(layout, head_dim, dtype, batch=batch)
+        k[..., 3] += 10
+        masks = cuda_observe.dynamic_mask(q, k, plan, **rule)
+        p = observe_torch.block_scores(q, k, orders, layout, tile, head_dim**-0.5)
+        targets = torch.full((HEADS,), next(iter(rule.values())), device="cuda")
+        want = observe_torch.select(p, targets, by_mass="mass" in rule)
+        ours = observe_torch.unpack_bits(masks, p.shape[-1])
+        # Blocks whose scores are equal within rounding may change places.
+        edge = p.masked_fill(~want, 2).amin(-1, keepdim=True)
+        clear = (p / edge - 1).abs() > 1e-3
+        assert torch.equal(ours & clear, want & clear)
+        assert (ours.sum(-1) - want.sum(-1)).abs().max() <= (1 if "mass" in rule else 0)
+        assert torch.equal(cuda_observe.row_counts(masks), ours.sum(-1))
+        words = cuda_observe.dynamic_plan(q, k, plan, **rule)
+        assert torch.equal(words, cuda_observe.with_masks(plan, masks))
+        assert torch.equal(cuda_observe.dynamic_mask(q, k, plan, **rule), masks)
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_dynamic_attention_runs_the_masks(precision):
+    layout = LAYOUTS["text"]
+    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix)
+    q, k, v = make(layout, 64, torch.float16)
+    masks = cuda_observe.dynamic_mask(q, k, plan, mass=0.7)
+    bits = observe_torch.unpack_bits(masks, plan.heads[0].mask.cols).cpu().numpy()
+    heads = [
+        _core.HeadPlan(head.order, _core.BlockMask(mask))
+        for head, mask in zip(plan.heads, bits, strict=True)
+    ]
+    same = _core.Plan(layout.grid, prefix=layout.prefix, heads=heads)
+    ours = cuda_observe.dynamic_attention(q, k, v, plan, mass=0.7, precision=precision)
+    assert torch.equal(ours, attention(q, k, v, same, precision=precision))
+
+
+@pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128), (128, 128)], ids=str)
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_importance_is_plain_torchs(name, head_dim, tile, measured):
+    layout, orders = LAYOUTS[name], list(ORDERS[1:4])
+    worst = 0.0
+    for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
+        q, k, _ = make(layout, head_dim, dtype, batch=batch)
+        ours = cuda_observe.block_importance(q, k, layout, orders, *tile, head_dim**-0.5)
+        want = observe_torch.block_importance(
+            rounded(q), rounded(k), layout, orders, tile, head_dim**-0.5
+        )
+        assert ours.shape == want.shape
+        difference = ((ours - want).abs() / (want + 1e-3)).max()
+        worst = max(worst, float(difference))
+        assert difference < 1e-3
+        again = cuda_observe.block_importance(q, k, layout, orders, *tile, head_dim**-0.5)
+        assert torch.equal(ours, again)
+    measured(worst)
+
+
+def test_odd_strides_and_sizes_fall_back_or_copy():
+    layout = TokenLayout((2, 5, 7))
+    bins = _core.Bins.even(layout.grid)
+    wide = torch.randn(1, HEADS, layout.length, 96, device="cuda", dtype=torch.float16)
+    assert "head_dim 96" in cuda_observe.kernels_refuse(wide)
+    state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
+    state.observe(wide, wide, layout, draws(layout, 8), 0.1)
+    assert state.rows()[0] == [8] * HEADS
+    narrow = wide[..., 1:65]  # two bytes past a place for 16-byte loads
+    one, two = (cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda") for _ in range(2))
+    one.observe(narrow, narrow, layout, draws(layout, 8), 0.1)
+    two.observe(narrow.contiguous(), narrow.contiguous(), layout, draws(layout, 8), 0.1)
+    assert torch.equal(one.sums()[0], two.sums()[0])
+
+
+def refused(message, operator, *arguments):
+    with pytest.raises(RuntimeError) as caught:
+        operator(*arguments)
+    assert message in str(caught.value), str(caught.value).splitlines()[0]
+
+
+def test_refusals_name_argument_rule_and_value():
+    layout = TokenLayout((2, 5, 7))
+    q, k, v = make(layout, 64)
+    plan = problems.plan(layout.grid, HEADS, 0.5)
+    queries, ops = draws(layout, 8), torch.ops.paro
+    grid, sizes = (0, 2, 5, 7, 0), (0, 2, 5, 7, 0, 64, 64)
+    words = cuda_observe.cuda.upload(plan, q.device)
+    units = torch.zeros(2, HEADS, 8, dtype=torch.int64, device="cuda")
+    rows, tables = torch.zeros(HEADS, 2, dtype=torch.int64, device="cuda"), draws(layout, 1)[:1]
+    tables = torch.zeros(25, dtype=torch.int32, device="cuda")
+    good = [q, k, queries, tables, units, rows, None, None, *grid, 2, 2, 2, 0.1]
+
+    def observe(message, at, value):
+        refused(message, ops.observe, *good[:at], value, *good[at + 1 :])
+
+    ops.observe(*good)
+    observe("q must be float32, float16 or bfloat16", 0, q.double())
+    observe("k must have the shape of the first tensor", 1, k[:, :, 1:])
+    observe("queries must have the shape (H, n)", 2, queries[0])
+    observe("queries must have torch's dtype number", 2, queries.long())
+    observe("tables must be contiguous with 25 elements", 3, tables[1:])
+    observe("units must be contiguous with 48 elements", 4, units[:1])
+    observe("rows must be on a CUDA device", 5, rows.cpu())
+    observe("kept_rows must come with kept", 6, tables[:HEADS])
+    observe("q must hold the plan's 60 tokens (got 70)", 10, 6)
+    observe("bins must be 1 to 512 an axis", 13, 0)
+    observe("sm_scale must be finite and above 0", 16, float("nan"))
+    meter = (q, k, v, words, queries, *sizes, 0.1, True)
+    ops.meter(*meter)
+    refused("plan must be a contiguous int32 tensor", ops.meter, *meter[:3], words[1:], *meter[4:])
+    targets = torch.ones(HEADS, device="cuda")
+    dynamic = (q, k, words, targets, *sizes, 0.1, False)
+    ops.dynamic_plan(*dynamic)
+    refused(
+        "targets must be contiguous with 3",
+        ops.dynamic_plan,
+        *dynamic[:3],
+        targets[:1],
+        *sizes,
+        0.1,
+        False,
+    )
+    refused(
+        "dtype must be f16 or bf16",
+        ops.block_importance,
+        q.float(),
+        k.float(),
+        tables[:3],
+        *grid,
+        0.1,
+    )
+    with pytest.raises(Error, match="queries"):
+        cuda_observe.meter(q, k, v, plan, layout, queries[:1], 0.1, True)
+
+
+def test_can_be_captured_in_a_graph():
+    layout = LAYOUTS["video"]
+    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix, suffix=layout.suffix)
+    q, k, v = make(layout, 64)
+    queries = draws(layout)
+    state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")
+
+    def step():
+        state.observe(q, k, layout, queries, 0.125)
+        reading = cuda_observe.meter(q, k, v, plan, layout, queries, 0.125, True)
+        return reading, cuda_observe.dynamic_plan(q, k, plan, mass=0.8)
+
+    want = step()
+    torch.cuda.synchronize()
+    once = state.sums()[0]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+    assert torch.equal(state.sums()[0], 2 * once)
