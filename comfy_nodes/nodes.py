@@ -244,7 +244,10 @@ class PAROCalibrate(io.ComfyNode):
                     "every_n_steps", default=1, min=1, max=1000, tooltip="Watch every n-th step."
                 ),
                 io.Boolean.Input(
-                    "exact", default=False, tooltip="Full maps instead of samples: not built yet."
+                    "exact",
+                    default=False,
+                    tooltip="Full attention maps as well: slower, kept beside the profile on this "
+                    "machine, and better masks for this very model and size.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -252,11 +255,9 @@ class PAROCalibrate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name="", exact=False, **widgets):
+    def validate_inputs(cls, name="", **widgets):
         if paro is None:
             return True
-        if exact:
-            return "exact is not built yet"
         wrong = _check_settings(widgets)
         return wrong or (_check_name(name, "name") if name else None) or True
 
@@ -265,11 +266,11 @@ class PAROCalibrate(io.ComfyNode):
         node_id = cls.hidden.unique_id if cls.hidden else None
         if paro is None:
             return _dense(model, node_id)
-        if exact:
-            raise paro.Error("exact must be false: exact calibration is not built yet (got True)")
         if name:
             store.check_name(name)
-        settings = paro.Settings(calibrate=True, queries=queries, every_n_steps=every_n_steps)
+        settings = paro.Settings(
+            calibrate=True, queries=queries, every_n_steps=every_n_steps, exact=exact
+        )
         settings.validate()
         return io.NodeOutput(patch.apply(model, patch.Request(settings, "none", name, node_id)))
 

@@ -38,6 +38,7 @@ class Run:
             [float(sigma) for sigma in sigmas],
             model=model,
             find_profile=self.find,
+            find_maps=self.find_maps,
             save_profile=self.save if saves else None,
             progress=self.panel,
             runlog=paro.session.RunLog(runlog_path()),
@@ -47,7 +48,7 @@ class Run:
         self.panel.open(self.session)
         self.session.runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
-        self._overridden = False
+        self._overridden, self._found = False, ""
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -116,13 +117,28 @@ class Run:
                 return None, ""
             if self.named.model.patches != model.patches:
                 session.note(f"profile {self.request.profile} was made with other LoRAs or patches")
+            self._found = self.request.profile
             return self.named, self.request.profile
         if self.request.profile == "none":
             return None, ""
         found = store.match(self.identity, model.patches, grid)
         for skipped in found.skipped:
             session.note(skipped)
+        self._found = found.name
         return found.profile, f"{found.name}, {found.grid} grid" if found.profile else ""
+
+    def find_maps(self, profile, grid):
+        """The exact maps beside the profile that `find` gave, if they go with it."""
+        path = store.capture(self._found) if self._found else None
+        if path is None:
+            return None
+        captured, tensors = paro._core.load_capture(path)
+        captured.model.fingerprint = (
+            profile.model.fingerprint
+            if self.identity.owns(captured.model.fingerprint)
+            else captured.model.fingerprint
+        )
+        return paro.exact_maps.ExactMaps.of(profile, captured, tensors, grid)
 
     def save(self, profile, tensors):
         """Saves an observed profile; a calibration merges with what its name already holds.

@@ -155,10 +155,10 @@ def test_what_is_not_built_is_refused_by_name(model, error, name, value):
     assert f"{name} {value} is not built" in refusal(nodes().PAROAttention, **{name: value})
 
 
-def test_exact_calibration_is_refused_by_name(model, error):
-    with pytest.raises(error, match="exact must be false"):
-        harness.calibrate(model, exact=True)
-    assert "exact is not built" in refusal(nodes().PAROCalibrate, exact=True)
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_exact_is_true_or_false(model, error, value):
+    with pytest.raises(error, match="exact must be true or false"):
+        harness.calibrate(model, exact=value)
 
 
 def test_start_after_end(model, error):

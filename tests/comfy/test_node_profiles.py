@@ -365,3 +365,37 @@ def test_calibrating_again_brings_the_fingerprint_up_to_date(model, folders, fin
     merged = folders.load("mine")
     assert merged.model.fingerprint == fingerprint and merged.calibration.prompts == 2
     assert folders.names() == both("mine")
+
+
+# -- exact maps ------------------------------------------------------------------------------------
+
+
+def test_an_exact_calibration_is_dense_and_later_runs_plan_from_it(model, folders):
+    plain = harness.sample(model)
+    assert torch.equal(harness.sample(harness.calibrate(model, exact=True)), plain)
+    core = harness.part("native").paro._core
+    _, tensors = core.load_capture(folders.profiles / "mine.capture.safetensors")
+    kinds = {name.split("/")[0] for name in tensors}
+    assert kinds == {"rows", "queries", "maps"}
+    harness.sample(harness.paro(model, profile="mine"))
+    assert folders.last()["profile"] == "mine, exact maps"
+    harness.sample(harness.paro(model))
+    assert folders.last()["profile"] == "mine, exact grid, exact maps"
+    # Another grid, near enough for the profile, is not that of the maps.
+    harness.sample(harness.paro(model, profile="mine"), grid=(4, 6, 8))
+    assert folders.last()["profile"] == "mine" and folders.last()["reasons"] == {}
+
+
+def test_without_its_capture_a_profile_serves_as_before(model, folders):
+    harness.sample(harness.calibrate(model, exact=True))
+    (folders.profiles / "mine.capture.safetensors").unlink()
+    harness.sample(harness.paro(model, profile="mine"))
+    assert folders.last()["profile"] == "mine" and folders.last()["reasons"] == {}
+
+
+def test_a_broken_capture_is_told(model, folders):
+    harness.sample(harness.calibrate(model, exact=True))
+    (folders.profiles / "mine.capture.safetensors").write_bytes(b"no capture")
+    harness.sample(harness.paro(model, profile="mine"))
+    (reason,) = folders.last()["reasons"]
+    assert reason.startswith("exact maps not used: ") and folders.steps() == "ssssss"

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from . import _core
+from .exact_maps import refine
 from .layout import TokenLayout
-from .seen_blocks import SeenBlocks, kernel_map, plan_head
+from .seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks, kernel_map, plan_head
 from .settings import Settings
 
 
@@ -47,6 +48,8 @@ class Planner:
         self.profile: _core.Profile | None = None
         # By layer: what samples saw of each block, blended into masks where there is any.
         self.seen: dict[str, SeenBlocks] = {}
+        # Exact maps of a calibration: ExactMaps, where there are any for this profile and grid.
+        self.exact = None
         self._ids: dict[str, int] = {}
         # Reading a profile's layers makes an object a head: done once.
         self._layers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -110,6 +113,7 @@ class Planner:
         with self._lock:
             self._cancel()
             self._plans.clear()
+            self.exact = None
             self.version += 1
 
     def index(self, layer: str) -> int | None:
@@ -145,7 +149,7 @@ class Planner:
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
         settings, layout = self._settings, key.layout
-        if key.layer in self.seen:
+        if key.layer in self.seen or (self.exact and key.layer in self.exact.layers()):
             heads = self._heads(profile, key.layer)
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 one = lambda head: self.head(profile, key, head)  # noqa: E731
@@ -176,8 +180,11 @@ class Planner:
         settings, entry = self._settings, self._heads(profile, key.layer)[head]
         tile = settings.block_q, settings.block_kv
         found = kernel_map(profile.bins, entry, key.group, key.layout.grid, *tile)
-        seen = self.seen.get(key.layer)
-        return found if seen is None else seen.importance(head, found)
+        seen, prior = self.seen.get(key.layer), PRIOR
+        cells = self.exact.get(key.layer, head, key.group) if self.exact else None
+        if cells is not None:
+            found, prior = refine(found, *cells, tile), EXACT_PRIOR
+        return found if seen is None else seen.importance(head, found, prior)
 
     def head(self, profile, key: Key, head: int, density: float | None = None):
         """One head's HeadPlan; its own density comes first, then the run's."""

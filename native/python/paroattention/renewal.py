@@ -6,6 +6,7 @@ import numpy as np
 
 from . import _core
 from .observer import Observer
+from .profile_build import keep_spread_heads_dense
 
 # Rows that a profile which was found counts as, against those of this run.
 PRIOR_ROWS = 256
@@ -73,6 +74,18 @@ def with_densities(profile: _core.Profile, densities: dict[str, dict[int, float]
             heads[head].density = density
         layers.append(_core.ProfileLayer(layer.id, heads))
     return with_layers(profile, layers)
+
+
+def unlock(profile: _core.Profile, dense_below: float) -> None:
+    """Frees heads whose orders were given, not chosen by a user, and keeps spread ones dense."""
+    layers = []
+    for layer in profile.layers:
+        heads = [_copy(head) for head in layer.heads]
+        for head in heads:
+            head.locked = False
+        layers.append((layer.id, heads))
+    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
+    profile.layers = [_core.ProfileLayer(name, heads) for name, heads in layers]
 
 
 def observed_kernel(watched, head: int, weights: dict[int, float]) -> tuple[np.ndarray, float]:

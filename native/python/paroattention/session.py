@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -11,10 +12,12 @@ import torch
 
 from . import _core, faults
 from .attention import attention, unsupported
+from .exact_maps import ExactSums
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Planner
 from .profile_build import build_profile
+from .renewal import unlock
 from .runlog import RunLog
 from .settings import ModelInfo, Settings
 from .steps import Forward, Steps
@@ -26,7 +29,8 @@ class Session(Telling):
     """One run of a sampler over falling `sigmas` (n + 1 values for n steps).
 
     find_profile(grid) -> (Profile or None, why): looked up at the first call, when the grid is
-    known. save_profile(profile, tensors): called when an observed profile is complete, and once
+    known. find_maps(profile, grid) -> ExactMaps or None: of a profile that was found.
+    save_profile(profile, tensors): called when an observed profile is complete, and once
     more at the end of a run that went on learning. progress(text, step, steps): what the user sees.
     plans(layer, sigma, layout) -> Plan or None: replaces profiles altogether (exact maps), asked
     once per layer and step. seed: of the observer's own draws.
@@ -39,6 +43,7 @@ class Session(Telling):
         *,
         model: ModelInfo | None = None,
         find_profile: Callable | None = None,
+        find_maps: Callable | None = None,
         save_profile: Callable | None = None,
         plans: Callable | None = None,
         progress: Callable[[str, int, int], None] | None = None,
@@ -54,7 +59,8 @@ class Session(Telling):
         self.profile: _core.Profile | None = None
         self.planner = Planner(settings, plans)
         self.watch = Watch(settings, self.observer, self.planner, self.note)
-        self._find, self._save = find_profile, save_profile
+        self._find, self._find_maps, self._save = find_profile, find_maps, save_profile
+        self._exact = ExactSums(settings.block_kv) if settings.exact else None
         self._lock = threading.RLock()
         self._looked_up = self._saved = False
         # Why nothing can be made of what was observed, if so: the rest of the run is dense.
@@ -117,21 +123,36 @@ class Session(Telling):
         self._store(self.profile)
 
     def _build(self, groups) -> _core.Profile:
-        return build_profile(
+        order_of = None
+        if self._exact is not None:
+            # Kept, since the maps were summed in them. Asked for by layer and head, as observed.
+            watched = self.observer.layers.items()
+            known = [self._exact.orders[layer] for layer, one in watched if one.seen_groups()]
+            orders = itertools.chain(*known)
+
+            def order_of(kernels):
+                return next(orders)
+
+        profile = build_profile(
             self.observer,
             self.model,
             self.settings,
             groups,
             steps=self.steps.count,
             sampler=self.sampler,
+            order_of=order_of,
         )
+        if self._exact is not None:
+            unlock(profile, self.settings.dense_below)
+        return profile
 
     def _store(self, profile: _core.Profile) -> None:
         if self._save is None:
             return
         self._saved = True
         try:
-            self._save(profile, self.capture_tensors())
+            maps = self._exact.tensors(profile) if self._exact is not None else {}
+            self._save(profile, self.capture_tensors() | maps)
         except Exception as error:
             # A full disk must not end a run that took the user minutes.
             self.note(f"profile not saved: {error}")
@@ -218,9 +239,21 @@ class Session(Telling):
             if self.profile is not None:
                 self._saved = True
                 self.watch.begin_with(self.profile, layout.grid, own=False)
+                self._use_exact(layout.grid)
                 # This step has begun before anybody knew that it is sparse.
                 if forward is not None:
                     self._begin_step(forward)
+
+    def _use_exact(self, grid) -> None:
+        """Plans from the exact maps that lie beside a found profile, if there are any."""
+        if self._find_maps is None:
+            return
+        try:
+            self.planner.exact = self._find_maps(self.profile, grid)
+        except Exception as error:
+            self.note(f"exact maps not used: {first_line(error)}")
+        if self.planner.exact is not None:
+            self.profile_note += ", exact maps"
 
     def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
         device = q.device
@@ -242,12 +275,25 @@ class Session(Telling):
         try:
             with self._lock:
                 self.observer.observe(layer, q, k, layout, sm_scale=scale, group=group, look=look)
+                if self._exact is not None and calibrate:
+                    self._sum_exactly(layer, group, q, k, layout, scale)
         except Exception as error:
             faults.free(error)
             return f"not observed: {first_line(error)}"
         finally:
             self.observe_seconds += time.perf_counter() - started
         return ""
+
+    def _sum_exactly(self, layer, group, q, k, layout, scale) -> None:
+        """Adds a call's full attention; the first samples say in which order."""
+        exact, observer = self._exact, self.observer
+        if layer not in exact.orders:
+            bins, density = observer.layers[layer].bins, self.settings.start_density
+            exact.orders[layer] = [
+                _core.build_head(bins, [kernel], layout.grid, density, None)[0].order
+                for kernel in observer.kernels(layer, group)
+            ]
+        exact.add(layer, group, q, k, layout, scale)
 
     def _sample(self, forward, key, plan, q, k, v, out, scale) -> None:
         """Watches a sparse call: the meter, and what new masks are made from and judged by."""
@@ -278,6 +324,8 @@ class Session(Telling):
         self.planner.clear()
         self.watch.clear()
         self.observer.release()
+        if self._exact is not None:
+            self._exact.clear()
         return summary
 
     def _settle(self) -> None:

@@ -42,7 +42,8 @@ class Settings:
     target_error, the relative error of a layer's attention output. percents: share of the run's
     steps.
 
-    calibrate: a dense run that only watches every `every_n_steps`-th step. observe_steps: how many
+    calibrate: a dense run that only watches every `every_n_steps`-th step; exact: full attention
+    maps as well, kept beside the profile. observe_steps: how many
     of the first steps are watched when there is no profile to go by. refresh: sample on while
     sparse, every `refresh_every`-th step, and renew masks that have become worse than they need to
     be. meter_limit: a head whose output is measured to be further off than this (relative error)
@@ -66,6 +67,7 @@ class Settings:
     dense_below: float = DENSE_BELOW
     calibrate: bool = False
     every_n_steps: int = 1
+    exact: bool = False
     block_q: int = 64
     block_kv: int = 64
     offload: bool = False
@@ -91,7 +93,7 @@ class Settings:
         _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
         _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
         _require(self.mask in MASKS, "mask", "must be static", self.mask)
-        for name in ("tail", "refresh", "calibrate"):
+        for name in ("tail", "refresh", "calibrate", "exact"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)
         target = self.target_error
