@@ -56,7 +56,7 @@ TEST_CASE("importance: equals the sum over all pairs in every order", "[importan
             for (const AxisOrder order : kAxisOrders) {
                 INFO(c.grid.f << "x" << c.grid.h << "x" << c.grid.w << " " << c.block_q << "x" << c.block_kv << " "
                               << to_string(order));
-                const BlockMap map = importance(kernel, c.grid, order, c.block_q, c.block_kv);
+                const BlockMap map = kernel_sums(kernel, c.grid, order, c.block_q, c.block_kv);
                 CHECK(map.order == order);
                 CHECK(map.block_q == c.block_q);
                 CHECK(map.block_kv == c.block_kv);
@@ -72,8 +72,49 @@ TEST_CASE("importance: a kernel of another grid's bins, mixed even and signed", 
     const OffsetKernel kernel = random_kernel(bins, 9);
     const std::vector<float> pairs = rebuild_map(kernel, grid);
     for (const AxisOrder order : kAxisOrders) {
-        CHECK(worst_error(importance(kernel, grid, order, 16, 16), pairs, grid) < 2e-7);
+        CHECK(worst_error(kernel_sums(kernel, grid, order, 16, 16), pairs, grid) < 2e-7);
     }
+}
+
+TEST_CASE("importance: every query has the same mass, and the total stays", "[importance]") {
+    for (const Grid& grid : {Grid{5, 6, 9}, Grid{10, 16, 22}, Grid{1, 9, 23}}) {
+        for (const Bins& bins : {Bins::even(grid), Bins::signed_offsets(grid)}) {
+            const OffsetKernel kernel = random_kernel(bins, 21);
+            for (const AxisOrder order : kAxisOrders) {
+                const BlockMap sums = kernel_sums(kernel, grid, order, 64, 32),
+                               map = importance(kernel, grid, order, 64, 32);
+                CHECK(map.total() == Catch::Approx(sums.total()).epsilon(1e-5));
+                for (std::int64_t row = 0; row < map.rows; ++row) {
+                    double before = 0.0, after = 0.0;
+                    for (std::int64_t col = 0; col < map.cols; ++col) {
+                        before += sums.value[row * map.cols + col];
+                        after += map.value[row * map.cols + col];
+                    }
+                    const auto queries = static_cast<double>(std::min<std::int64_t>(64, grid.size() - row * 64));
+                    CHECK(after / queries ==
+                          Catch::Approx(sums.total() / static_cast<double>(grid.size())).epsilon(1e-4));
+                    // Within a row nothing moves.
+                    const float scale = static_cast<float>(after / before);
+                    CHECK(map.value[row * map.cols] == Catch::Approx(sums.value[row * map.cols] * scale).epsilon(1e-4));
+                }
+            }
+        }
+    }
+    OffsetKernel nothing{Bins::even({4, 4, 4}), {}};
+    nothing.value.assign(static_cast<std::size_t>(nothing.bins.size()), 0.0f);
+    CHECK(importance(nothing, {4, 4, 4}, AxisOrder::FHW, 8, 8).total() == 0.0);
+}
+
+TEST_CASE("importance: memory that is used again holds nothing of the map before", "[importance]") {
+    const Grid large{10, 16, 22}, small{3, 5, 7};
+    BlockMap map;
+    importance(random_kernel(Bins::even(large), 3), large, AxisOrder::WHF, 64, 64, map);
+    const OffsetKernel kernel = random_kernel(Bins::signed_offsets(small), 4);
+    importance(kernel, small, AxisOrder::HWF, 16, 8, map);
+    const BlockMap fresh = importance(kernel, small, AxisOrder::HWF, 16, 8);
+    CHECK(map.order == AxisOrder::HWF);
+    CHECK((map.rows == fresh.rows && map.cols == fresh.cols && map.block_q == 16 && map.block_kv == 8));
+    CHECK(map.value == fresh.value);
 }
 
 TEST_CASE("importance: mass far from everything is zero, never negative", "[importance]") {

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <set>
 
 #include "expect_error.h"
+#include "kernel_fixtures.h"
 #include "paro/offset_kernel.h"
 
 using namespace paro;
@@ -64,7 +66,11 @@ TEST_CASE("offset kernel: edges are exact up to 4, grow by about 1.35 and end at
         }
     }
     CHECK(even_bins(22).edges == std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 21});
+    CHECK(even_bins(9, 1.0).edges == std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8});
+    CHECK(even_bins(22, 1.2).count() == 15);
     EXPECT_ERROR(even_bins(0), "size");
+    EXPECT_ERROR(even_bins(9, 0.9), "growth");
+    EXPECT_ERROR(even_bins(9, std::nan("")), "growth");
     EXPECT_ERROR(signed_bins(-1), "size");
 }
 
@@ -90,6 +96,49 @@ TEST_CASE("offset kernel: an offset belongs to the nearest edge, a tie to the on
     CHECK(signed_bins(45).bin(least) == 0);
     CHECK(even_bins(45).bin(6) == 5);  // between 5 and 7
     CHECK(signed_bins(22).bin(-6) == signed_bins(22).bin(-5));
+}
+
+TEST_CASE("offset kernel: default bins are as fine as their number allows", "[offset_kernel]") {
+    CHECK(Bins::even({10, 16, 22}).size() == 10 * 16 * 22);  // every offset
+    CHECK(Bins::even({21, 30, 52}).size() == 15 * 17 * 21);  // Wan 1.3B, 480p
+    CHECK(Bins::even({21, 45, 80}).size() == 13 * 18 * 21);  // Wan 14B, 720p
+    for (const Grid& grid :
+         {Grid{1, 1, 1}, Grid{1, 128, 128}, Grid{200, 3, 4}, Grid{1, 1, 70000}, Grid{600, 600, 600}}) {
+        const Bins bins = Bins::even(grid);
+        CHECK_NOTHROW(validate(bins));
+        CHECK(bins.size() <= kEvenBins);
+        CHECK(bins.f.edges.back() == grid.f - 1);
+        CHECK(bins.h.edges.back() == grid.h - 1);
+        CHECK(bins.w.edges.back() == grid.w - 1);
+    }
+}
+
+TEST_CASE("offset kernel: coarse codes keep peak, zeros and every value within half a step", "[offset_kernel]") {
+    const Bins bins = Bins::even({6, 7, 8});
+    OffsetKernel kernel = paro::test::random_kernel(bins, 12);
+    kernel.value[0] = 0.3f;
+    const KernelCode fine = quantise(kernel), code = coarse(bins, fine);
+    CHECK(code.peak == fine.peak);
+    std::set<std::uint8_t> used(code.code.begin(), code.code.end());
+    CHECK(used.size() <= 22);
+    const OffsetKernel was = dequantise(bins, fine), is = dequantise(bins, code);
+    for (std::size_t i = 0; i < kernel.value.size(); ++i) {
+        CHECK((fine.code[i] == 0) == (code.code[i] == 0));
+        if (fine.code[i] == 0) continue;
+        const double octaves = std::abs(std::log2(static_cast<double>(is.value[i]) / was.value[i]));
+        const double below = std::log2(static_cast<double>(was.value[0]) / was.value[i]);
+        CHECK(octaves <= (below < 12.0 ? 4.01 : 16.01) * 24.0 / 254.0);
+    }
+    CHECK(coarse(bins, code) == code);  // rounding again changes nothing
+    // A head that looks at itself most keeps its fine steps as far down as an even spread lies.
+    OffsetKernel sharp{Bins::even({21, 45, 80}), {}};
+    sharp.value.assign(static_cast<std::size_t>(sharp.bins.size()), 1.0f / 75600);
+    sharp.value[0] = 0.9f;
+    sharp.value[7] = 1.7f / 75600;
+    const OffsetKernel kept = dequantise(sharp.bins, coarse(sharp.bins, quantise(sharp)));
+    CHECK(kept.value[7] / kept.value[8] > 1.4f);
+    OffsetKernel empty{bins, std::vector<float>(static_cast<std::size_t>(bins.size()), 0.0f)};
+    CHECK(coarse(bins, quantise(empty)) == quantise(empty));
 }
 
 TEST_CASE("offset kernel: bad bins are named", "[offset_kernel]") {

@@ -1,5 +1,6 @@
 """`python -m paroattention`: what it prints, its exit codes: 0, 1 on a fault, 2 on bad usage."""
 
+import json
 import os
 import subprocess
 import sys
@@ -75,6 +76,61 @@ def test_merge_of_other_models_is_refused_and_writes_nothing(saved, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and "heads" in captured.err and not captured.out
     assert not (saved / "c.json").exists() and (saved / "a.json").read_bytes() == before
+
+
+def test_merge_takes_many(saved, capsys):
+    profile(seed=3).save(saved / "d.json")
+    files = [saved / name for name in ("a.json", "b.json", "d.json", "out.json")]
+    assert run("profile", "merge", *files, "--density", "0.2") == 0
+    assert Profile.load(saved / "out.json").calibration.prompts == 3
+    assert run("profile", "merge", saved / "a.json", saved / "b.json") == 2
+    assert "two profiles or more" in capsys.readouterr().err
+
+
+def test_diff_of_a_profile_and_itself(saved, capsys):
+    assert run("profile", "diff", saved / "a.json", saved / "a.json") == 0
+    out = capsys.readouterr().out
+    assert "0 of 4 heads" in out and "->" not in out
+
+
+def test_diff_tells_what_changed(saved, capsys):
+    second = Profile.load(saved / "b.json")
+    first, *rest = second.layers
+    head = first.heads[0]
+    head.order = (
+        "WHF" if Profile.load(saved / "a.json").layers[0].heads[0].order != "WHF" else "FHW"
+    )
+    head.density, head.locked = 0.6, True
+    second.layers = [_core.ProfileLayer(first.id, [head, *first.heads[1:]]), *rest]
+    calibration = second.calibration
+    calibration.sampler, calibration.prompts = "dpmpp_2m", 5
+    second.calibration = calibration
+    second.save(saved / "c.json")
+    assert run("profile", "diff", saved / "a.json", saved / "c.json", "--tile", "16") == 0
+    out = capsys.readouterr().out
+    for words in (
+        'sampler: "euler" -> "dpmpp_2m"',
+        "prompts: 1 -> 5",
+        f"-> {head.order}",
+        "locked",
+    ):
+        assert words in out, out
+    assert "density 0.3 -> 0.6" in out and "retained mass on average" in out
+    assert run("profile", "diff", saved / "a.json", saved / "c.json", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["heads"][0]["order_b"] == head.order and found["heads"][0]["locked_b"]
+    assert {field["name"] for field in found["fields"]} == {
+        "calibration.sampler", "calibration.prompts",
+    }  # fmt: skip
+    assert all(0 < entry["b_by_b"] <= 1 for entry in found["heads"])
+
+
+def test_diff_of_other_models_says_so(saved, capsys):
+    profile(heads=3, layers=("double.0.0", "single.0.0")).save(saved / "other.json")
+    assert run("profile", "diff", saved / "a.json", saved / "other.json") == 0
+    out = capsys.readouterr().out
+    assert "model.heads: 2 -> 3" in out and "layer double.1.0: only in the first" in out
+    assert "layer single.0.0: only in the second" in out
 
 
 BROKEN = {

@@ -33,6 +33,37 @@ void mirror(BlockMap& map) {
     }
 }
 
+// In lanes, which keeps the additions from waiting for each other.
+double row_sum(const float* value, std::int64_t count) {
+    double sum = 0.0;
+    for (std::int64_t first = 0; first < count; first += 64) {
+        const std::int64_t end = std::min(first + 64, count);
+        float lanes[8] = {};
+        std::int64_t i = first;
+        for (; i + 8 <= end; i += 8) {
+            for (int lane = 0; lane < 8; ++lane) lanes[lane] += value[i + lane];
+        }
+        for (; i < end; ++i) lanes[0] += value[i];
+        sum += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+    }
+    return sum;
+}
+
+void fill_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
+               std::int32_t block_kv, BlockMap& map) {
+    validate(kernel);
+    std::vector<float> memory = std::move(map.value);
+    map = map_shape(grid, order, block_q, block_kv);
+    map.value = std::move(memory);
+    map.value.resize(static_cast<std::size_t>(map.rows * map.cols));
+    BlockSums sums(kernel, FlatGrid(grid, order), block_q, block_kv);
+    const bool symmetric = is_symmetric(kernel, block_q, block_kv);
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        sums.row(row, symmetric ? row : 0, {map.value.data() + row * map.cols, static_cast<std::size_t>(map.cols)});
+    }
+    if (symmetric) mirror(map);
+}
+
 void check_map(const BlockMap& map) {
     require(map.rows >= 1 && map.cols >= 1, "map", "must have blocks",
             std::to_string(map.rows) + " x " + std::to_string(map.cols));
@@ -66,6 +97,13 @@ BlockMap empty_map(const Grid& grid, AxisOrder order, std::int32_t block_q, std:
     return map;
 }
 
+BlockMap kernel_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
+                     std::int32_t block_kv) {
+    BlockMap map;
+    fill_sums(kernel, grid, order, block_q, block_kv, map);
+    return map;
+}
+
 BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                     std::int32_t block_kv) {
     BlockMap map;
@@ -75,17 +113,21 @@ BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder orde
 
 void importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                 std::int32_t block_kv, BlockMap& map) {
-    validate(kernel);
-    std::vector<float> memory = std::move(map.value);
-    map = map_shape(grid, order, block_q, block_kv);
-    map.value = std::move(memory);
-    map.value.resize(static_cast<std::size_t>(map.rows * map.cols));
-    BlockSums sums(kernel, FlatGrid(grid, order), block_q, block_kv);
-    const bool symmetric = is_symmetric(kernel, block_q, block_kv);
+    fill_sums(kernel, grid, order, block_q, block_kv, map);
+    std::vector<double> sums;
+    double total = 0.0;
     for (std::int64_t row = 0; row < map.rows; ++row) {
-        sums.row(row, symmetric ? row : 0, {map.value.data() + row * map.cols, static_cast<std::size_t>(map.cols)});
+        sums.push_back(row_sum(map.value.data() + row * map.cols, map.cols));
+        total += sums.back();
     }
-    if (symmetric) mirror(map);
+    const double per_query = total / static_cast<double>(grid.size());
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        if (sums[row] <= 0.0) continue;
+        const auto queries = static_cast<double>(std::min<std::int64_t>(block_q, grid.size() - row * block_q));
+        const auto scale = static_cast<float>(per_query * queries / sums[row]);
+        float* value = map.value.data() + row * map.cols;
+        for (std::int64_t col = 0; col < map.cols; ++col) value[col] *= scale;
+    }
 }
 
 void accumulate_rows(BlockMap& map, const Grid& grid, std::span<const std::int32_t> queries,

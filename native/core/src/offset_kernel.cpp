@@ -62,13 +62,14 @@ std::int32_t AxisBins::bin(std::int32_t offset) const {
     return nearest(edges, even() ? std::abs(wide) : wide);
 }
 
-AxisBins even_bins(std::int32_t size) {
+AxisBins even_bins(std::int32_t size, double growth) {
     require(size >= 1, "size", "must be at least 1", size);
+    require(growth >= 1.0, "growth", "must be at least 1", growth);
     AxisBins bins;
     const std::int64_t last = size - 1;
     for (std::int64_t edge = 0; edge < last;) {
         bins.edges.push_back(static_cast<std::int32_t>(edge));
-        edge = edge < 4 ? edge + 1 : std::max<std::int64_t>(edge + 1, std::llround(static_cast<double>(edge) * 1.35));
+        edge = std::max<std::int64_t>(edge + 1, std::llround(static_cast<double>(edge) * growth));
     }
     bins.edges.push_back(static_cast<std::int32_t>(last));
     return bins;
@@ -88,7 +89,12 @@ std::int64_t Bins::index(std::int32_t df, std::int32_t dh, std::int32_t dw) cons
 
 Bins Bins::even(const Grid& grid) {
     paro::validate(grid);
-    return {even_bins(grid.f), even_bins(grid.h), even_bins(grid.w)};
+    Bins bins;
+    for (double growth = 1.0; growth < 64.0; growth += growth < 1.5 ? 0.02 : 0.5) {
+        bins = {even_bins(grid.f, growth), even_bins(grid.h, growth), even_bins(grid.w, growth)};
+        if (bins.size() <= kEvenBins) break;
+    }
+    return bins;
 }
 
 Bins Bins::signed_offsets(const Grid& grid) {
@@ -126,6 +132,20 @@ KernelCode quantise(const OffsetKernel& kernel) {
         result.code[i] = static_cast<std::uint8_t>(std::clamp(code, floor, 255.0));
     }
     return result;
+}
+
+KernelCode coarse(const Bins& bins, KernelCode code) {
+    const auto reach = [](const AxisBins& axis) { return static_cast<double>(axis.edges.back()) + 1.0; };
+    const double offsets = std::max(1.0, reach(bins.f) * reach(bins.h) * reach(bins.w));
+    // In codes below the peak. Where a head looks at itself most, all else lies many octaves below.
+    const double fine = code.peak > 0.0f ? std::log2(16.0 * code.peak * offsets) / kStep : 0.0;
+    const double border = std::clamp(fine, 128.0, 254.0);
+    for (std::uint8_t& c : code.code) {
+        if (c == 0) continue;
+        const double below = 255.0 - c, step = below <= border ? 8.0 : 32.0;
+        c = static_cast<std::uint8_t>(std::max(1.0, 255.0 - std::round(below / step) * step));
+    }
+    return code;
 }
 
 OffsetKernel dequantise(const Bins& bins, const KernelCode& code) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "block_choice.h"
@@ -136,8 +137,12 @@ std::vector<double> retained_of_order(const OffsetKernel& kernel, const Grid& gr
     thread_local std::vector<float> value;
     value.resize(static_cast<std::size_t>(kScoredTiles * shape.cols));
     for (std::int64_t i = 0; i < kScoredTiles; ++i) {
-        sums.row((2 * i + 1) * shape.rows / (2 * kScoredTiles), 0,
-                 {value.data() + i * shape.cols, static_cast<std::size_t>(shape.cols)});
+        const std::span<float> row(value.data() + i * shape.cols, static_cast<std::size_t>(shape.cols));
+        sums.row((2 * i + 1) * shape.rows / (2 * kScoredTiles), 0, row);
+        // As importance has it: every query's mass is the same (and only the grid's last tile may be short).
+        const double sum = std::accumulate(row.begin(), row.end(), 0.0);
+        const auto scale = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
+        for (float& mass : row) mass *= scale;
     }
     return retained_at(value, densities);
 }
@@ -172,10 +177,10 @@ OrderScores score_orders(std::span<const BlockMap> maps, double density) {
 }
 
 PaperMetric paper_metric(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block) {
-    const BlockMap sums = importance(kernel, grid, order, block, block);
+    const BlockMap sums = kernel_sums(kernel, grid, order, block, block);
     OffsetKernel indicator = kernel;  // its importance counts the small entries, exactly: at most 4096^2 = 2^24
     for (float& value : indicator.value) value = value < kSmallEntry ? 1.0f : 0.0f;
-    const BlockMap small = importance(indicator, grid, order, block, block);
+    const BlockMap small = kernel_sums(indicator, grid, order, block, block);
 
     const FlatGrid flat(grid, order);
     const GreatestValue greatest(kernel, flat);

@@ -1,4 +1,6 @@
 // Profiles as JSON, written: one head per line, keys in the schema's order, the same bytes for the same profile.
+#include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base64.h"
@@ -12,6 +14,15 @@ std::string json_text(std::string_view text) { return nlohmann::json(text).dump(
 
 // Shortest digits that read back as the same double.
 std::string number(double value) { return nlohmann::json(value).dump(); }
+
+// Fewer digits where they read back as the same float, by way of a double.
+std::string number(float value) {
+    std::array<char, 32> text{};
+    const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+    double again = 0.0;
+    std::from_chars(text.data(), end, again);
+    return static_cast<float>(again) == value ? std::string(text.data(), end) : number(double{value});
+}
 
 // "a": x, "b": y
 class Members {
@@ -64,7 +75,7 @@ std::string dump_head_group(const HeadGroup& group) {
     Members mass, out;
     mass.add("0.1", group.mass[0]).add("0.2", group.mass[1]).add("0.3", group.mass[2]).add("0.5", group.mass[3]);
     out.add("kernel", '"' + detail::base64_encode(detail::deflate(group.kernel.code)) + '"');
-    return out.add("peak", double{group.kernel.peak}).add("mass", mass.object()).object();
+    return out.add("peak", number(group.kernel.peak)).add("mass", mass.object()).object();
 }
 
 std::string dump_head(const ProfileHead& head) {

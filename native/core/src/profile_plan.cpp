@@ -1,6 +1,7 @@
 #include "paro/profile_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "paro/error.h"
 #include "paro/thread_pool.h"
@@ -16,10 +17,10 @@ AxisOrder best_order(const std::array<double, 6>& retained) {
 
 HeadGroup build_group(const OffsetKernel& kernel, const Grid& grid, AxisOrder order) {
     HeadGroup group;
-    group.kernel = quantise(kernel);
+    group.kernel = coarse(kernel.bins, quantise(kernel));
     const std::vector<double> mass = retained_of_order(kernel, grid, order, kMassTile, kMassTile, kMassDensities);
-    // Rounding may carry the share a hair past 1, which the schema refuses.
-    for (std::size_t i = 0; i < mass.size(); ++i) group.mass[i] = std::clamp(mass[i], 0.0, 1.0);
+    // Four digits are what an estimate holds; rounding may carry the share past 1, which the schema refuses.
+    for (std::size_t i = 0; i < mass.size(); ++i) group.mass[i] = std::clamp(std::round(mass[i] * 1e4) / 1e4, 0.0, 1.0);
     return group;
 }
 

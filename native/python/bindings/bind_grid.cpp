@@ -68,6 +68,13 @@ void bind_grid(py::module_& m) {
         const KernelCode code = quantise(to_kernel(bins, values));
         return py::make_tuple(py::bytes(reinterpret_cast<const char*>(code.code.data()), code.code.size()), code.peak);
     });
+    m.def(
+        "coarse",
+        [](const Bins& bins, const std::string& code, float peak) {
+            const KernelCode own = coarse(bins, {std::vector<std::uint8_t>(code.begin(), code.end()), peak});
+            return py::bytes(reinterpret_cast<const char*>(own.code.data()), own.code.size());
+        },
+        py::arg("bins"), py::arg("code"), py::arg("peak"));
     m.def("dequantise", [](const Bins& bins, const std::string& code, float peak) {
         const OffsetKernel kernel = dequantise(bins, {std::vector<std::uint8_t>(code.begin(), code.end()), peak});
         return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});

@@ -101,6 +101,12 @@ void bind_importance(py::module_& m) {
         py::gil_scoped_release release;
         return importance(kernel, to_grid(grid), parse_axis_order(order), block_q, block_kv);
     });
+    m.def("kernel_sums", [](const Bins& bins, const FloatArray& values, const GridTuple& grid, const std::string& order,
+                            std::int32_t block_q, std::int32_t block_kv) {
+        const OffsetKernel kernel = to_kernel(bins, values);
+        py::gil_scoped_release release;
+        return kernel_sums(kernel, to_grid(grid), parse_axis_order(order), block_q, block_kv);
+    });
     m.def(
         "accumulate_rows",
         [](BlockMap& map, const GridTuple& grid, const IndexArray& queries, const FloatArray& rows) {

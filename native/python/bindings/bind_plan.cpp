@@ -54,6 +54,28 @@ void bind_plan(py::module_& m) {
         py::arg("suffix") = 0, py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3,
         py::arg("threads") = 0);
     m.def(
+        "build_heads",
+        [](const Bins& bins, const std::vector<std::vector<FloatArray>>& heads, const GridTuple& grid, double density,
+           const std::vector<std::optional<std::string>>& orders, int threads) {
+            std::vector<std::vector<OffsetKernel>> kernels(heads.size());
+            for (std::size_t i = 0; i < heads.size(); ++i) {
+                for (const FloatArray& values : heads[i]) kernels[i].push_back(to_kernel(bins, values));
+            }
+            std::vector<std::optional<AxisOrder>> fixed;
+            for (const auto& order : orders) {
+                fixed.push_back(order ? std::optional(parse_axis_order(*order)) : std::nullopt);
+            }
+            std::vector<ProfileHead> built;
+            py::gil_scoped_release release;
+            for (BuiltHead& head : build_heads(kernels, to_grid(grid), density, fixed, threads)) {
+                built.push_back(std::move(head.head));
+            }
+            return built;
+        },
+        py::arg("bins"), py::arg("heads"), py::arg("grid"), py::arg("density"),
+        py::arg("orders") = std::vector<std::optional<std::string>>{}, py::arg("threads") = 0,
+        "ProfileHeads from kernels heads[head][group], in parallel. orders: empty, or one or None per head.");
+    m.def(
         "build_head",
         [](const Bins& bins, const std::vector<FloatArray>& groups, const GridTuple& grid, double density,
            const std::optional<std::string>& order) {

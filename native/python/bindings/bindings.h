@@ -55,6 +55,7 @@ void bind_grid(py::module_& m);
 void bind_importance(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_plan_builder(py::module_& m);
+void bind_profile_merge(py::module_& m);
 void bind_profile(py::module_& m);
 void bind_capture(py::module_& m);
 void bind_attention(py::module_& m);

@@ -1,4 +1,4 @@
-"""`python -m paroattention doctor | profile show|validate|merge | bench attention|... | view`."""
+"""`python -m paroattention doctor | profile show|validate|... | bench attention|... | view`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ USAGE = __doc__
 
 def _bench(arguments: list[str]) -> int:
     # Benchmarks import more than the package needs; only who asks pays for it.
-    from .bench import attention, comfy, fidelity, heads
+    from .bench import attention, comfy, fidelity, heads, observe, offsets, plan
 
     tools = {"attention": attention.main, "comfy": comfy.main}
-    tools |= {"fidelity": fidelity.main, "heads": heads.main}
+    tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
+    tools |= {"offsets": offsets.main, "plan": plan.main}
     if not arguments or arguments[0] not in tools:
         print(f"bench needs one of {', '.join(tools)} (got {arguments[:1]})", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from . import _core
 from .observer import Observer
@@ -31,46 +32,6 @@ def keep_spread_heads_dense(heads: list[_core.ProfileHead], floor: float) -> Non
         head = heads[index]
         if masses[index] < floor and head.density is None and not head.locked:
             head.density = 1.0
-
-
-def _bins(old, new):
-    """Bins that cover both profiles' grids: the longer edges of each axis."""
-    axes = [max((getattr(b, axis) for b in (old, new)), key=lambda e: e[-1]) for axis in "FHW"]
-    return _core.Bins(*axes)
-
-
-def _axis_weights(source: list[int], target: list[int]) -> np.ndarray:
-    """[target, source] shares of one axis; rows beyond the source's own reach are 0.
-
-    Edges that start at 0 hold |offset|, others signed offsets: to go from signed to even is the
-    mean of both sides, and back every side gets the value of |offset|.
-    """
-    edges, wanted = np.array(source), np.array(target)
-    even, to_even = source[0] == 0, target[0] == 0
-    weights = np.zeros((len(wanted), len(edges)), dtype=np.float32)
-    for row, offset in enumerate(wanted):
-        if abs(offset) > np.abs(edges).max():
-            continue
-        sides = [abs(offset)] if even else [offset, -offset] if to_even else [offset]
-        for side in sides:
-            weights[row, np.abs(edges - side).argmin()] += 1 / len(sides)
-    return weights
-
-
-def _rebin(values: np.ndarray, source, target) -> np.ndarray:
-    """A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0)."""
-    if source == target:
-        return values
-    cube = values.reshape(len(source.F), len(source.H), len(source.W))
-    weights = [_axis_weights(getattr(source, axis), getattr(target, axis)) for axis in "FHW"]
-    out = np.einsum("fhw,af,bh,cw->abc", cube, *weights, optimize=True)
-    return np.ascontiguousarray(out.reshape(-1), dtype=np.float32)
-
-
-def _mean(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
-    """Weighted mean of two kernels; where one never observed an offset the other one counts."""
-    both = old * weight + new * (1 - weight)
-    return np.where(old <= 0, new, np.where(new <= 0, old, both)).astype(np.float32)
 
 
 def build_profile(
@@ -104,18 +65,21 @@ def build_profile(
     defaults.density, defaults.precision = settings.start_density, settings.precision
     defaults.tail = settings.tail
     profile.defaults = defaults
-    layers = []
+    # All heads at once: their orders are chosen in parallel.
+    kernels, orders = [], []
     for layer, watched in watched_layers.items():
         nearest = [min(seen[layer], key=lambda g: abs(g - group)) for group in range(len(groups))]
-        kernels = [observer.kernels(layer, group) for group in nearest]
-        heads = []
+        by_group = [observer.kernels(layer, group) for group in nearest]
         for head in range(watched.heads):
-            own = [group[head] for group in kernels]
-            order = order_of(own) if order_of else None
-            grid = watched.layout.grid
-            built = _core.build_head(first.bins, own, grid, settings.start_density, order)
-            heads.append(built[0])
-        layers.append((layer, heads))
+            kernels.append([group[head] for group in by_group])
+            orders.append(order_of(kernels[-1]) if order_of else None)
+    grid, density = first.layout.grid, settings.start_density
+    threads = torch.get_num_threads()
+    built = iter(_core.build_heads(first.bins, kernels, grid, density, orders, threads))
+    layers = [
+        (layer, [next(built) for _ in range(watched.heads)])
+        for layer, watched in watched_layers.items()
+    ]
     every = [head for _, heads in layers for head in heads]
     keep_spread_heads_dense(every, settings.dense_below)
     profile.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
@@ -168,40 +132,8 @@ def merge_profiles(
     Raises Error if they are of different models, layers or timestep groups, or of far grids.
     """
     require_mergeable(old, new)
-    return _merge(old, new, new.calibration.grids[0], density, dense_below)
-
-
-def _merge(old, new, grid, density, dense_below):
-    bins = _bins(old.bins, new.bins)
-    # A file may say 0 prompts: then both count the same.
-    prompts = [profile.calibration.prompts for profile in (old, new)]
-    weight = prompts[0] / sum(prompts) if any(prompts) else 0.5
-    layers = []
-    for before, after in zip(old.layers, new.layers, strict=True):
-        heads = []
-        for a, b in zip(before.heads, after.heads, strict=True):
-            kernels = []
-            for x, y in zip(a.groups, b.groups, strict=True):
-                was = _rebin(_core.dequantise(old.bins, x.code, x.peak), old.bins, bins)
-                now = _rebin(_core.dequantise(new.bins, y.code, y.peak), new.bins, bins)
-                kernels.append(_mean(was, now, weight))
-            head = _core.build_head(bins, kernels, grid, density, a.order if a.locked else None)[0]
-            head.density, head.locked = a.density, a.locked
-            heads.append(head)
-        layers.append((before.id, heads))
+    merged = _core.merge_profiles(old, new, density, threads=torch.get_num_threads())
+    layers = [(layer.id, layer.heads) for layer in merged.layers]
     keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
-    merged = _core.Profile()
-    merged.model, merged.timestep_groups, merged.bins = old.model, old.timestep_groups, bins
-    merged.defaults = old.defaults
-    merged.calibration = new.calibration
-    # Assigned to the merged profile's own copy: both inputs stay as they were.
-    calibration = merged.calibration
-    calibration.prompts = min(sum(prompts), 2**31 - 1)
-    calibration.queries = max(old.calibration.queries, new.calibration.queries)
-    calibration.grids = [
-        *old.calibration.grids,
-        *(g for g in [grid] if g not in old.calibration.grids),
-    ]
     merged.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
-    merged.validate()
     return merged

@@ -1,0 +1,287 @@
+#include "paro/profile_merge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <unordered_map>
+#include <utility>
+
+#include "paro/error.h"
+#include "paro/thread_pool.h"
+#include "text.h"
+
+namespace paro {
+
+namespace {
+
+std::string text_of(const std::string& text) { return '"' + detail::clean(text) + '"'; }
+std::string text_of(std::int32_t value) { return std::to_string(value); }
+std::string text_of(double value) {
+    std::string text = std::to_string(value);
+    text.erase(text.find_last_not_of('0') + 1);
+    return text.back() == '.' ? text + '0' : text;
+}
+std::string text_of(const Grid& grid) {
+    return std::to_string(grid.f) + 'x' + std::to_string(grid.h) + 'x' + std::to_string(grid.w);
+}
+std::string text_of(const TimestepGroup& group) { return text_of(group.sigma_max) + " to " + text_of(group.sigma_min); }
+template <typename Item>
+std::string text_of(const std::vector<Item>& items) {
+    std::string text;
+    for (const Item& item : items) text += (text.empty() ? "" : ", ") + text_of(item);
+    return text.empty() ? "none" : text;
+}
+
+std::vector<std::string> layer_ids(const Profile& profile) {
+    std::vector<std::string> ids;
+    for (const ProfileLayer& layer : profile.layers) ids.push_back(layer.id);
+    return ids;
+}
+
+void check_mergeable(const Profile& old, const Profile& fresh) {
+    const auto same = [](const char* what, const auto& was, const auto& is) {
+        if (!(was == is))
+            fail("profile", std::string("must be of the same model: ") + what + " is " + text_of(is), text_of(was));
+    };
+    same("family", old.model.family, fresh.model.family);
+    same("fingerprint", old.model.fingerprint, fresh.model.fingerprint);
+    same("patches", old.model.patches, fresh.model.patches);
+    same("heads", old.model.heads, fresh.model.heads);
+    same("head_dim", old.model.head_dim, fresh.model.head_dim);
+    require(!fresh.calibration.grids.empty(), "profile", "must state the grids it was calibrated on", "none");
+    const Grid& grid = fresh.calibration.grids.front();
+    if (match_grid(old, grid) == GridMatch::far) {
+        fail("profile", "must be calibrated near the grid " + text_of(grid), text_of(old.calibration.grids));
+    }
+    require(layer_ids(old) == layer_ids(fresh), "profile", "must hold the same layers", old.layers.size());
+    require(old.timestep_groups.size() == fresh.timestep_groups.size(), "profile",
+            "must have " + std::to_string(fresh.timestep_groups.size()) + " timestep groups to be merged",
+            old.timestep_groups.size());
+}
+
+std::int32_t reach(const AxisBins& bins) { return std::max(std::abs(bins.edges.front()), std::abs(bins.edges.back())); }
+
+AxisBins better(const AxisBins& a, const AxisBins& b) {
+    return std::pair(reach(b), b.edges.size()) > std::pair(reach(a), a.edges.size()) ? b : a;
+}
+
+Bins common_bins(const Bins& a, const Bins& b) {
+    const Bins both{better(a.f, b.f), better(a.h, b.h), better(a.w, b.w)};
+    // Only where axes come from different files can they be too many together: then one of the files' own will do.
+    if (both.size() <= std::int64_t{1} << 22) return both;
+    return a.size() >= b.size() ? a : b;
+}
+
+// Shares of the source bins in one target bin of an axis, none beyond the source's own reach. To go from signed offsets
+// to even ones is the mean of both sides; back, every side gets the value of |offset|.
+struct Share {
+    std::int32_t bin;
+    float weight;
+};
+std::vector<std::vector<Share>> shares(const AxisBins& source, const AxisBins& target) {
+    std::vector<std::vector<Share>> result;
+    for (const std::int32_t offset : target.edges) {
+        std::vector<Share> own;
+        if (std::abs(offset) <= reach(source)) {
+            if (target.even() && !source.even()) {
+                own = {{source.bin(offset), 0.5f}, {source.bin(-offset), 0.5f}};
+            } else {
+                own = {{source.bin(offset), 1.0f}};
+            }
+        }
+        result.push_back(std::move(own));
+    }
+    return result;
+}
+
+// A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0).
+OffsetKernel rebinned(const OffsetKernel& kernel, const Bins& bins) {
+    if (kernel.bins == bins) return kernel;
+    const auto f = shares(kernel.bins.f, bins.f), h = shares(kernel.bins.h, bins.h), w = shares(kernel.bins.w, bins.w);
+    const std::int64_t height = kernel.bins.h.count(), width = kernel.bins.w.count();
+    OffsetKernel result{bins, {}};
+    result.value.reserve(static_cast<std::size_t>(bins.size()));
+    for (const auto& in_f : f) {
+        for (const auto& in_h : h) {
+            for (const auto& in_w : w) {
+                float sum = 0.0f;
+                for (const Share& a : in_f) {
+                    for (const Share& b : in_h) {
+                        for (const Share& c : in_w) {
+                            const std::int64_t index = (a.bin * height + b.bin) * width + c.bin;
+                            sum += a.weight * b.weight * c.weight * kernel.value[static_cast<std::size_t>(index)];
+                        }
+                    }
+                }
+                result.value.push_back(sum);
+            }
+        }
+    }
+    return result;
+}
+
+OffsetKernel mean(OffsetKernel a, const OffsetKernel& b, double weight) {
+    const auto w = static_cast<float>(weight);
+    for (std::size_t i = 0; i < a.value.size(); ++i) {
+        const float other = b.value[i];
+        if (a.value[i] <= 0.0f) {
+            a.value[i] = other;
+        } else if (other > 0.0f) {
+            a.value[i] = a.value[i] * w + other * (1.0f - w);
+        }
+    }
+    return a;
+}
+
+ProfileCalibration merged_calibration(const ProfileCalibration& old, const ProfileCalibration& fresh) {
+    ProfileCalibration result = fresh;
+    const std::int64_t prompts = std::int64_t{old.prompts} + fresh.prompts;
+    result.prompts =
+        static_cast<std::int32_t>(std::min<std::int64_t>(prompts, std::numeric_limits<std::int32_t>::max()));
+    result.queries = std::max(old.queries, fresh.queries);
+    result.grids = old.grids;
+    for (const Grid& grid : fresh.grids) {
+        if (std::find(result.grids.begin(), result.grids.end(), grid) == result.grids.end())
+            result.grids.push_back(grid);
+    }
+    return result;
+}
+
+struct HeadView {
+    const Profile* profile;
+    const ProfileHead* head;
+
+    double density() const { return head->density.value_or(profile->defaults.density); }
+    BlockMap map(std::size_t group, const Grid& grid, AxisOrder order, std::int32_t block) const {
+        return importance(dequantise(profile->bins, head->groups[group].kernel), grid, order, block, block);
+    }
+};
+
+ProfileDiff::Head compare(const HeadView& a, const HeadView& b, std::size_t group, const Grid& grid,
+                          std::int32_t block) {
+    ProfileDiff::Head out;
+    out.group = group;
+    out.order_a = a.head->order;
+    out.order_b = b.head->order;
+    out.density_a = a.density();
+    out.density_b = b.density();
+    out.locked_a = a.head->locked;
+    out.locked_b = b.head->locked;
+    BlockMap of_a = a.map(group, grid, out.order_a, block), of_b = b.map(group, grid, out.order_b, block);
+    const BlockMask mask_a = make_mask(of_a, out.density_a), mask_b = make_mask(of_b, out.density_b);
+    out.a_by_a = retained_mass(of_a, mask_a);
+    out.b_by_b = retained_mass(of_b, mask_b);
+    if (out.order_a != out.order_b) {
+        of_a = a.map(group, grid, out.order_b, block);
+        of_b = b.map(group, grid, out.order_a, block);
+    }
+    out.a_by_b = retained_mass(of_a, mask_b);
+    out.b_by_a = retained_mass(of_b, mask_a);
+    return out;
+}
+
+std::vector<ProfileDiff::Field> field_differences(const Profile& a, const Profile& b) {
+    std::vector<ProfileDiff::Field> fields;
+    const auto add = [&](const char* name, const auto& x, const auto& y) {
+        if (!(x == y)) fields.push_back({name, text_of(x), text_of(y)});
+    };
+    add("model.family", a.model.family, b.model.family);
+    add("model.fingerprint", a.model.fingerprint, b.model.fingerprint);
+    add("model.layers", a.model.layers, b.model.layers);
+    add("model.heads", a.model.heads, b.model.heads);
+    add("model.head_dim", a.model.head_dim, b.model.head_dim);
+    add("model.patches", a.model.patches, b.model.patches);
+    add("calibration.grids", a.calibration.grids, b.calibration.grids);
+    add("calibration.steps", a.calibration.steps, b.calibration.steps);
+    add("calibration.sampler", a.calibration.sampler, b.calibration.sampler);
+    add("calibration.prompts", a.calibration.prompts, b.calibration.prompts);
+    add("calibration.queries", a.calibration.queries, b.calibration.queries);
+    add("calibration.date", a.calibration.date, b.calibration.date);
+    add("calibration.version", a.calibration.version, b.calibration.version);
+    add("timestep_groups", a.timestep_groups, b.timestep_groups);
+    add("bins.F", a.bins.f.edges, b.bins.f.edges);
+    add("bins.H", a.bins.h.edges, b.bins.h.edges);
+    add("bins.W", a.bins.w.edges, b.bins.w.edges);
+    add("defaults.density", a.defaults.density, b.defaults.density);
+    add("defaults.precision", a.defaults.precision, b.defaults.precision);
+    add("defaults.tail", std::string(a.defaults.tail ? "true" : "false"),
+        std::string(b.defaults.tail ? "true" : "false"));
+    return fields;
+}
+
+}  // namespace
+
+Profile merge_profiles(const Profile& old, const Profile& fresh, double density, int threads) {
+    validate(old);
+    validate(fresh);
+    check_mergeable(old, fresh);
+    const double prompts = static_cast<double>(old.calibration.prompts) + fresh.calibration.prompts;
+    const double weight = prompts > 0.0 ? old.calibration.prompts / prompts : 0.5;
+    Profile merged = old;
+    merged.bins = common_bins(old.bins, fresh.bins);
+    merged.calibration = merged_calibration(old.calibration, fresh.calibration);
+    const Grid grid = fresh.calibration.grids.front();
+    const auto heads = static_cast<std::int64_t>(old.model.heads);
+    parallel_for(static_cast<std::int64_t>(old.layers.size()) * heads, threads, [&](std::int64_t index, int) {
+        const auto layer = static_cast<std::size_t>(index / heads), place = static_cast<std::size_t>(index % heads);
+        const ProfileHead &a = old.layers[layer].heads[place], &b = fresh.layers[layer].heads[place];
+        std::vector<OffsetKernel> kernels;
+        for (std::size_t group = 0; group < a.groups.size(); ++group) {
+            kernels.push_back(mean(rebinned(dequantise(old.bins, a.groups[group].kernel), merged.bins),
+                                   rebinned(dequantise(fresh.bins, b.groups[group].kernel), merged.bins), weight));
+        }
+        ProfileHead built = build_head(kernels, grid, density, a.locked ? std::optional(a.order) : std::nullopt).head;
+        built.density = a.density;
+        built.locked = a.locked;
+        merged.layers[layer].heads[place] = std::move(built);
+    });
+    validate(merged);
+    return merged;
+}
+
+ProfileDiff diff_profiles(const Profile& a, const Profile& b, std::int32_t block, int threads) {
+    validate(a);
+    validate(b);
+    const Grid grid = a.calibration.grids.front();
+    map_shape(grid, AxisOrder::FHW, block, block);
+    ProfileDiff diff;
+    diff.fields = field_differences(a, b);
+    std::unordered_map<std::string_view, const ProfileLayer*> of_b;
+    for (const ProfileLayer& layer : b.layers) of_b[layer.id] = &layer;
+    const std::size_t groups = std::min(a.timestep_groups.size(), b.timestep_groups.size());
+    std::vector<std::pair<HeadView, HeadView>> pairs;
+    for (const ProfileLayer& layer : a.layers) {
+        const auto found = of_b.find(layer.id);
+        if (found == of_b.end()) {
+            diff.only_a.push_back(layer.id);
+            continue;
+        }
+        const std::size_t heads = std::min(layer.heads.size(), found->second->heads.size());
+        for (std::size_t head = 0; head < heads; ++head) {
+            for (std::size_t group = 0; group < groups; ++group) {
+                pairs.emplace_back(HeadView{&a, &layer.heads[head]}, HeadView{&b, &found->second->heads[head]});
+                ProfileDiff::Head entry;
+                entry.layer = layer.id;
+                entry.head = head;
+                entry.group = group;
+                diff.heads.push_back(std::move(entry));
+            }
+        }
+        of_b.erase(found);
+    }
+    for (const ProfileLayer& layer : b.layers) {
+        if (of_b.contains(layer.id)) diff.only_b.push_back(layer.id);
+    }
+    parallel_for(static_cast<std::int64_t>(pairs.size()), threads, [&](std::int64_t index, int) {
+        const auto i = static_cast<std::size_t>(index);
+        ProfileDiff::Head& entry = diff.heads[i];
+        ProfileDiff::Head found = compare(pairs[i].first, pairs[i].second, entry.group, grid, block);
+        found.layer = std::move(entry.layer);
+        found.head = entry.head;
+        entry = std::move(found);
+    });
+    return diff;
+}
+
+}  // namespace paro
