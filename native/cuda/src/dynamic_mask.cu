@@ -129,7 +129,7 @@ __device__ void add_softmax(const float* scores, float* p, std::int32_t cols, fl
     }
 }
 
-__device__ __forceinline__ long long mass_of(float p) { return static_cast<long long>(rintf(p * kMassUnit)); }
+__device__ __forceinline__ std::uint32_t mass_of(float p) { return __float2uint_rn(p * kMassUnit); }
 
 // Which blocks of a row stay: all above the threshold, and of those at it the first `ties`. Keys are the bits of
 // probabilities, which sort as they do.
@@ -155,17 +155,21 @@ __device__ Choice choose_count(const float* p, std::int32_t cols, std::int32_t c
     return {threshold, count - above};
 }
 
-__device__ Choice choose_mass(const float* p, std::int32_t cols, float target) {
+// `masses`: room for the row's masses, each lane's its own: converting them 31 times would take longer than the rest.
+__device__ Choice choose_mass(const float* p, std::uint32_t* masses, std::int32_t cols, float target) {
     const int lane = threadIdx.x % 32;
     long long mine = 0;
-    for (std::int32_t c = lane; c < cols; c += 32) mine += mass_of(p[c]);
+    for (std::int32_t c = lane; c < cols; c += 32) {
+        masses[c] = mass_of(p[c]);
+        mine += masses[c];
+    }
     const double wanted = static_cast<double>(target) * static_cast<double>(warp_total(mine));
     std::uint32_t threshold = 0;
     long long above = 0;
     for (std::uint32_t bit = 1u << 30; bit > 0; bit /= 2) {
         mine = 0;
         for (std::int32_t c = lane; c < cols; c += 32) {
-            if (__float_as_uint(p[c]) >= (threshold | bit)) mine += mass_of(p[c]);
+            if (__float_as_uint(p[c]) >= (threshold | bit)) mine += masses[c];
         }
         const long long found = warp_total(mine);
         if (static_cast<double>(found) >= wanted) {
@@ -199,6 +203,8 @@ __device__ std::int32_t write_bits(const float* p, std::int32_t cols, Choice cho
     return total;
 }
 
+PARO_HD bool two_buffers(const DynamicMaskParams& p) { return p.base.batch > 1 || p.by_mass != 0; }
+
 template <int D>
 __global__ void __launch_bounds__(kThreads) select_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
     PARO_DYNAMIC_SHARED(shared);
@@ -206,10 +212,10 @@ __global__ void __launch_bounds__(kThreads) select_blocks_kernel(const __grid_co
     const std::int32_t rows = base.q_blocks.grid_blocks, cols = base.kv_blocks.grid_blocks;
     const std::int32_t groups = (rows + kRows - 1) / kRows, index = static_cast<std::int32_t>(blockIdx.x);
     const std::int32_t head = index / groups, first_row = (index - head * groups) * kRows;
-    // Rows start on other banks; with a batch, sums stand after the scores, else in their place.
+    // Rows start on other banks. With a batch or masses, probabilities stand after the scores, else in their place.
     const std::int32_t stride = cols + 4;
     auto* scores = reinterpret_cast<float*>(shared);
-    float* sums = base.batch > 1 ? scores + kRows * stride : scores;
+    float* sums = two_buffers(p) ? scores + kRows * stride : scores;
     const int warp = threadIdx.x / 32;
     const float share = 1.0f / static_cast<float>(base.batch);
     for (std::int32_t b = 0; b < base.batch; ++b) {
@@ -227,7 +233,8 @@ __global__ void __launch_bounds__(kThreads) select_blocks_kernel(const __grid_co
         const float* own = sums + r * stride;
         const std::int64_t row = std::int64_t{head} * rows + first_row + r;
         const Choice choice =
-            p.by_mass ? choose_mass(own, cols, target) : choose_count(own, cols, min(cols, max(1, count)));
+            p.by_mass ? choose_mass(own, reinterpret_cast<std::uint32_t*>(scores + r * stride), cols, target)
+                      : choose_count(own, cols, min(cols, max(1, count)));
         const std::int32_t kept = write_bits(own, cols, choice, p.masks + row * base.plan.mask_words);
         if (threadIdx.x % 32 == 0) {
             p.counts[row] = kept;
@@ -252,7 +259,7 @@ __global__ void __launch_bounds__(kThreads) sort_rows_kernel(const __grid_consta
 template <class T, int D>
 void launch(const DynamicMaskParams& p, cudaStream_t stream) {
     const AttentionParams& base = p.base;
-    const std::int64_t bytes = std::int64_t{base.batch > 1 ? 2 : 1} * kRows * (base.kv_blocks.grid_blocks + 4) * 4;
+    const std::int64_t bytes = std::int64_t{two_buffers(p) ? 2 : 1} * kRows * (base.kv_blocks.grid_blocks + 4) * 4;
     require(bytes <= shared_memory_limit() - 2048, "grid",
             "must have fewer key blocks for masks found on the fly: a mask row has to fit shared memory",
             base.kv_blocks.grid_blocks);

@@ -30,7 +30,8 @@ template <class... P>
 void launch_kernel(const char* name, void (*kernel)(P...), std::int64_t grid, int threads, int shared_bytes,
                    cudaStream_t stream, const std::type_identity_t<std::remove_const_t<P> >&... args) {
     require(grid > 0 && grid <= std::numeric_limits<std::int32_t>::max(), "grid", "must be 1 to 2^31 - 1 CTAs", grid);
-    if (shared_bytes > 48 << 10) {
+    // 48 KB without asking hold a kernel's static shared memory too.
+    if (shared_bytes > 32 << 10) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
     }
     cudaLaunchConfig_t config{};
