@@ -154,8 +154,8 @@ class PAROAttention(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="0: the density above. Above 0: density auto, each head gets what it "
-                    "needs for this relative error of a layer's attention output.",
+                    tooltip="0: the density above. Above 0: density auto, what this relative error "
+                    "of a layer's attention output needs, as measured in the run.",
                 ),
             ],
             outputs=[io.Model.Output()],

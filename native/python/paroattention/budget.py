@@ -122,6 +122,18 @@ class Budget:
             places[head] = place
         return places
 
+    def even(self, target: float) -> float:
+        """The least density, the same for every head that is ours to choose, whose predicted error
+        is at most `target`; between places of the ladder the error is taken for a line, which is
+        more than it is."""
+        errors = [self.predicted(self.uniform(density)) for density in LADDER]
+        for (low, high), (before, after) in zip(pairwise(LADDER), pairwise(errors), strict=True):
+            if before <= target:
+                return low
+            if after <= target:
+                return low + (high - low) * (before - target) / (before - after)
+        return 1.0
+
     def mean(self, places: np.ndarray) -> float:
         return float(np.array(LADDER)[places].mean())
 
@@ -159,10 +171,10 @@ class Budget:
             if target is not None and self.predicted(places) <= target:
                 return
 
-    def densities(self, places: np.ndarray) -> dict[str, dict[int, float]]:
-        """Of the heads that are ours to choose, by layer and head."""
+    def densities(self, values) -> dict[str, dict[int, float]]:
+        """values, one a head, of the heads that are ours to choose, by layer and head."""
         found: dict[str, dict[int, float]] = {}
-        for index, ((layer, head), place) in enumerate(zip(self.heads, places, strict=True)):
+        for index, ((layer, head), value) in enumerate(zip(self.heads, values, strict=True)):
             if index not in self.fixed:
-                found.setdefault(layer, {})[head] = LADDER[place]
+                found.setdefault(layer, {})[head] = float(value)
         return found

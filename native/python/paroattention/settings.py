@@ -38,9 +38,9 @@ def _whole(value, low: int, high: int) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """density: share of grid blocks computed, 0.05 to 1, or "auto": what each head needs for
-    target_error, the relative error of a layer's attention output. percents: share of the run's
-    steps.
+    """density: share of grid blocks computed, 0.05 to 1, or "auto": what target_error needs, the
+    relative error of a layer's attention output; per_head: another density for each head, by how
+    much it helps (measured no better than one for all). percents: share of the run's steps.
 
     calibrate: a dense run that only watches every `every_n_steps`-th step; exact: full attention
     maps as well, kept beside the profile. observe_steps: how many
@@ -61,6 +61,7 @@ class Settings:
     observe_steps: int = 4
     queries: int = 64
     target_error: float = TARGET_ERROR
+    per_head: bool = False
     refresh: bool = True
     refresh_every: int = 2
     meter_limit: float = METER_LIMIT
@@ -93,7 +94,7 @@ class Settings:
         _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
         _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
         _require(self.mask in MASKS, "mask", "must be static", self.mask)
-        for name in ("tail", "refresh", "calibrate", "exact"):
+        for name in ("tail", "refresh", "calibrate", "exact", "per_head"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)
         target = self.target_error

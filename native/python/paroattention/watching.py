@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from . import _core
-from .budget import Budget, Curves
+from .budget import LADDER, Budget, Curves
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
@@ -299,11 +299,19 @@ class Watch:
     # -- density by target error ---------------------------------------------------------------
 
     def _spend(self, curves: dict[str, Curves]) -> None:
-        """Every head gets the density that brings the predicted error to the target."""
-        budget = Budget(curves, self._fixed)
-        places = budget.spend(target=self._settings.target_error)
-        self.budgets.append((self._step[0], budget.mean(places), budget.predicted(places)))
-        self._planner.use(with_densities(self._planner.profile, budget.densities(places)))
+        """Densities by the measured curves: one for all heads, or (per_head) one for each."""
+        budget, target = Budget(curves, self._fixed), self._settings.target_error
+        if self._settings.per_head:
+            places = budget.spend(target=target)
+            values, error = np.array(LADDER)[places], budget.predicted(places)
+        else:
+            values = np.full(len(budget.heads), budget.even(target))
+            error = target if values[0] > LADDER[0] else budget.predicted(budget.uniform(LADDER[0]))
+        chosen = np.array(
+            [self._fixed.get(name, value) for name, value in zip(budget.heads, values, strict=True)]
+        )
+        self.budgets.append((self._step[0], float(chosen.mean()), error))
+        self._planner.use(with_densities(self._planner.profile, budget.densities(values)))
         self._planner.forget()
         self._since.clear()
         self._seen.clear()

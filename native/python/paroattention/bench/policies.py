@@ -10,9 +10,11 @@ from .. import _core
 from ..observer import ExactObserver
 from ..profile_build import build_profile
 from ..session import Session
-from ..settings import ModelInfo, Settings
+from ..settings import AUTO, TARGET_ERROR, ModelInfo, Settings
 from .bundled import Bundle
 
+# Errors that "+target" and "+heads" aim at.
+TARGETS = (0.08, 0.065)
 POLICIES = ("fhw", "profile", "paper", "auto", "exact")
 
 
@@ -21,7 +23,8 @@ class Case:
     """One policy at one setting. block: tile, queries and keys alike.
 
     policy: one of POLICIES; with "+refresh" the run samples on while sparse and renews its masks,
-    as users' runs do.
+    as users' runs do; with "+target" or "+heads" it does, and density is a target error that one
+    density for all heads, or one for each, comes to.
     """
 
     policy: str
@@ -130,13 +133,16 @@ def session_for(
     """A session that runs a case; auto observes its own first steps."""
     start = case.dense_steps / calibration.steps
     policy, _, refresh = case.policy.partition("+")
+    by_target = refresh in ("target", "heads")
     settings = Settings(
-        density=case.density,
+        density=AUTO if by_target else case.density,
+        target_error=case.density if by_target else TARGET_ERROR,
+        per_head=refresh == "heads",
         precision="int8" if case.precision == "int8" else "bf16",
         tail=case.tail,
         start_percent=0.0 if policy == "auto" else start,
         observe_steps=case.dense_steps if policy == "auto" else 0,
-        refresh=refresh == "refresh",
+        refresh=bool(refresh),
         block_q=case.block,
         block_kv=case.block,
         offload=True,
@@ -178,6 +184,7 @@ def cases(quick: bool = False) -> list[Case]:
         return [case for case in base if case.density in (0.3, 0.2)]
     return [
         *base,
+        *_grid(("auto+target", "auto+heads"), TARGETS),
         *_grid(("profile",), every, precision="int8"),
         *(Case("paper", density) for density in every),
         *_grid(("fhw", "profile", "exact"), every, block=128),
