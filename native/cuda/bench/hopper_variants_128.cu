@@ -8,11 +8,12 @@ std::span<const HopperVariant> variants_of<128>() {
     using O = HopperOptions;
     static constexpr HopperVariant all[] = {
         variant<128, 128, 2, O{.ahead = false, .early = true}>("early"),
+        variant<128, 128, 2, O{.ahead = false, .early = true, .weights = {.half_bytes = true}}>("early halfbytes"),
         variant<128, 128, 2, O{.ahead = false}>("plain"),
         variant<128, 128, 2, O{.ahead = false, .in_turns = true}>("turns"),
-        variant<128, 128, 2, O{.ahead = false, .early = true, .poly = 1}>("early poly1"),
-        variant<128, 128, 2, O{.ahead = false, .in_turns = true, .poly = 1}>("turns poly1"),
-        variant<128, 128, 2, O{.ahead = false, .early = true, .half_exp = true}>("early half"),
+        variant<128, 128, 2, O{.ahead = false, .early = true, .weights = {.poly = 1}}>("early poly1"),
+        variant<128, 128, 2, O{.ahead = false, .in_turns = true, .weights = {.poly = 1}}>("turns poly1"),
+        variant<128, 128, 2, O{.ahead = false, .early = true, .weights = {.half_exp = true}}>("early half"),
         variant<128, 128, 2, O{.ahead = false, .early = true, .trace = true}>("early trace"),
         variant<128, 128, 2, O{.ahead = false, .in_turns = true, .trace = true}>("turns trace"),
         variant<128, 64, 2, O{.early = true}>("ahead early"),

@@ -16,12 +16,14 @@ namespace {
 constexpr int kTurns = 2048, kChains = 8;
 
 // Clocks of a CTA, by its first thread.
-struct Span {
-    long long begin = clock64();
-    __device__ void end(long long* out) const {
-        if (threadIdx.x == 0) out[blockIdx.x] = clock64() - begin;
-    }
-};
+__device__ __forceinline__ long long now() {
+    long long clocks;
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(clocks)::"memory");
+    return clocks;
+}
+__device__ __forceinline__ void keep_clocks(long long begin, long long* out) {
+    if (threadIdx.x == 0) out[blockIdx.x] = now() - begin;
+}
 
 // One instruction on each of kChains registers.
 struct Exp2 {
@@ -65,14 +67,14 @@ __global__ void instruction_rate(long long* clocks, float* sink) {
     float x[kChains];
     for (int i = 0; i < kChains; ++i) x[i] = 0.001f * static_cast<float>(threadIdx.x + 32 * i);
     __syncthreads();
-    const Span span;
+    const long long begin = now();
 #pragma unroll 4
     for (int turn = 0; turn < kTurns; ++turn) {
 #pragma unroll
         for (int i = 0; i < kChains; ++i) x[i] = Op::apply(x[i]);
     }
     __syncthreads();
-    span.end(clocks);
+    keep_clocks(begin, clocks);
     float sum = 0.0f;
     for (int i = 0; i < kChains; ++i) sum += x[i];
     if (sum == 1234.5f) *sink = sum;
@@ -83,20 +85,20 @@ __global__ void mma_rate(long long* clocks, float* sink) {
     std::int32_t d[kChains][4] = {};
     const std::uint32_t a[4] = {threadIdx.x, 2, 3, 4};
     __syncthreads();
-    const Span span;
+    const long long begin = now();
 #pragma unroll 2
     for (int turn = 0; turn < kTurns; ++turn) {
 #pragma unroll
         for (int i = 0; i < kChains; ++i) mma_s8(d[i], a, 5, threadIdx.x + 6);
     }
     __syncthreads();
-    span.end(clocks);
+    keep_clocks(begin, clocks);
     for (int i = 0; i < kChains; ++i) {
         if (d[i][0] == 0x7ffffff1) *sink = 1.0f;
     }
 }
 
-// wgmma 64 x N x 32, four a group as the kernels ask for them; a from shared memory or registers.
+// wgmma 64 x N x 32, sixteen a group; a from shared memory or registers.
 template <int N, bool FROM_SHARED>
 __global__ void __launch_bounds__(512) wgmma_rate(long long* clocks, float* sink) {
 #if defined(PARO_SM90A)
@@ -109,12 +111,13 @@ __global__ void __launch_bounds__(512) wgmma_rate(long long* clocks, float* sink
     const int group = threadIdx.x / 128;
     const std::uint64_t a = tile_descriptor(shared_address(shared) + group * 8192, 128);
     const std::uint64_t b = tile_descriptor(shared_address(shared) + 32768, 128);
-    const Span span;
-    for (int turn = 0; turn < kTurns / 8; ++turn) {
+    const long long begin = now();
+    for (int turn = 0; turn < kTurns / 32; ++turn) {
         hold(d);
         wgmma_fence();
 #pragma unroll
-        for (int ks = 0; ks < 4; ++ks) {
+        for (int i = 0; i < 16; ++i) {
+            const int ks = i % 4;
             if constexpr (FROM_SHARED) {
                 wgmma_ss(d, a + ks * kDescriptorStep, b + ks * kDescriptorStep, true);
             } else {
@@ -122,12 +125,11 @@ __global__ void __launch_bounds__(512) wgmma_rate(long long* clocks, float* sink
             }
         }
         wgmma_commit();
-        wgmma_wait<1>();
+        wgmma_wait<0>();
+        hold(d);
     }
-    wgmma_wait<0>();
-    hold(d);
     __syncthreads();
-    span.end(clocks);
+    keep_clocks(begin, clocks);
     if (d[0][0] == 0x7ffffff1) *sink = 1.0f;
 #endif
 }
@@ -141,7 +143,7 @@ __global__ void bulk_rate(long long* clocks, const std::byte* from, std::int64_t
     if (threadIdx.x == 0) {
         for (int s = 0; s < stages; ++s) barrier_init(shared_address(&full[s]), 1);
         fence_barrier_init();
-        const Span span;
+        const long long begin = now();
         std::int64_t at = (std::int64_t{blockIdx.x} * 7919 * 16384) % size;
         for (int turn = 0; turn < turns + stages; ++turn) {
             const int s = turn % stages;
@@ -152,16 +154,16 @@ __global__ void bulk_rate(long long* clocks, const std::byte* from, std::int64_t
                 at = (at + bytes) % size;
             }
         }
-        span.end(clocks);
+        keep_clocks(begin, clocks);
     }
 #endif
 }
 
 __global__ void spin(long long* clocks) {
-    const Span span;
-    while (clock64() - span.begin < 20'000'000) {
+    const long long begin = now();
+    while (now() - begin < 20'000'000) {
     }
-    span.end(clocks);
+    keep_clocks(begin, clocks);
 }
 
 class Bench {
@@ -213,7 +215,7 @@ void wgmma(Bench& bench, int ctas, int groups) {
     std::snprintf(name, sizeof(name), "wgmma 64x%dx32 %s, %d groups", N, FROM_SHARED ? "ss" : "rs", groups);
     const auto launch = [&] { kernel<<<ctas, groups * 128, bytes>>>(bench.clocks(), bench.sink()); };
     if (!bench.time(name, ctas, launch)) return;
-    const double products = double{kTurns} / 8 * 4 * groups * 64 * N * 32;
+    const double products = double{kTurns} / 32 * 16 * groups * 64 * N * 32;
     std::printf("rate %-28s %6.0f products a clock and SM (4096 at best), %5.0f TOP/s\n", name, products / bench.median,
                 2e-9 * products * ctas / bench.ms);
 }

@@ -123,7 +123,7 @@ struct Consumer {
         std::uint32_t sum[2] = {0, 0};
 #pragma unroll
         for (int ks = 0; ks < BLOCK / 32; ++ks) {
-            weigh_keys<1, tiles, O.poly, O.half_exp>(s, ks, exponents, weights);
+            weigh_keys<1, tiles, O.weights>(s, ks, exponents, weights);
             if (masked) mask_weights<1, tiles>(weights, ks, valid, ragged, share);
 #pragma unroll
             for (int i = 0; i < 4; ++i) sum[i % 2] = __dp4a(weights[0][ks][i], 0x01010101u, sum[i % 2]);
@@ -144,7 +144,7 @@ struct Consumer {
     // Whether there is a tile at the turn's stage; waits for it.
     __device__ __forceinline__ bool arrived() {
         barrier_wait(shared_address(&info.full[turn.stage]), turn.parity);
-        return info.tile[turn.stage] >= 0;
+        return __all_sync(0xffffffffu, info.tile[turn.stage] >= 0);
     }
 
     // Attends to the tile whose scores are in `mine`, while the next tile's come into `next`. False after the last.
@@ -286,7 +286,7 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
     for (Turn<kQueryStages> queries;; queries.next()) {
         const int s = queries.stage;
         barrier_wait(shared_address(&info.queries_full[s]), queries.parity);
-        const std::int32_t item = info.item[s];
+        const std::int32_t item = __shfl_sync(0xffffffffu, info.item[s], 0);
         if (item < 0) break;
         std::int32_t slot, tile;
         p.work_item(item, slot, tile);
@@ -303,10 +303,11 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
 
 #endif
 
-template <int D, int BLOCK, int GROUPS, HopperOptions O>
-__global__ void __launch_bounds__((GROUPS + 1) * kGroup, O.ctas)
+template <int D, int BLOCK, int GROUPS, unsigned CODE>
+__global__ void __launch_bounds__((GROUPS + 1) * kGroup, decode(CODE).ctas)
     attention_hopper_int8_kernel(const __grid_constant__ AttentionParams p) {
 #if defined(PARO_SM90A)
+    constexpr HopperOptions O = decode(CODE);
     using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
     PARO_DYNAMIC_SHARED(shared);
     const std::uint32_t q_shared = shared_address(shared), ring = q_shared + kQueryStages * P::q_bytes;
@@ -324,7 +325,8 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, O.ctas)
         fence_barrier_init();
     }
     __syncthreads();
-    const int group = static_cast<int>(threadIdx.x) / kGroup - 1;  // -1: the producer's
+    // -1: the producer's. From one lane, so that the compiler knows it to be the same in a warp.
+    const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kGroup, 0) - 1;
     if (group < 0) {
         give_registers<P::producer>();
         if (threadIdx.x == 0) Producer<D, BLOCK, P>{p, info, q_shared, ring, {}}.run();
@@ -343,7 +345,7 @@ void launch_hopper(const AttentionParams& p, cudaStream_t stream) {
     static_assert(!O.in_turns || (GROUPS == 2 && !O.ahead && !O.early));
     check(cudaMemsetAsync(p.packed.counters + p.slots(), 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
     const int room = multiprocessors() * O.ctas;
-    launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS, O>,
+    launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS, encode(O)>,
                   room < p.work_items() ? room : p.work_items(), P::threads, P::bytes, stream, p);
 }
 

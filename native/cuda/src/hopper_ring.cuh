@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ptx_hopper.cuh"
+#include "softmax_int8.cuh"
 #include "tile_walk.cuh"
 
 namespace paro::cuda {
@@ -18,11 +19,27 @@ struct HopperOptions {
     bool ahead = true;      // scores of the next key tile beside this one's softmax: two sets of scores in registers
     bool in_turns = false;  // the two warpgroups take turns at the tensor cores
     bool early = false;     // values are multiplied 32 keys at a time while the softmax goes on
-    int poly = 0;           // eighths of the exponentials that are polynomials on the FMA units
-    bool half_exp = false;  // the others in fp16
-    bool trace = false;     // adds up what each role waits for
-    int ctas = 1;           // of a multiprocessor
+    WeightOptions weights = {};
+    bool trace = false;  // adds up what each role waits for
+    int ctas = 1;        // of a multiprocessor
 };
+
+// The same as a number: nvcc 13.0 cannot launch kernels with a class as template argument.
+constexpr unsigned encode(const HopperOptions& o) {
+    const auto flag = [](bool on, int bit) { return static_cast<unsigned>(on) << bit; };
+    return flag(o.ahead, 0) | flag(o.in_turns, 1) | flag(o.early, 2) | flag(o.trace, 3) | flag(o.weights.half_exp, 4) |
+           flag(o.weights.half_bytes, 5) | static_cast<unsigned>(o.weights.poly) << 6 |
+           static_cast<unsigned>(o.ctas) << 10;
+}
+constexpr HopperOptions decode(unsigned code) {
+    const auto on = [=](int bit) { return (code >> bit & 1) != 0; };
+    return {.ahead = on(0),
+            .in_turns = on(1),
+            .early = on(2),
+            .weights = {.poly = static_cast<int>(code >> 6 & 15), .half_exp = on(4), .half_bytes = on(5)},
+            .trace = on(3),
+            .ctas = static_cast<int>(code >> 10)};
+}
 
 // What goes with a stage of the ring.
 struct StageInfo {
@@ -56,14 +73,16 @@ struct HopperPlan {
     static constexpr int consumer = left < 240 ? left : 240;
 };
 
-#if defined(PARO_SM90A)
-
 #if defined(PARO_TRACE)
 // Clocks of all CTAs together, of the consumers' first warps: what kTrace* name, and last the turns taken.
 constexpr int kTraceSlots = 8;
 enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween, kTraceSteps };
 static __device__ unsigned long long hopper_trace[2][kTraceSlots];
+#endif
 
+#if defined(PARO_SM90A)
+
+#if defined(PARO_TRACE)
 // Adds the clocks since the last call to a slot; by constants, so that the sums are registers.
 template <bool ON>
 struct Trace {

@@ -128,6 +128,18 @@ __device__ __forceinline__ std::int32_t max_of_three(std::int32_t a, std::int32_
     return __vimax3_s32(a, b, c);
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+// Four floats rounded to unsigned bytes and joined, a lowest; less than 0 gives 0, more than 255 gives 255. Two
+// instructions, not on the special-function unit.
+__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+    std::uint32_t low, all;
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(low) : "r"(__float2int_rn(b)), "r"(__float2int_rn(a)));
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;"
+        : "=r"(all)
+        : "r"(__float2int_rn(d)), "r"(__float2int_rn(c)), "r"(low));
+    return all;
+}
+#endif
 #endif
 
 // Adding it rounds |x| < 2^22 to the nearest integer, ties to even, which is then in the low mantissa bits. Sums that
@@ -158,10 +170,16 @@ __device__ __forceinline__ std::uint32_t to_halves(float low, float high) {
     const __half2 both = __floats2half2_rn(low, high);
     return *reinterpret_cast<const std::uint32_t*>(&both);
 }
-// As round_bytes for 0 <= x <= 255, in fewer instructions.
-__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+// As round_weights for 0 <= x <= 255, through fp16.
+__device__ __forceinline__ std::uint32_t round_weights_halves(float a, float b, float c, float d) {
     return round_halves(to_halves(a, b), to_halves(c, d));
 }
+#if !defined(PARO_EMULATE) && !(defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890)
+// There the conversion is one of the special-function unit.
+__device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
+    return round_weights_halves(a, b, c, d);
+}
+#endif
 // 2^x of two numbers, in fp16.
 __device__ __forceinline__ std::uint32_t exp2_halves(float low, float high) {
     return exp2_fast_halves(to_halves(low, high));

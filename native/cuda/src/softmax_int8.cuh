@@ -76,11 +76,17 @@ __device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, int k
     }
 }
 
-// Four weights of a word: 2^(x factor + offset) of four scores. POLY eighths of them by polynomial, all in fp16 with
-// HALF.
-template <int POLY, bool HALF>
+// How weights come about.
+struct WeightOptions {
+    int poly = 0;             // eighths of the exponentials that are polynomials on the FMA units
+    bool half_exp = false;    // all exponentials in fp16 instead
+    bool half_bytes = false;  // to bytes through fp16 instead of by conversion
+};
+
+// Four weights of a word: 2^(x factor + offset) of four scores.
+template <WeightOptions O>
 __device__ __forceinline__ std::uint32_t weigh_word(const float (&x)[4], int word, float factor, float offset) {
-    if constexpr (HALF) {
+    if constexpr (O.half_exp) {
         const std::uint32_t low = exp2_halves(fmaf(x[0], factor, offset), fmaf(x[1], factor, offset));
         const std::uint32_t high = exp2_halves(fmaf(x[2], factor, offset), fmaf(x[3], factor, offset));
         return round_halves(low, high);
@@ -88,9 +94,10 @@ __device__ __forceinline__ std::uint32_t weigh_word(const float (&x)[4], int wor
         float w[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            w[i] = (word % 2 * 4 + i) * POLY % 8 >= 8 - POLY ? exp2_poly(x[i], factor, offset)
-                                                             : exp2_fast(fmaf(x[i], factor, offset));
+            w[i] = (word % 2 * 4 + i) * O.poly % 8 >= 8 - O.poly ? exp2_poly(x[i], factor, offset)
+                                                                 : exp2_fast(fmaf(x[i], factor, offset));
         }
+        if constexpr (O.half_bytes) return round_weights_halves(w[0], w[1], w[2], w[3]);
         return round_weights(w[0], w[1], w[2], w[3]);
     }
 }
@@ -134,7 +141,7 @@ __device__ __forceinline__ void find_maxima(Softmax<MT>& state, const ScoreTiles
 }
 
 // Weights of keys 32 ks ..
-template <int MT, int NT, int POLY = 0, bool HALF = false>
+template <int MT, int NT, WeightOptions O = WeightOptions{}>
 __device__ __forceinline__ void weigh_keys(const ScoreTiles<MT, NT>& s, int ks, const Exponents<MT>& e,
                                            WeightTiles<MT, NT>& weights) {
 #pragma unroll
@@ -146,8 +153,7 @@ __device__ __forceinline__ void weigh_keys(const ScoreTiles<MT, NT>& s, int ks, 
                 float x[4];
 #pragma unroll
                 for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
-                weights[mt][ks][group % 2 * 2 + half] =
-                    weigh_word<POLY, HALF>(x, group, e.factor[mt][half], e.offset[mt][half]);
+                weights[mt][ks][group % 2 * 2 + half] = weigh_word<O>(x, group, e.factor[mt][half], e.offset[mt][half]);
             }
         }
     }

@@ -121,6 +121,14 @@ inline float fma_saturated(float a, float b, float c) {
     const float x = std::fma(a, b, c);
     return x > 0.0f ? std::min(x, 1.0f) : 0.0f;
 }
+inline std::uint32_t round_weights(float a, float b, float c, float d) {
+    std::uint32_t all = 0;
+    for (const float x : {d, c, b, a}) {
+        const float near = std::nearbyint(x);
+        all = all << 8 | (near > 0.0f ? static_cast<std::uint32_t>(std::min(near, 255.0f)) : 0u);
+    }
+    return all;
+}
 inline std::int32_t max_of_three(std::int32_t a, std::int32_t b, std::int32_t c) { return std::max({a, b, c}); }
 
 }  // namespace paro::cuda
