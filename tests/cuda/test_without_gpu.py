@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, Plan, _core, attention, cuda, observe_inputs
+from paroattention import (
+    ORDERS,
+    Error,
+    Plan,
+    TokenLayout,
+    _core,
+    attention,
+    cuda,
+    cuda_observe,
+    observe_inputs,
+)
 
 GRID = (4, 9, 11)
 
@@ -112,7 +122,6 @@ def test_the_operators_refuse_other_devices(operators):
 def test_fake_observing_operators_have_the_real_ones_shapes(operators):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    observe_inputs._operators.cache_clear()
     assert observe_inputs._operators()
     plan = _plan()
     grid, sizes = (plan.prefix, *plan.grid, plan.suffix), cuda.layout(plan)
@@ -136,3 +145,42 @@ def test_the_observing_operators_refuse_other_devices(operators):
     x = torch.zeros(1, 3, 10, 64)
     with pytest.raises(NotImplementedError, match="CPU"):
         operators.block_importance(x, x, torch.zeros(3, dtype=torch.int32), 0, 1, 2, 5, 0, 0.1)
+
+
+def test_the_module_calls_the_observing_operators_as_they_are_declared(operators, monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    called = []
+    run = cuda.run
+
+    def record(op, *arguments):
+        called.append(op._schema.name)
+        return run(op, *arguments)
+
+    monkeypatch.setattr(cuda, "run", record)
+    plan = _plan()
+    layout = TokenLayout(GRID, plan.prefix, plan.suffix)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        words = torch.zeros(len(_core.plan_words(plan)), dtype=torch.int32, device="cuda")
+        monkeypatch.setattr(cuda, "upload", lambda plan, device: words)
+        q = torch.empty(2, 3, plan.length, 64, device="cuda")
+        queries = torch.zeros(3, 20, device="cuda", dtype=torch.int32)
+        state = cuda_observe.ObserveState(_core.Bins.even(GRID), GRID, 3, "cuda")
+        kept = state.observe(q, q, layout, queries, 0.1, keep=(1,))
+        assert state.observe(q, q, layout, queries, 0.1) is None
+        reading = cuda_observe.meter(q, q, q, plan, layout, queries, 0.1, True)
+        masks = cuda_observe.dynamic_mask(q, q, plan, density=(0.1, 0.2, 0.3))
+        found = cuda_observe.dynamic_plan(q, q, plan, mass=0.5)
+        out = cuda_observe.dynamic_attention(q, q, q, plan, density=0.5, precision="bf16")
+        sums = cuda_observe.block_importance(q, q, layout, ORDERS[:3], 128, 64, 0.1)
+    names = ["observe", "observe", "meter", "dynamic_plan", "dynamic_plan", "dynamic_plan"]
+    names += ["attention", "block_importance"]
+    assert called == [f"paro::{name}" for name in names]
+    rows, cols = plan.heads[0].mask.numpy().shape
+    assert kept.shape == (1, 20, layout.grid_size)
+    assert state._units.shape == (2, 3, len(state.bins))
+    assert reading.shape == (3, 2)
+    assert masks.shape == (3, rows, 1) and found.shape == words.shape
+    assert out.shape == q.shape and out.dtype == q.dtype
+    assert sums.shape == (3, -(-rows // 2), cols)

@@ -7,7 +7,9 @@
 namespace paro::cuda {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kThreads = 128;
+// Of choosing: scores of two rows a warp fill the shared memory of long sequences, so a CTA had better be wide.
+constexpr int kChoosing = 256, kWarps = kChoosing / 32;
 constexpr int kRows = 16;  // mask rows of a CTA
 // A probability in these units: sums are exact.
 constexpr float kMassUnit = 2147483648.0f;
@@ -206,7 +208,7 @@ __device__ std::int32_t write_bits(const float* p, std::int32_t cols, Choice cho
 PARO_HD bool two_buffers(const DynamicMaskParams& p) { return p.base.batch > 1 || p.by_mass != 0; }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads) select_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
+__global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
     PARO_DYNAMIC_SHARED(shared);
     const AttentionParams& base = p.base;
     const std::int32_t rows = base.q_blocks.grid_blocks, cols = base.kv_blocks.grid_blocks;
@@ -266,7 +268,7 @@ void launch(const DynamicMaskParams& p, cudaStream_t stream) {
     const std::int64_t blocks = std::int64_t{base.q_blocks.grid_blocks} + base.kv_blocks.grid_blocks;
     launch_kernel("pool_blocks_kernel", pool_blocks_kernel<T, D>, base.slots() * blocks, kThreads, 0, stream, p);
     const std::int64_t groups = (base.q_blocks.grid_blocks + kRows - 1) / kRows;
-    launch_kernel("select_blocks_kernel", select_blocks_kernel<D>, base.heads * groups, kThreads,
+    launch_kernel("select_blocks_kernel", select_blocks_kernel<D>, base.heads * groups, kChoosing,
                   static_cast<int>(bytes), stream, p);
     if (!p.by_mass) return;
     const std::int64_t sorts = (base.q_blocks.grid_blocks + kThreads - 1) / kThreads;
