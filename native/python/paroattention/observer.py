@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from . import _core
+from . import _core, cuda_observe
 from .layout import TokenLayout
 from .sampling import Sampled, sample
 
@@ -26,14 +26,49 @@ class _Watched:
 
     def __init__(self, layout: TokenLayout, bins, heads: int, head_dim: int):
         self.layout, self.bins, self.heads, self.head_dim = layout, bins, heads, head_dim
-        self.groups: dict[int, list] = {}
+        self._groups: dict[int, list] = {}
+        # By group and device: what was seen there and is not here yet; rows on their way for a
+        # capture, by group.
+        self.states: dict[tuple, cuda_observe.ObserveState] = {}
+        self.coming: dict[int, tuple] = {}
         self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
+    def _take_sums(self) -> None:
+        """Takes over what devices have seen; waits for them."""
+        for (group, _), state in self.states.items():
+            state.add_to(self._own(group))
+            state.clear()
+
+    @property
+    def groups(self) -> dict[int, list]:
+        """Accumulators by group and head."""
+        self._take_sums()
+        return self._groups
+
     def accumulators(self, group: int) -> list:
-        if group not in self.groups:
+        self._take_sums()
+        return self._own(group)
+
+    def _own(self, group: int) -> list:
+        if group not in self._groups:
             make = _core.OffsetAccumulator
-            self.groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
-        return self.groups[group]
+            self._groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
+        return self._groups[group]
+
+    def state(self, group: int, device) -> cuda_observe.ObserveState:
+        name = group, device
+        if name not in self.states:
+            make = cuda_observe.ObserveState
+            self.states[name] = make(self.bins, self.layout.grid, self.heads, device)
+        return self.states[name]
+
+    def take_rows(self) -> None:
+        """Takes over the rows for a capture that a device was asked for."""
+        for group, (heads, places, readback) in self.coming.items():
+            for place, head in enumerate(heads):
+                own = places[head].numpy().astype(np.int32), readback.get()[place].numpy()
+                self.newest[(group, head)] = own
+        self.coming.clear()
 
     def seen_groups(self) -> list[int]:
         """The groups in which every head has rows; one whose rows were not finite has none."""
@@ -45,13 +80,22 @@ class Observer:
 
     Draws come from a generator of its own, so watching never changes the user's noise.
     keep_rows: keep the newest rows for a capture, of as many heads a layer as _KEPT_BYTES hold.
+    on_device(q): whether q is observed where it lies, by cuda_observe; else rows come to the host.
     """
 
-    def __init__(self, queries: int = 64, seed: int = 0, *, keep_rows: bool = False):
+    def __init__(
+        self,
+        queries: int = 64,
+        seed: int = 0,
+        *,
+        keep_rows: bool = False,
+        on_device: Callable | None = None,
+    ):
         if not 1 <= queries <= 4096:
             raise _core.Error(f"queries must lie in 1..4096 (got {queries})")
         self.queries = queries
         self.keep_rows = keep_rows
+        self.on_device = on_device or (lambda q: q.device.type == "cuda")
         self.layers: dict[str, _Watched] = {}
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -74,22 +118,18 @@ class Observer:
         Raises Error when the layer was watched on another grid before, or rows are not finite.
         """
         batch, heads = q.shape[:2]
-        watched = self.layers.get(layer)
-        if watched is None:
-            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1])
-            self.layers[layer] = watched
-        if (watched.layout.grid, watched.heads) != (layout.grid, heads):
-            raise _core.Error(
-                f"layout must keep the grid and heads that {layer} was watched with,"
-                f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
-            )
+        watched = self._watched(layer, q, layout)
         share = -(-(queries or self.queries) // batch)
-        drawn = [
-            torch.randint(layout.grid_size, (heads, share), generator=self._generator)
-            for _ in range(batch)
-        ]
+        drawn = self.draw(layout, heads, share, batch)
         # A capture shows what was watched densely; samples while sparse are few.
         kept = [] if queries else self._kept_heads(layer, heads, share * layout.grid_size)
+        if self.on_device(q) and look is None:
+            places = torch.cat(drawn, 1)
+            rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept)
+            if rows is not None:
+                # Of the first entry, as below.
+                watched.coming[group] = kept, drawn[0], cuda_observe.Readback(rows[:, :share])
+            return
         for sampled in sample(q, k, layout, drawn, sm_scale):
             rows = sampled.grid_rows.cpu().contiguous()
             self._add(watched, group, sampled.heads, sampled.places, rows.numpy())
@@ -100,6 +140,31 @@ class Observer:
                     watched.newest[(group, head)] = (places, own)
             if look is not None:
                 look(sampled)
+
+    def _watched(self, layer: str, q, layout: TokenLayout) -> _Watched:
+        heads, watched = q.shape[1], self.layers.get(layer)
+        if watched is None:
+            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1])
+            self.layers[layer] = watched
+        if (watched.layout.grid, watched.heads) != (layout.grid, heads):
+            raise _core.Error(
+                f"layout must keep the grid and heads that {layer} was watched with,"
+                f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
+            )
+        return watched
+
+    def draw(self, layout: TokenLayout, heads: int, share: int, batch: int) -> list[torch.Tensor]:
+        """Grid places (heads, share) for every batch entry."""
+        return [
+            torch.randint(layout.grid_size, (heads, share), generator=self._generator)
+            for _ in range(batch)
+        ]
+
+    def add_on_device(self, layer, q, k, layout, places, sm_scale, group, keep=()):
+        """Adds queries places (H, n) where q lies, without waiting for it. Returns the rows of the
+        heads `keep`, float16 [len(keep), n, grid tokens] on that device, or None."""
+        state = self._watched(layer, q, layout).state(group, q.device)
+        return state.observe(q, k, layout, places.int(), sm_scale, keep=keep)
 
     def _kept_heads(self, layer: str, heads: int, numbers: int) -> list[int]:
         """Heads of this layer whose newest rows are kept, other ones in each layer."""
@@ -118,6 +183,8 @@ class Observer:
         """Lets go of the rows that were kept for a capture; what was learned stays."""
         for watched in self.layers.values():
             watched.newest.clear()
+            watched.coming.clear()
+            watched.states.clear()
 
     def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
         """One offset kernel (float32 [bins]) per head."""

@@ -161,6 +161,16 @@ class Tally:
         self._sums[sampled.heads] += sums
         self.queries += sampled.places.shape[1] if sampled.heads.start == 0 else 0
 
+    def add_means(self, kept: np.ndarray, lost: np.ndarray, queries: int) -> None:
+        """Adds what was measured elsewhere: by head the retained mass and the squared relative
+        error of so many queries. Heads that are not finite had no row that was."""
+        whole = np.isfinite(kept) & np.isfinite(lost)
+        sums = np.stack([np.where(whole, x, 0.0) for x in (kept, whole, lost, whole)], -1)
+        if self._sums is None:
+            self._sums = torch.zeros(self.heads, 4, dtype=torch.float64)
+        self._sums += torch.from_numpy(queries * sums.astype(np.float64)).to(self._sums.device)
+        self.queries += queries
+
     def read(self) -> np.ndarray:
         """float64 [heads, 4]; waits for the device."""
         if self._sums is None:

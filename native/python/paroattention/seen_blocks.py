@@ -62,14 +62,15 @@ class SeenBlocks:
         heads = range(len(self.orders))[sampled.heads]
         for place, head in enumerate(heads):
             sums = sampled.block_sums(place, self.orders[head], self.block_kv)
-            self._add(head, sampled.places[place], sums)
+            self.add_sums(head, sampled.places[place], sums)
 
     def add_rows(self, head: int, places: torch.Tensor, rows: torch.Tensor) -> None:
         """places (n,): grid indices; rows (n, grid tokens) in original order."""
         sums = block_sums(rows.float(), self.grid, self.orders[head], self.block_kv)
-        self._add(head, places, sums)
+        self.add_sums(head, places, sums)
 
-    def _add(self, head: int, places: torch.Tensor, sums: torch.Tensor) -> None:
+    def add_sums(self, head: int, places: torch.Tensor, sums: torch.Tensor) -> None:
+        """sums (n, cols): rows of the queries at places (n,) by block of the head's order."""
         order = self.orders[head]
         tiles = (permutation(self.grid, order)[1][places] // self.block_q).numpy()
         np.add.at(self.sums[head], tiles, sums.cpu().numpy())

@@ -271,7 +271,9 @@ class Session(Telling):
         # One run's first steps are one group, wherever they end: they make one plan.
         calibrate = self.settings.calibrate
         group = self._half(forward.sigma) if calibrate else 0
-        look = None if calibrate else functools.partial(self.watch.remember, layer)
+        # Rows are for masks in the heads' own orders; from a device they would be too much.
+        here = not (calibrate or self.observer.on_device(q))
+        look = functools.partial(self.watch.remember, layer) if here else None
         try:
             with self._lock:
                 self.observer.observe(layer, q, k, layout, sm_scale=scale, group=group, look=look)

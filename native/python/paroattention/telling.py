@@ -150,6 +150,8 @@ class Telling:
     def capture_tensors(self) -> dict:
         """rows/... and queries/... of the watched heads (32 at most, spread over the layers)."""
         tensors = {}
+        for watched in self.observer.layers.values():
+            watched.take_rows()
         entries = [
             (layer, head, group, pair)
             for layer, watched in self.observer.layers.items()

@@ -15,6 +15,7 @@ import torch
 
 from . import _core
 from .budget import LADDER, Budget, Curves
+from .device_watch import DeviceWatch, Reading
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
@@ -71,6 +72,7 @@ class Watch:
         self._rows: dict[str, list] = {}
         self._row_bytes = 0
         self._fits = False
+        self._device = DeviceWatch(observer, settings.tail)
         self._curves: dict[str, Curves] = {}
         self._curves_due, self._measuring = True, False
         # Densities that a user or an earlier rule gave a head: not ours to choose.
@@ -106,6 +108,8 @@ class Watch:
 
     def settle(self) -> None:
         """Reads the samples of the step that is over: the only place that waits for a device."""
+        for reading in self._device.take():
+            self._take(reading)
         tallies, self._tallies = self._tallies, {}
         for key, tally in tallies.items():
             self._record(key, tally)
@@ -116,6 +120,19 @@ class Watch:
         if self._curves:
             curves, self._curves, self._curves_due = self._curves, {}, False
             self._spend(curves)
+
+    def _take(self, reading: Reading) -> None:
+        """What a device measured of one call, now that the step is over."""
+        key, values = reading.key, reading.measured.get().double().numpy()
+        tally = self._tallies.setdefault(key, Tally(key.heads))
+        tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
+        gains, proposal = reading.gains(), self._proposal
+        if gains is not None and proposal is not None:
+            proposal.gains[key] = proposal.gains.get(key, 0) + torch.from_numpy(gains)
+        seen = self._planner.seen.get(key.layer)
+        if reading.sums is not None and seen is not None:
+            for place, head in enumerate(reading.kept):
+                seen.add_sums(head, reading.places[head], reading.sums.get()[place])
 
     def measured(self) -> tuple[float, float] | None:
         """(mean retained mass of the heads, relative error of a layer's output) at the newest
@@ -131,6 +148,7 @@ class Watch:
         """No more samples in this run."""
         self._stopped, self.sampling = True, False
         self._proposal, self._tallies, self._curves = None, {}, {}
+        self._device.take()
 
     def clear(self) -> None:
         """Lets go of everything but what was found."""
@@ -159,6 +177,11 @@ class Watch:
 
     def call(self, key: Key, plan: _core.Plan, q, k, v, out, scale: float, group: int) -> None:
         """Samples one sparse call; q, k, v, out (B, H, N, D)."""
+        if self._observer.on_device(q) and not self._measuring:
+            other, seen = self._candidate(key), self._seen_blocks(key)
+            plans = [plan] if other is None else [plan, other]
+            self._device.call(key, plans, q, k, v, scale, group, self.queries, seen)
+            return
         tally = self._tallies.setdefault(key, Tally(key.heads))
         other, curves = self._candidate(key), self._curves_of(key, scale)
 

@@ -1,0 +1,139 @@
+"""Sampling where q lies, as on a GPU: the same findings as on the host, and nothing waited for.
+
+The device here is the CPU: cuda_observe does the same in plain torch there.
+"""
+
+import numpy as np
+import pytest
+import torch
+from fake_host import SIGMAS, Host
+from paroattention import Observer, Settings, TokenLayout, _core, cuda_observe, sampling
+from paroattention.device_watch import DeviceWatch, block_sums
+from problems import random_plan, tensors
+from test_watching import GRID, retained_at, shifted
+
+LAYOUT = TokenLayout(GRID, prefix=5, suffix=3)
+SCALE = 64**-0.5
+
+
+def on_device(q):
+    return True
+
+
+def run(frames, settings=None, **options):
+    settings = settings or Settings(observe_steps=2, density=0.2, dense_below=0.0)
+    host = Host(settings, grid=GRID, **options)
+    host.session.observer.on_device = on_device
+    for sigma, shift in zip(SIGMAS[:-1], frames, strict=True):
+        qkv = shifted(shift)
+        forward = host.session.begin_forward(sigma)
+        for layer in host.layers:
+            host.call(forward, layer, qkv)
+    return host, host.session.finish()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_kernels_are_those_of_the_host(batch):
+    q, k, _ = tensors(3, LAYOUT.length, 64, batch=batch)
+    found = []
+    for given in (on_device, None):
+        observer = Observer(64, seed=5, on_device=given)
+        for group in (0, 1, 0):
+            observer.observe("a", q, k, LAYOUT, sm_scale=SCALE, group=group)
+        assert observer.layers["a"].seen_groups() == [0, 1]
+        assert [head.rows for head in observer.layers["a"].accumulators(0)] == [128] * 3
+        found.append(np.stack(observer.kernels("a", 0)))
+    assert np.allclose(*found, rtol=1e-4, atol=1e-9)
+
+
+def test_rows_for_a_capture_are_those_of_the_host():
+    q, k, _ = tensors(2, LAYOUT.length, 64, batch=2)
+    kept = []
+    for given in (on_device, None):
+        observer = Observer(32, seed=5, keep_rows=True, on_device=given)
+        observer.observe("a", q, k, LAYOUT, sm_scale=SCALE)
+        observer.layers["a"].take_rows()
+        kept.append(observer.layers["a"].newest)
+    assert set(kept[0]) == set(kept[1]) == {(0, 0), (0, 1)}
+    for name, (places, rows) in kept[0].items():
+        assert np.array_equal(places, kept[1][name][0]) and rows.dtype == np.float16
+        assert np.allclose(rows.astype(float), kept[1][name][1].astype(float), atol=2e-4)
+
+
+def test_block_sums_are_those_of_the_host():
+    rows = torch.rand(2, 7, 6 * 8 * 8).half()
+    found = block_sums(rows, GRID, ["WHF", "HFW"], 64)
+    for head, order in enumerate(("WHF", "HFW")):
+        want = sampling.block_sums(rows[head].float(), GRID, order, 64)
+        assert torch.allclose(found[head], want, rtol=1e-5)
+
+
+def test_readings_come_when_they_are_taken(monkeypatch):
+    """In a call nothing is read back; at the step's end everything is."""
+    reads = []
+    get = cuda_observe.Readback.get
+    monkeypatch.setattr(cuda_observe.Readback, "get", lambda self: reads.append(1) or get(self))
+    host = Host(Settings(observe_steps=1, density=0.2, dense_below=0.0), grid=GRID)
+    host.session.observer.on_device = on_device
+    for sigma in SIGMAS[:4]:
+        forward = host.session.begin_forward(sigma)
+        before = len(reads)
+        for layer in host.layers:
+            host.call(forward, layer, shifted(0))
+        assert len(reads) == before
+    host.session.finish()
+    assert reads
+
+
+def test_masks_follow_heads_that_change_what_they_look_at():
+    kept, _ = run([0] * 6)
+    changed, summary = run([0, 0, 3, 3, 3, 3])
+    assert retained_at(kept, 5) > 0.95
+    assert retained_at(changed, 2) < 0.5
+    assert retained_at(changed, 5) > retained_at(changed, 2) + 0.1
+    assert max(taken for _, taken, _ in summary["renewals"]) == 4
+
+
+def test_nothing_is_renewed_where_nothing_is_gained():
+    host, summary = run([0] * 6)
+    assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])
+    assert not host.reasons() and summary["measured_error"] < 0.05
+
+
+def test_density_auto_measures_its_curves_there_too():
+    settings = Settings(density="auto", target_error=0.2, observe_steps=2, dense_below=0.0)
+    host, summary = run([0] * 6, settings)
+    assert [step for step, _, _ in summary["budgets"]] == [2, 3] and not host.reasons()
+
+
+def test_heads_take_turns_where_not_all_rows_fit(monkeypatch):
+    from paroattention import device_watch
+
+    monkeypatch.setattr(device_watch, "_ROW_BYTES", 2 * 2 * 32 * 100)
+    watch = DeviceWatch(Observer(32), True)
+    assert [watch._keep(5, 32 * 100) for _ in range(3)] == [[0, 1], [2, 3], [0, 4]]
+    assert watch._keep(5, 32 * 10**6) == [1]
+
+
+def test_rows_that_are_not_finite_are_no_reading():
+    tally = sampling.Tally(2)
+    tally.add_means(np.array([0.5, np.nan]), np.array([0.04, np.nan]), 32)
+    sums = tally.read()
+    assert list(sampling.retained(sums)) == [0.5, 1]
+    assert list(sampling.relative_error(sums)) == pytest.approx([0.2, 0])
+
+
+def test_readings_are_those_of_the_meter():
+    qkv = tensors(2, LAYOUT.length, 64)
+    plan = random_plan(LAYOUT, 2, 0.4)
+    watch = DeviceWatch(Observer(64, seed=3), True)
+
+    class Key:
+        layer, layout = "a", LAYOUT
+
+    watch.call(Key, [plan, plan], *qkv, SCALE, 0, 64, None)
+    (reading,) = watch.take()
+    assert watch.take() == [] and reading.queries == 64
+    values = reading.measured.get()
+    assert values.shape == (2, 2, 2) and torch.equal(values[0], values[1])
+    assert np.allclose(reading.gains()[:, 1], 0) and isinstance(plan, _core.Plan)
