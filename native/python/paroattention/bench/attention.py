@@ -155,6 +155,7 @@ def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Names
         parser.add_argument("--path", choices=("hopper", "portable"), action="append")
         parser.add_argument("--peers", action="store_true", help="and every peer importable")
         parser.add_argument("--tile", type=int, choices=(64, 128), action="append")
+        parser.add_argument("--precision", choices=("int8", "bf16"), action="append")
         parser.add_argument("--fast", action="store_true", help="no tail, order or packing rows")
     return parser.parse_args(arguments)
 
@@ -163,12 +164,15 @@ def main(arguments: list[str]) -> int:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     if device.parse_known_args(arguments)[0].device == "cuda":
-        from . import gpu
+        from . import gpu, gpu_targets
 
         options = _options(arguments, gpu.SHAPES, True)
         about = {"commit": _commit(), "device": torch.cuda.get_device_name()}
         for rows in gpu.run(options):
-            _write(options.out, about, rows)  # each time: a run that is cut short keeps its rows
+            targets = gpu_targets.verdicts(rows)
+            # Each time: a run that is cut short keeps its rows.
+            _write(options.out, {**about, "targets": targets}, rows)
+        gpu_targets.show(targets)
         return 0
     options = _options(arguments, SHAPES, False)
     rows = []

@@ -106,12 +106,12 @@ def _paths(wanted, q, plan, precision):
             print(f"{path}: {reason}")
 
 
-def paro_rows(name, shape, densities, wanted, tiles, *, details=True):
+def paro_rows(name, shape, densities, wanted, tiles, precisions, *, details=True):
     sets = inputs(shape)
     for density in densities:
         for block in tiles:
             plan = random_plan(shape, density, block=block)
-            for precision in ("int8", "bf16"):
+            for precision in precisions:
                 for path in _paths(wanted, sets[0][0], plan, precision):
                     tails = (False, True) if density < 1 and details else (False,)
                     for tail in tails:
@@ -226,8 +226,11 @@ def run(options):
         if options.peers:
             rows += _told(peer_rows(name, shape, densities))
         tiles = options.tile or (64, 128)
-        ours = paro_rows(name, shape, densities, options.path, tiles, details=not options.fast)
-        rows += _told(ours)
+        precisions = options.precision or ("int8", "bf16")
+        details = not options.fast
+        rows += _told(
+            paro_rows(name, shape, densities, options.path, tiles, precisions, details=details)
+        )
         torch.cuda.empty_cache()
         yield rows
 
