@@ -191,6 +191,26 @@ class Observer:
         return [head.kernel() for head in self.layers[layer].accumulators(group)]
 
 
+class Snapshot:
+    """What an observer knows at one moment, as build_profile asks it; another thread may read it
+    while the observer goes on."""
+
+    def __init__(self, observer: Observer):
+        self.queries = observer.queries
+        self.layers = {}
+        self._kernels = {}
+        for name, watched in observer.layers.items():
+            groups = watched.seen_groups()
+            still = _Watched(watched.layout, watched.bins, watched.heads, watched.head_dim)
+            still.seen_groups = lambda groups=groups: groups
+            self.layers[name] = still
+            for group in groups:
+                self._kernels[(name, group)] = observer.kernels(name, group)
+
+    def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
+        return self._kernels[(layer, group)]
+
+
 class ExactObserver:
     """Full attention maps, summed per block for all six orders at one tile."""
 

@@ -148,13 +148,33 @@ class Planner:
 
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
-        settings, layout = self._settings, key.layout
+        layout = key.layout
         if key.layer in self.seen or (self.exact and key.layer in self.exact.layers()):
             heads = self._heads(profile, key.layer)
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 one = lambda head: self.head(profile, key, head)  # noqa: E731
                 return self.mixed(key, list(pool.map(one, range(len(heads)))))
-        options = {
+        if not self.background or profile is not self.profile:
+            place = self._ids[key.layer]
+            options = self._options(layout)
+            return _core.plan_layer(profile, place, key.group, layout.grid, **options)
+        name = (key.group, layout)
+        if name not in self._builders:
+            self._builders[name] = self.builder(profile, *name)
+        return self._builders[name].get(key.layer)
+
+    def builder(self, profile: _core.Profile, group: int, layout: TokenLayout):
+        """A PlanBuilder of all layers, under way."""
+        return _core.PlanBuilder(profile, group, layout.grid, **self._options(layout))
+
+    def adopt(self, builder, group: int, layout: TokenLayout) -> None:
+        """Plans of the profile in use come from this builder."""
+        with self._lock:
+            self._builders[(group, layout)] = builder
+
+    def _options(self, layout: TokenLayout) -> dict:
+        settings = self._settings
+        return {
             "prefix": layout.prefix,
             "suffix": layout.suffix,
             "block_q": settings.block_q,
@@ -162,13 +182,6 @@ class Planner:
             "density": settings.start_density,
             "threads": torch.get_num_threads(),
         }
-        if not self.background or profile is not self.profile:
-            place = self._ids[key.layer]
-            return _core.plan_layer(profile, place, key.group, layout.grid, **options)
-        name = (key.group, layout)
-        if name not in self._builders:
-            self._builders[name] = _core.PlanBuilder(profile, key.group, layout.grid, **options)
-        return self._builders[name].get(key.layer)
 
     def _heads(self, profile, layer: str) -> list:
         if profile not in self._layers:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 
 from . import _core, faults
+from .ahead import Ahead
 from .attention import attention, unsupported
 from .exact_maps import ExactSums
 from .layout import TokenLayout
-from .observer import Observer
+from .observer import Observer, Snapshot
 from .planning import Planner
 from .profile_build import build_profile
 from .renewal import unlock
@@ -69,6 +70,9 @@ class Session(Telling):
         self._halves = self.steps.groups(halves=True)
         self._groups = self._halves if settings.calibrate else self.steps.groups(halves=False)
         self._step: int | None = None
+        # Host work beside a GPU's; on a CPU it would only take the cores from the step.
+        self._background, self._ahead = False, None
+        self._layout: TokenLayout | None = None
         self.faults = faults.Faults(self.note)
 
     # -- one model evaluation ------------------------------------------------------------------
@@ -103,6 +107,7 @@ class Session(Telling):
 
     def _begin_step(self, forward: Forward) -> None:
         self.faults.read()
+        self._start_ahead(forward)
         sparse = self.planner.ready and self.steps.allowed(forward.step)
         self.watch.begin_step(forward.step, forward.sigma, self._half(forward.sigma), sparse)
 
@@ -115,14 +120,36 @@ class Session(Telling):
         ready = not (self.planner.ready or settings.calibrate or self._no_plan)
         return ready and bool(self.observer.layers) and forward.step >= settings.observe_steps
 
+    def _start_ahead(self, forward: Forward) -> None:
+        """Builds the plan beside the last dense step, where a GPU computes that: from the samples
+        before it. What this step adds comes with the first renewal."""
+        last = self._background and forward.step == self.settings.observe_steps - 1
+        if not last or self._ahead or self.settings.calibrate or self.planner.ready:
+            return
+        snapshot, layout = Snapshot(self.observer), self._layout
+        if not any(watched.seen_groups() for watched in snapshot.layers.values()):
+            return
+
+        def work():
+            profile = self._build(self._groups, snapshot)
+            return profile, self.planner.builder(profile, 0, layout), layout
+
+        self._ahead = Ahead(work, lambda result: result[1].cancel())
+
     def _adopt_observed(self) -> None:
-        self.profile = self._build(self._groups)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self.profile, builder, layout = ahead.result()
+        else:
+            self.profile = self._build(self._groups)
         self.watch.begin_with(self.profile, self._grid, own=True)
+        if ahead is not None:
+            self.planner.adopt(builder, 0, layout)
         watched = self.steps.count if self.settings.calibrate else self.settings.observe_steps
         self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps)"
         self._store(self.profile)
 
-    def _build(self, groups) -> _core.Profile:
+    def _build(self, groups, observer=None) -> _core.Profile:
         order_of = None
         if self._exact is not None:
             # Kept, since the maps were summed in them. Asked for by layer and head, as observed.
@@ -134,7 +161,7 @@ class Session(Telling):
                 return next(orders)
 
         profile = build_profile(
-            self.observer,
+            observer or self.observer,
             self.model,
             self.settings,
             groups,
@@ -207,6 +234,8 @@ class Session(Telling):
         """(path, reason, the plan's key) of a call; the key only for a sparse one."""
         with self._lock:
             self._look_up(forward, layout)
+            self._layout = self._layout or layout
+            self._background = self.planner.background = self.observer.on_device(q)
         settings = self.settings
         if settings.calibrate:
             if forward.step % settings.every_n_steps:
@@ -317,6 +346,8 @@ class Session(Telling):
         ok False (error or interrupt) saves nothing that is half done. Returns the summary.
         """
         with self._lock:
+            if self._ahead is not None and not ok:
+                self._ahead.cancel()
             self._guarded(self._settle, "")
             if ok and self._save is not None and self.observer.layers and not self.planner.given:
                 self._save_learned()

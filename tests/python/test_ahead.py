@@ -1,0 +1,142 @@
+"""The plan that is built beside the last dense step."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+from fake_host import SIGMAS, Host
+from paroattention import Observer, Settings, TokenLayout, session
+from paroattention.ahead import Ahead
+from paroattention.observer import Snapshot
+from problems import GRID, tensors
+
+
+def gpu_host(settings=None, **options):
+    """A host whose tensors are watched as a GPU's are."""
+    host = Host(settings or Settings(observe_steps=3), **options)
+    host.session.observer.on_device = lambda q: True
+    return host
+
+
+def test_the_plan_is_made_beside_the_last_dense_step(monkeypatch):
+    threads, build = [], session.build_profile
+
+    def noted(observer, *args, **kwargs):
+        threads.append((threading.current_thread().name, type(observer).__name__))
+        return build(observer, *args, **kwargs)
+
+    monkeypatch.setattr(session, "build_profile", noted)
+    host = gpu_host(Settings(observe_steps=3, refresh=False))
+    host.run()
+    assert threads == [("paro-plan", "Snapshot")]
+    assert list(host.paths().values()) == ["observe"] * 3 + ["sparse"] * 3
+    assert len(host.saved) == 1 and not host.reasons()
+
+
+def test_plans_are_those_of_the_samples_before_that_step():
+    """Of three observed steps the first two, as if there had been no other."""
+    ahead, two = gpu_host(), gpu_host(Settings(observe_steps=2))
+    two.session._start_ahead = lambda forward: None
+    codes = []
+    for host, steps in ((ahead, 4), (two, 3)):
+        for sigma in SIGMAS[:steps]:
+            host.evaluate(sigma)
+        heads = [head for layer in host.saved[0].layers for head in layer.heads]
+        codes.append([(head.order, head.groups[0].code) for head in heads])
+    assert len(codes[0]) == 4 and codes[0] == codes[1]
+
+
+def test_one_observed_step_has_nothing_to_start_from():
+    host = gpu_host(Settings(observe_steps=1))
+    host.run()
+    assert list(host.paths().values()) == ["observe"] + ["sparse"] * 5 and not host.reasons()
+
+
+def test_on_a_cpu_nothing_runs_beside_a_step(monkeypatch):
+    monkeypatch.setattr(session, "Ahead", None)
+    host = Host(Settings(observe_steps=3))
+    host.run()
+    assert host.session.paths == {"observe": 6, "sparse": 6} and not host.reasons()
+
+
+def test_a_plan_that_cannot_be_made_leaves_the_run_dense(monkeypatch):
+    def broken(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(session, "build_profile", broken)
+    host = gpu_host()
+    host.run()
+    assert host.session.paths == {"observe": 6, "dense": 6}
+    assert next(iter(host.reasons())) == "no plan could be made: MemoryError"
+
+
+def test_an_interrupt_gives_the_plan_up(monkeypatch):
+    """The run ends at once; what comes later is not used, and nothing is kept."""
+    go, build = threading.Event(), session.build_profile
+
+    def slow(*args, **kwargs):
+        assert go.wait(10)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(session, "build_profile", slow)
+    host = gpu_host()
+    for sigma in SIGMAS[:3]:
+        host.evaluate(sigma)
+    ahead = host.session._ahead
+    assert ahead is not None
+    host.session.finish(ok=False)
+    assert not host.saved
+    go.set()
+    ahead._thread.join(10)
+    assert ahead._result is None
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["there already", "still under way"])
+def test_cancelling_gives_up_what_was_made(late):
+    go, given_up = threading.Event(), []
+
+    def work():
+        assert go.wait(10)
+        return "made"
+
+    ahead = Ahead(work, given_up.append)
+    if not late:
+        go.set()
+        ahead._thread.join(10)
+    ahead.cancel()
+    go.set()
+    ahead._thread.join(10)
+    assert given_up == ["made"]
+
+
+def test_a_result_or_an_error_comes_through():
+    def broken():
+        raise ValueError("no")
+
+    assert Ahead(lambda: 3, print).result() == 3
+    with pytest.raises(ValueError, match="no"):
+        Ahead(broken, print).result()
+
+
+def test_a_snapshot_stays_as_it_was():
+    layout = TokenLayout(GRID)
+    observer = Observer(16)
+    q, k, _ = tensors(2, layout.length, 64)
+    observer.observe("a", q, k, layout, sm_scale=0.1)
+    snapshot = Snapshot(observer)
+    before = [kernel.copy() for kernel in snapshot.kernels("a")]
+    observer.observe("a", q, k, layout, sm_scale=0.1)
+    observer.observe("b", q, k, layout, sm_scale=0.1)
+    assert list(snapshot.layers) == ["a"] and snapshot.layers["a"].seen_groups() == [0]
+    assert all((a == b).all() for a, b in zip(before, snapshot.kernels("a"), strict=True))
+    assert any((a != b).any() for a, b in zip(before, observer.kernels("a"), strict=True))
+
+
+def test_a_session_and_its_thread_are_let_go():
+    host = gpu_host()
+    host.run()
+    ref = weakref.ref(host.session)
+    del host
+    gc.collect()
+    assert ref() is None
