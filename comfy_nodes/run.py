@@ -13,6 +13,7 @@ from .override import OVERRIDE, Override
 from .panel import Panel
 
 log = logging.getLogger("paroattention")
+OTHER_GRIDS = "since saved ones are for other grids"
 
 
 class Run:
@@ -117,6 +118,10 @@ class Run:
                 return None, ""
             if self.named.model.patches != model.patches:
                 session.note(f"profile {self.request.profile} was made with other LoRAs or patches")
+            if self.named.match_grid(grid) == "far":
+                grids = ", ".join("x".join(map(str, one)) for one in self.named.calibration.grids)
+                session.note(f"profile {self.request.profile} holds near {grids} only")
+                return None, OTHER_GRIDS
             self._found = self.request.profile
             return self.named, self.request.profile
         if self.request.profile == "none":
@@ -125,7 +130,9 @@ class Run:
         for skipped in found.skipped:
             session.note(skipped)
         self._found = found.name
-        return found.profile, f"{found.name}, {found.grid} grid" if found.profile else ""
+        if found.profile is None:
+            return None, OTHER_GRIDS if found.far else ""
+        return found.profile, f"{found.name}, {found.grid} grid"
 
     def find_maps(self, profile, grid):
         """The exact maps beside the profile that `find` gave, if they go with it."""

@@ -99,12 +99,14 @@ class Match:
     profile: object = None
     name: str = ""
     grid: str = ""
+    # Names of this model's profiles that hold for other grids only.
+    far: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
 
 def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match:
     """The saved profile of this model, these patches and an equal, else a near grid."""
-    found, skipped = Match(), []
+    found, skipped, far = Match(), [], []
     for name in names():
         try:
             profile = load_for(name, identity)
@@ -115,10 +117,12 @@ def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match
         if (model.fingerprint, model.patches) != (identity.fingerprint, patches):
             continue
         fits = profile.match_grid(grid)
+        if fits == "far":
+            far.append(name)
         if fits == "exact" or (fits == "near" and found.profile is None):
             if found.grid != "exact":
                 found = Match(profile, name, fits)
-    found.skipped = tuple(skipped)
+    found.skipped, found.far = tuple(skipped), tuple(far)
     return found
 
 

@@ -235,6 +235,7 @@ def test_a_far_grid_is_observed_anew_under_a_name_of_its_own(model, folders, fin
     first = folders.load(automatic(fingerprint)).dump()
     harness.sample(wrapped, grid=grid)
     assert folders.steps() == "osssss" and not folders.last()["reasons"]
+    assert folders.last()["profile"].endswith(", since saved ones are for other grids")
     name = automatic(fingerprint, "x".join(map(str, grid)))
     assert set(folders.names()) == {*both(automatic(fingerprint)), *both(name)}
     assert folders.load(automatic(fingerprint)).dump() == first
@@ -257,13 +258,16 @@ def test_of_two_that_fit_the_first_by_name_is_taken(model, folders):
     assert folders.last()["profile"] == "a, exact grid"
 
 
-def test_a_named_profile_of_a_far_grid_stays_dense_and_says_so(model, folders):
+def test_a_named_profile_of_a_far_grid_is_observed_anew_and_said(model, folders):
     harness.sample(harness.paro(model, save_as="small"))
-    dense = harness.sample(model, grid=(3, 12, 8))
-    out = harness.sample(harness.paro(model, profile="small"), grid=(3, 12, 8))
-    assert torch.equal(out, dense) and folders.steps() == "dddddd"
-    reason = "grid (3, 12, 8) is far from the calibrated [(3, 6, 8)]"
-    assert folders.last()["reasons"] == {reason: 12}
+    before = folders.load("small").dump()
+    harness.sample(harness.paro(model, profile="small"), grid=(3, 12, 8))
+    assert folders.steps() == "osssss"
+    assert folders.last()["reasons"] == {"profile small holds near 3x6x8 only": 1}
+    assert folders.last()["profile"] == (
+        "observed in this run (1 steps), since saved ones are for other grids"
+    )
+    assert folders.names() == both("small") and folders.load("small").dump() == before
 
 
 @pytest.mark.parametrize("change", [{"batch": 2}, {"steps": 9}, {"sampler": "heun"}, {"cfg": 4.0}],

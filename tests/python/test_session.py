@@ -213,6 +213,30 @@ def test_plans_are_made_once_per_layer_and_timestep_group(monkeypatch):
     assert sorted(made) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize(
+    "sigmas",
+    [[1.0, 0.8, 0.6, 0.55, 0.2, 0.05, 0.01, 0.0], [0.9, 0.5, 0.0], [0.4, 0.1, 0.0]],
+    ids=str,
+)
+def test_timestep_groups_hold_by_sigma_whatever_the_schedule(monkeypatch, sigmas):
+    """A profile of six steps, used by a run of others: its plans are those of the sigma's group."""
+    groups = []
+    plan_layer = _core.plan_layer
+
+    def noted(profile, layer, group, *args, **kwargs):
+        groups.append(group)
+        return plan_layer(profile, layer, group, *args, **kwargs)
+
+    monkeypatch.setattr(_core, "plan_layer", noted)
+    find, _ = finder(profile(groups=TWO))
+    host = Host(Settings(refresh=False), sigmas=sigmas, find_profile=find)
+    for sigma in sigmas[:-1]:
+        groups.clear()
+        host.session.planner.forget()
+        host.evaluate(sigma)
+        assert set(groups) == {int(sigma <= 0.5)}
+
+
 def test_another_text_length_gets_a_plan_of_its_own():
     find, _ = finder(profile())
     host = Host(Settings(precision="bf16", density=1.0), find_profile=find)

@@ -29,9 +29,9 @@ from .watching import Watch
 class Session(Telling):
     """One run of a sampler over falling `sigmas` (n + 1 values for n steps).
 
-    find_profile(grid) -> (Profile or None, why): looked up at the first call, when the grid is
-    known. find_maps(profile, grid) -> ExactMaps or None: of a profile that was found.
-    save_profile(profile, tensors): called when an observed profile is complete, and once
+    find_profile(grid) -> (Profile or None, its name or why there is none): looked up at the first
+    call, when the grid is known. find_maps(profile, grid) -> ExactMaps or None: of a profile that
+    was found. save_profile(profile, tensors): called when an observed profile is complete, and once
     more at the end of a run that went on learning. progress(text, step, steps): what the user sees.
     plans(layer, sigma, layout) -> Plan or None: replaces profiles altogether (exact maps), asked
     once per layer and step. seed: of the observer's own draws.
@@ -64,6 +64,8 @@ class Session(Telling):
         self._exact = ExactSums(settings.block_kv) if settings.exact else None
         self._lock = threading.RLock()
         self._looked_up = self._saved = False
+        # Why no profile was found, if there is more to say than that there is none.
+        self._why = ""
         # Why nothing can be made of what was observed, if so: the rest of the run is dense.
         self._no_plan = ""
         self._grid: tuple[int, int, int] | None = None
@@ -146,7 +148,8 @@ class Session(Telling):
         if ahead is not None:
             self.planner.adopt(builder, 0, layout)
         watched = self.steps.count if self.settings.calibrate else self.settings.observe_steps
-        self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps)"
+        why = f", {self._why}" if self._why else ""
+        self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps){why}"
         self._store(self.profile)
 
     def _build(self, groups, observer=None) -> _core.Profile:
@@ -264,7 +267,9 @@ class Session(Telling):
             return
         self._looked_up, self._grid = True, layout.grid
         if self._find is not None and not self.settings.calibrate:
-            self.profile, self.profile_note = self._find(layout.grid)
+            self.profile, note = self._find(layout.grid)
+            self.profile_note = note if self.profile is not None else ""
+            self._why = note if self.profile is None else ""
             if self.profile is not None:
                 self._saved = True
                 self.watch.begin_with(self.profile, layout.grid, own=False)

@@ -89,7 +89,8 @@ class Watch:
         self.settle()
         self._step = step, sigma
         self.sampling = False
-        if self._stopped or not sparse or not self._settings.refresh or self._planner.given:
+        wanted = self._settings.refresh and self._settings.start_density < 1
+        if self._stopped or not sparse or not wanted or self._planner.given:
             return
         if self._half not in (None, half):
             self._border = self._curves_due = True
@@ -176,7 +177,11 @@ class Watch:
     # -- a call --------------------------------------------------------------------------------
 
     def call(self, key: Key, plan: _core.Plan, q, k, v, out, scale: float, group: int) -> None:
-        """Samples one sparse call; q, k, v, out (B, H, N, D)."""
+        """Samples one sparse call; q, k, v, out (B, H, N, D). Calls on another grid than the
+        layer's first one (context windows, areas) teach and tell nothing."""
+        known = self._observer.layers.get(key.layer)
+        if known is not None and known.layout.grid != key.layout.grid:
+            return
         if self._observer.on_device(q) and not self._measuring:
             other, seen = self._candidate(key), self._seen_blocks(key)
             plans = [plan] if other is None else [plan, other]
