@@ -45,7 +45,8 @@ __device__ __forceinline__ void store_half(const AttentionParams& p, const float
     }
     __syncwarp();
 #pragma unroll 4
-    for (int i = lane; i < 16 * MT * pieces; i += 32) {
+    for (int turn = 0; turn < MT * pieces / 2; ++turn) {  // as often for every lane: the compiler is to know it
+        const int i = turn * 32 + lane;
         const int row = i / pieces, piece = i % pieces;
         const std::int64_t to = __shfl_sync(0xffffffffu, offset, row);
         const uint4 data = *reinterpret_cast<const uint4*>(staging + row * stride + piece * 16);

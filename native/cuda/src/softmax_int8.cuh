@@ -131,10 +131,12 @@ __device__ __forceinline__ void find_maxima(Softmax<MT>& state, const ScoreTiles
             // lacks, all weights of the row lack alike.
             e.offset[mt][half] = __fmaf_rd(-top, factor, kLog2Of255);
             const float block_max = fmaf(top - kRound, factor, bias), old = state.m[mt][half];
-            const float next = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
-            state.m[mt][half] = next;
-            f.alpha[mt][half] = exp2_fast(old - next);
-            f.unit[mt][half] = exp2_fast(block_max - next) * (1.0f / 255.0f);
+            state.m[mt][half] = fmaxf(block_max, old);  // NaN keeps old; unit carries it on
+            // One of the two is 1, so one exponential does.
+            const float distance = exp2_fast(-fabsf(block_max - old));
+            const bool rises = block_max > old;
+            f.alpha[mt][half] = rises ? distance : 1.0f;
+            f.unit[mt][half] = (rises ? 1.0f : distance) * (1.0f / 255.0f);
             f.beta[mt][half] = f.unit[mt][half] * scale.y;
         }
     }

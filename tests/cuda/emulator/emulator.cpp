@@ -1,4 +1,5 @@
 // Fibers of one CTA, and the places where they meet.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <array>
@@ -52,7 +53,9 @@ constexpr std::int32_t kPoisonedSum = 0x5eadbeef;
 constexpr int kPoisonedByte = 0xee;
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context;  // to start it; afterwards jumps, which do not ask the kernel for signal masks
+    jmp_buf here;
+    bool started = false;
     std::deque<std::vector<Copy>> copies{1};  // cp.async: committed groups, and the open one
     std::deque<std::vector<Product>> products{1};
     std::map<std::int32_t*, std::vector<std::int32_t>> sums;  // what poisoned accumulators held
@@ -67,7 +70,7 @@ std::map<int, Meeting> named;
 std::map<std::uint32_t, ByteBarrier> byte_barriers;
 std::vector<Copy> bulk_copies;
 std::exception_ptr failure;
-ucontext_t outside;
+jmp_buf outside;
 Meeting cta;
 unsigned current = 0, block = 0, running = 0, count = 0;
 std::uint64_t progress = 0;
@@ -82,10 +85,20 @@ void enter() {
     fibers[current]->done = true;
     --running;
     ++progress;
-    swapcontext(&fibers[current]->context, &outside);
+    _longjmp(outside, 1);
 }
 
-void yield() { swapcontext(&fibers[current]->context, &outside); }
+void yield() {
+    if (_setjmp(fibers[current]->here) == 0) _longjmp(outside, 1);
+}
+
+// Until the fiber yields or ends.
+[[gnu::noinline]] void resume(Fiber& fiber) {
+    if (_setjmp(outside) != 0) return;
+    if (fiber.started) _longjmp(fiber.here, 1);
+    fiber.started = true;
+    setcontext(&fiber.context);
+}
 
 template <class Work>
 void meet(Meeting& meeting, unsigned size, Work work) {
@@ -136,7 +149,7 @@ void run_cta() {
     running = count;
     for (unsigned i = 0; i < count; ++i) {
         Fiber& fiber = *fibers[i];
-        fiber.done = false;
+        fiber.done = fiber.started = false;
         fiber.copies.assign(1, {});
         fiber.products.assign(1, {});
         fiber.sums.clear();
@@ -150,7 +163,7 @@ void run_cta() {
         const std::uint64_t before = progress;
         for (unsigned i = 0; i < count; ++i) {
             current = block % 2 ? count - 1 - i : i;  // what must not depend on who comes first
-            if (!fibers[current]->done) swapcontext(&outside, &fibers[current]->context);
+            if (!fibers[current]->done) resume(*fibers[current]);
             if (failure) std::rethrow_exception(failure);
         }
         if (progress == before) throw std::runtime_error("threads of a CTA wait for each other for ever");
