@@ -22,6 +22,7 @@ WANTED = {
     "meter_kernel": ("HMMA", ("sm_80", "sm_90")),
     "select_blocks_kernel": ("HMMA", ("sm_80", "sm_90")),
     "importance_kernel": ("HMMA", ("sm_80", "sm_90")),
+    "importance_hopper_kernel": ("HGMMA", ("sm_90",)),
 }
 
 

@@ -244,15 +244,19 @@ def test_dynamic_attention_runs_the_masks(precision):
     assert torch.equal(ours, attention(q, k, v, same, precision=precision))
 
 
+@pytest.mark.parametrize("path", ["portable", "hopper"])
 @pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128), (128, 128)], ids=str)
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_importance_is_plain_torchs(name, head_dim, tile, measured):
+def test_importance_is_plain_torchs(name, head_dim, tile, path, measured):
+    if path == "hopper" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("not a GPU of compute capability 9.0")
     layout, orders = LAYOUTS[name], list(ORDERS[1:4])
     worst = 0.0
     for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
         q, k, _ = make(layout, head_dim, dtype, batch=batch)
-        ours = cuda_observe.block_importance(q, k, layout, orders, *tile, head_dim**-0.5)
+        scale = head_dim**-0.5
+        ours = cuda_observe.block_importance(q, k, layout, orders, *tile, scale, path=path)
         want = observe_torch.block_importance(
             rounded(q), rounded(k), layout, orders, tile, head_dim**-0.5
         )
@@ -260,7 +264,7 @@ def test_importance_is_plain_torchs(name, head_dim, tile, measured):
         difference = ((ours - want).abs() / (want + 1e-3)).max()
         worst = max(worst, float(difference))
         assert difference < 1e-3
-        again = cuda_observe.block_importance(q, k, layout, orders, *tile, head_dim**-0.5)
+        again = cuda_observe.block_importance(q, k, layout, orders, *tile, scale, path=path)
         assert torch.equal(ours, again)
     measured(worst)
 
@@ -295,7 +299,7 @@ def good():
         "observe": [q, k, *state, *grid, 2, 2, 2, 0.1],
         "meter": [q, k, v, words, queries, *sizes, 0.1, True],
         "dynamic_plan": [q, k, words, torch.ones(HEADS, device="cuda"), *sizes, 0.1, False],
-        "block_importance": [q, k, tables[:HEADS], *grid, 0.1],
+        "block_importance": [q, k, tables[:HEADS], *grid, 0.1, 0],
     }
 
 

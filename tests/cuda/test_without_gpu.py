@@ -133,7 +133,7 @@ def test_fake_observing_operators_have_the_real_ones_shapes(operators):
         nothing = operators.observe(q, q, ints, ints, longs, longs, None, None, *grid, 1, 1, 1, 0.1)
         reading = operators.meter(q, q, q, ints, ints, *sizes, 0.1, True)
         words, counts = operators.dynamic_plan(q, q, ints, ints, *sizes, 0.1, False)
-        sums = operators.block_importance(q, q, ints, *grid, 0.1)
+        sums = operators.block_importance(q, q, ints, *grid, 0.1, 0)
     assert nothing is None
     assert reading.shape == (3, 2) and reading.dtype == torch.float32
     assert words.shape == ints.shape and counts.shape == (3, blocks)
@@ -144,7 +144,7 @@ def test_fake_observing_operators_have_the_real_ones_shapes(operators):
 def test_the_observing_operators_refuse_other_devices(operators):
     x = torch.zeros(1, 3, 10, 64)
     with pytest.raises(NotImplementedError, match="CPU"):
-        operators.block_importance(x, x, torch.zeros(3, dtype=torch.int32), 0, 1, 2, 5, 0, 0.1)
+        operators.block_importance(x, x, torch.zeros(3, dtype=torch.int32), 0, 1, 2, 5, 0, 0.1, 0)
 
 
 def test_the_module_calls_the_observing_operators_as_they_are_declared(operators, monkeypatch):

@@ -304,7 +304,8 @@ def test_bad_arguments_are_named():
     refused("mass must be one number, or one per head (got 3)", mask, q, k, plan, mass=(1, 1, 1))
     refused("dynamic_mask's of this plan", cuda_observe.with_masks, plan, queries.view(2, 4, 6))
 
-    importance = cuda_observe.block_importance
+    importance, orders = cuda_observe.block_importance, ["FHW"] * 2
     refused("one per head, 2 (got 1)", importance, q, k, layout, ["FHW"], 64, 64, SCALE)
     refused("orders must be of FHW", importance, q, k, layout, ["FHW", "XYZ"], 64, 64, SCALE)
+    refused("path must be one of auto", importance, q, k, layout, orders, 64, 64, SCALE, path="")
     refused("block_q must lie in 1..4096", importance, q, k, layout, ["FHW"] * 2, 0, 64, SCALE)

@@ -52,10 +52,17 @@ __device__ __forceinline__ int row_byte(int row, int piece) {
     return row * 2 * D + ((piece ^ (row & 7)) << 4);
 }
 
-// COUNT rows of D 16-bit elements to shared memory; a lane finds the place of one row for its warp.
-template <class T, int D, int COUNT>
+// The same place in rows cut into panels of 64 elements, as wgmma wants them: `rows` rows of 128 bytes each.
+template <int D>
+__device__ __forceinline__ int panel_byte(int row, int piece, int rows) {
+    return piece / 8 * rows * 128 + tile_offset(row, piece % 8 * 16, 128);
+}
+
+// COUNT rows of D 16-bit elements to shared memory by THREADS threads, in rows or in panels; a lane finds the place of
+// one row for its warp.
+template <class T, int D, int COUNT, int THREADS = kScoreThreads, bool PANELS = false>
 struct RowCopy {
-    static constexpr int pieces = D / 8, in_warp = 32 / pieces, per_pass = kScoreThreads / pieces;
+    static constexpr int pieces = D / 8, in_warp = 32 / pieces, per_pass = THREADS / pieces;
     static constexpr int passes = COUNT / per_pass, bytes = COUNT * D * 2;
     static_assert(COUNT % per_pass == 0 && passes * in_warp <= 32);
 
@@ -71,7 +78,8 @@ struct RowCopy {
         for (int i = 0; i < passes; ++i) {
             const std::int32_t from = __shfl_sync(0xffffffffu, place, i * in_warp + lane / pieces);
             const int row = i * per_pass + warp * in_warp + lane / pieces;
-            copy16_async(to + row_byte<D>(row, piece), base + (from < 0 ? 0 : from) * stride + piece * 8, from >= 0);
+            const int byte = PANELS ? panel_byte<D>(row, piece, COUNT) : row_byte<D>(row, piece);
+            copy16_async(to + byte, base + (from < 0 ? 0 : from) * stride + piece * 8, from >= 0);
         }
     }
 };

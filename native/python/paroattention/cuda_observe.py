@@ -248,16 +248,21 @@ def block_importance(
     block_q: int,
     block_kv: int,
     sm_scale: float,
+    *,
+    path: str = "auto",
 ) -> torch.Tensor:
     """Exact post-softmax mass of every grid block, each head in its order: float32 (H, rows, cols).
 
     Softmax over all keys; grid queries and grid keys summed, batch entries added up. Rows that are
-    not finite are left out. Does not wait for the device: see Readback.
+    not finite are left out. path: "auto", or "portable" or "hopper" on a GPU. Does not wait for
+    the device: see Readback.
     """
     observe_inputs.check_tensor("q", q)
     observe_inputs.check_tensor("k", k, q)
     observe_inputs.check_layout(q, layout)
     scale = observe_inputs.check_scale(sm_scale)
+    if path not in cuda.PATHS:
+        raise _core.Error(f"path must be one of {', '.join(cuda.PATHS)} (got {path!r})")
     orders = list(orders)
     if len(orders) != q.shape[1]:
         raise _core.Error(f"orders must hold one per head, {q.shape[1]} (got {len(orders)})")
@@ -279,6 +284,7 @@ def block_importance(
         numbers,
         *observe_inputs.grid_numbers(layout),
         scale,
+        cuda.PATHS[path],
     ).sum(0)
     return _joined(sums, block_q // 64, block_kv // 64)
 

@@ -154,9 +154,9 @@ std::tuple<Tensor, Tensor> dynamic_plan(const Tensor& q, const Tensor& k, const 
     });
 }
 
-// float32 (B, H, rows, cols) by grid blocks of 64. orders: int32 (H), numbers of AxisOrder.
+// float32 (B, H, rows, cols) by grid blocks of 64. orders: int32 (H), numbers of AxisOrder. path: as attention's.
 Tensor block_importance(const Tensor& q, const Tensor& k, const Tensor& orders, std::int64_t prefix, std::int64_t f,
-                        std::int64_t h, std::int64_t w, std::int64_t suffix, double sm_scale) {
+                        std::int64_t h, std::int64_t w, std::int64_t suffix, double sm_scale, std::int64_t path) {
     return at_edge([&] {
         cuda::ImportanceParams p{};
         AttentionParams& base = p.base = make_params("q", q, sm_scale);
@@ -168,7 +168,7 @@ Tensor block_importance(const Tensor& q, const Tensor& k, const Tensor& orders, 
         p.orders = data<std::int32_t>(orders);
         const DeviceScope scope(device);
         check_capability(base, scope);
-        cuda::set_importance(p);
+        cuda::set_importance(p, static_cast<cuda::Path>(path), scope.capability());
         const Tensor scratch = allocate(q, cuda::importance_bytes(p));
         cuda::place_importance(p, scratch.data_ptr());
         const std::array<std::int64_t, 4> size = {base.batch, base.heads, base.q_blocks.grid_blocks,
@@ -192,7 +192,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(paro, m) {
           ", float sm_scale, bool tail) -> Tensor");
     m.def("dynamic_plan(Tensor q, Tensor k, Tensor plan, Tensor targets, " PARO_LAYOUT
           ", float sm_scale, bool by_mass) -> (Tensor, Tensor)");
-    m.def("block_importance(Tensor q, Tensor k, Tensor orders, " PARO_GRID ", float sm_scale) -> Tensor");
+    m.def("block_importance(Tensor q, Tensor k, Tensor orders, " PARO_GRID ", float sm_scale, int path) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(paro, CUDA, m) {

@@ -4,13 +4,14 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 
+#include "emulated_launch.h"
 #include "observe_problem.h"
 #include "paro/cuda/importance.h"
 
 namespace paro {
 namespace {
 
-std::vector<float> importance_of(const Problem& problem) {
+std::vector<float> importance_of(const Problem& problem, cuda::Path path = cuda::Path::portable) {
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k');
     const std::vector<std::int32_t> blob = plan_blob(problem.plan());
     cuda::ImportanceParams p{};
@@ -27,7 +28,7 @@ std::vector<float> importance_of(const Problem& problem) {
     p.orders = blob.data();  // which start with them
     base.q = {q.data(), q.stride_b, q.stride_h, q.stride_n};
     base.k = {k.data(), k.stride_b, k.stride_h, k.stride_n};
-    cuda::set_importance(p);
+    cuda::set_importance(p, path, path == cuda::Path::hopper ? 90 : 80);
     std::vector<unsigned char> scratch(cuda::importance_bytes(p), 0xff);
     cuda::place_importance(p, scratch.data());
     const auto blocks = std::int64_t{base.q_blocks.grid_blocks} * base.kv_blocks.grid_blocks;
@@ -54,11 +55,13 @@ const std::vector<Case> kCases = {
 
 TEST_CASE("emulated importance is the sum of exact rows") {
     const std::size_t index = GENERATE(range(std::size_t{0}, kCases.size()));
-    CAPTURE(index);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    emulator::late_products = path == cuda::Path::hopper && GENERATE(false, true);
+    CAPTURE(index, static_cast<int>(path), emulator::late_products);
     const Case& c = kCases[index];
     const Sampled sampled{observe_problem(c.layout, c.head_dim, c.dtype, c.batch, true), 1};
     const Problem& problem = sampled.problem;
-    const std::vector<float> ours = importance_of(problem);
+    const std::vector<float> ours = importance_of(problem, path);
     const Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k');
     const Plan plan = problem.plan();
     auto at = ours.begin();
@@ -88,7 +91,7 @@ TEST_CASE("emulated importance: scores that grow by hundreds of octaves") {
         if (d > 0) return 0.1 * x;
         return t == 'q' ? 8.0 : (n < 150 ? -300.0 : n < 250 ? 100.0 : 200.0) + x;
     };
-    const std::vector<float> out = importance_of(problem);
+    const std::vector<float> out = importance_of(problem, GENERATE(cuda::Path::portable, cuda::Path::hopper));
     const std::size_t cols = 5;
     double early = 0.0, late = 0.0;
     for (std::size_t i = 0; i < out.size(); ++i) (i % cols < 3 ? early : late) += out[i];
@@ -99,13 +102,14 @@ TEST_CASE("emulated importance: scores that grow by hundreds of octaves") {
 TEST_CASE("emulated importance leaves out rows that are not finite") {
     Problem problem = observe_problem({0, {4, 8, 9}, 0}, 64, DType::f16, 1, true);
     problem.first_order = AxisOrder::FHW;
-    const std::vector<float> good = importance_of(problem);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    const std::vector<float> good = importance_of(problem, path);
     const double nan = std::numeric_limits<double>::quiet_NaN();
     const auto before = problem.shape;
     problem.shape = [=](char t, std::int64_t bh, std::int64_t n, std::int32_t d, double x) {
         return t == 'q' && bh == 0 && n == 70 && d == 9 ? nan : before(t, bh, n, d, x);
     };
-    const std::vector<float> bad = importance_of(problem);
+    const std::vector<float> bad = importance_of(problem, path);
     const std::size_t cols = 5;
     double sum = 0.0;
     for (std::size_t i = 0; i < good.size(); ++i) {

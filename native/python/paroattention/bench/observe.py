@@ -37,6 +37,11 @@ def _draws(shape, count):
     return torch.randint(high, size, generator=generator, dtype=torch.int32).cuda()
 
 
+def _paths() -> tuple[str, ...]:
+    hopper = torch.cuda.get_device_capability() == (9, 0)
+    return ("hopper", "portable") if hopper else ("portable",)
+
+
 def _calls(shape, queries):
     """name: (call(q, k, v), what it is held against, the most it may cost of that)."""
     layout, scale = _layout(shape), shape[-1] ** -0.5
@@ -80,11 +85,16 @@ def _calls(shape, queries):
             "paro-dense",
             0.06,
         ),
-        "exact importance": (
-            lambda q, k, v: cuda_observe.block_importance(q, k, layout, orders, 64, 64, scale),
-            "torch-dense",
-            0.5,
-        ),
+        **{
+            f"exact importance, {path}": (
+                lambda q, k, v, path=path: cuda_observe.block_importance(
+                    q, k, layout, orders, 64, 64, scale, path=path
+                ),
+                "torch-dense",
+                0.5,
+            )
+            for path in _paths()
+        },
     }
 
 

@@ -11,12 +11,14 @@ struct ImportanceParams {
     AttentionParams base;
     const std::int32_t* orders;  // [heads] AxisOrder
     float* out;                  // [slots][q.grid_blocks][kv.grid_blocks] written: sums of probabilities
+    Path path;                   // portable or hopper
     std::int32_t workers;        // CTAs
     float* block_logs;           // scratch [workers][kv.grid_blocks][128] log2 of each row's sum over a block
 };
 
-// Fills workers; base is filled. Throws Error naming the argument.
-void set_importance(ImportanceParams& p);
+// Fills path and workers; base is filled. capability: major * 10 + minor. Throws Error naming the argument, where
+// `path` does not run here too.
+void set_importance(ImportanceParams& p, Path path, int capability);
 std::size_t importance_bytes(const ImportanceParams& p);
 void place_importance(ImportanceParams& p, void* base);
 
