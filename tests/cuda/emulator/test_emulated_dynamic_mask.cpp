@@ -199,10 +199,12 @@ TEST_CASE("emulated dynamic masks: ties go to the left, all blocks, rows that ar
 }
 
 TEST_CASE("emulated dynamic masks refuse rows that do not fit") {
-    Problem problem = make(kCases[0]);
-    problem.layout = {0, {1, 500, 500}, 0};
-    problem.heads = 1;
-    CHECK_THROWS_WITH(find(problem, false, {0.5f}),
+    cuda::DynamicMaskParams p{};
+    p.base.dtype = cuda::DType::f16;
+    p.base.batch = p.base.heads = 1, p.base.head_dim = 64;
+    p.base.sm_scale = 0.125f;
+    cuda::set_sizes(p.base, {0, {1, 500, 500}, 0, 64, 64});
+    CHECK_THROWS_WITH(cuda::launch_dynamic_mask(p, nullptr),
                       "grid must have fewer key blocks for masks found on the fly: a mask row has to fit shared "
                       "memory (got 3907)");
 }
