@@ -1,5 +1,6 @@
 """Short runs and small gains: what is watched, and what stays dense, each said."""
 
+import re
 from types import SimpleNamespace
 
 import families
@@ -170,7 +171,9 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
     harness.sample(harness.paro(model, observe_steps=3), steps=10)
     assert folders.steps() == "ooosssssss"
     (reason,) = folders.last()["reasons"]
-    assert reason.startswith("a sparse step took longer than a dense one: 0.1")
+    # Two calls a step; what sampling adds on a busy machine comes on top.
+    told = re.fullmatch(r"a sparse step took longer than a dense one: (\S+) s against \S+ s", reason)
+    assert 0.1 <= float(told[1]) < 1
 
 
 @pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
