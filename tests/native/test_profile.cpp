@@ -91,7 +91,8 @@ TEST_CASE("unknown, missing and duplicate keys are refused", "[profile]") {
         {"\"order\": \"FWH\"", "\"order\": \"FWH\", \"order\": \"FWH\"", "layers[0].heads[1]", "each key once"},
         {"\"id\": \"block.1.0\", ", "", "layers[1].id", "is required"},
         {"{\n\"schema\": \"paroattention/1\",\n", "{", "schema", "is required"},
-        {"paroattention/1", "paroattention/2", "schema", "must be \"paroattention/1\" (got paroattention/2)"},
+        {"paroattention/1", "paroattention/3", "schema",
+         "must be \"paroattention/1\" or \"paroattention/2\" (got paroattention/3)"},
     });
     check_refused("{}", "schema", "is required");
 }

@@ -138,7 +138,7 @@ BROKEN = {
     "empty": b"",
     "truncated": b'{"schema": "paroattention/1", "model": {',
     "no text": b"\xff\xfe\x00",
-    "another schema": b'{"schema": "paroattention/2"}',
+    "another schema": b'{"schema": "paroattention/3"}',
 }
 
 

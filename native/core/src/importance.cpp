@@ -7,6 +7,7 @@
 
 #include "block_choice.h"
 #include "block_sums.h"
+#include "key_gains.h"
 #include "paro/error.h"
 
 namespace paro {
@@ -64,6 +65,15 @@ void fill_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, st
     if (symmetric) mirror(map);
 }
 
+// Every column by its keys' mean gain.
+void apply_gains(BlockMap& map, const std::vector<float>& gains) {
+    if (gains.empty()) return;
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        float* value = map.value.data() + row * map.cols;
+        for (std::int64_t col = 0; col < map.cols; ++col) value[col] *= gains[col];
+    }
+}
+
 void check_map(const BlockMap& map) {
     require(map.rows >= 1 && map.cols >= 1, "map", "must have blocks",
             std::to_string(map.rows) + " x " + std::to_string(map.cols));
@@ -114,6 +124,7 @@ BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder orde
 void importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                 std::int32_t block_kv, BlockMap& map) {
     fill_sums(kernel, grid, order, block_q, block_kv, map);
+    apply_gains(map, block_gains(kernel, grid, order, block_kv));
     std::vector<double> sums;
     double total = 0.0;
     for (std::int64_t row = 0; row < map.rows; ++row) {

@@ -1,5 +1,6 @@
 // Profiles as JSON, read: the tables of the schema "paroattention/1" and the unpacking of kernels.
 #include <limits>
+#include <utility>
 
 #include "base64.h"
 #include "deflate.h"
@@ -21,8 +22,17 @@ std::int32_t to_int32(const JsonValue& value) {
 ProfileHead& last_head(Profile& profile) { return profile.layers.back().heads.back(); }
 HeadGroup& last_group(Profile& profile) { return last_head(profile).groups.back(); }
 
-void set_schema(Profile&, JsonValue& value) {
-    if (*value.text != kProfileSchema) throw JsonRefusal{"must be \"" + std::string(kProfileSchema) + '"'};
+// What is read of a file beside the profile: every document is one of these.
+struct Reading : Profile {
+    bool keyed = false;
+};
+
+void set_schema(Profile& profile, JsonValue& value) {
+    const bool keyed = *value.text == kKeyedSchema;
+    if (!keyed && *value.text != kProfileSchema) {
+        throw JsonRefusal{"must be \"" + std::string(kProfileSchema) + "\" or \"" + std::string(kKeyedSchema) + '"'};
+    }
+    static_cast<Reading&>(profile).keyed = keyed;
 }
 
 void set_order(Profile& profile, JsonValue& value) {
@@ -62,6 +72,12 @@ void set_side(Profile& profile, JsonValue& value) {
 template <auto kAxis>
 void add_edge(Profile& profile, JsonValue& value) {
     (profile.bins.*kAxis).edges.push_back(to_int32(value));
+}
+
+void set_key_places(Profile& profile, JsonValue& value) {
+    const std::int32_t places = to_int32(value);
+    if (places < 1 || places > kMostKeyPlaces) throw JsonRefusal{"must be from 1 to 128"};
+    profile.bins.keys[value.index] = places;
 }
 
 template <auto kMember>
@@ -122,10 +138,13 @@ constexpr Field kEdgeF[] = {{"", JsonKind::integer, add_edge<&Bins::f>}};
 constexpr Field kEdgeH[] = {{"", JsonKind::integer, add_edge<&Bins::h>}};
 constexpr Field kEdgeW[] = {{"", JsonKind::integer, add_edge<&Bins::w>}};
 constexpr Shape kEdgesF{kEdgeF, 1, kMaxEdges}, kEdgesH{kEdgeH, 1, kMaxEdges}, kEdgesW{kEdgeW, 1, kMaxEdges};
+constexpr Field kKeyPlaces[] = {{"", JsonKind::integer, set_key_places}};
+constexpr Shape kKeys{kKeyPlaces, 3, 3};
 constexpr Field kBinsFields[] = {
     {"F", JsonKind::array, nullptr, &kEdgesF},
     {"H", JsonKind::array, nullptr, &kEdgesH},
     {"W", JsonKind::array, nullptr, &kEdgesW},
+    {"keys", JsonKind::array, nullptr, &kKeys, true},
 };
 constexpr Shape kBins{kBinsFields};
 
@@ -191,7 +210,7 @@ void unpack_kernel(KernelCode& kernel, std::size_t bins, const Place& group) {
 }
 
 void unpack_kernels(Profile& profile) {
-    const auto bins = static_cast<std::size_t>(profile.bins.size());
+    const auto bins = static_cast<std::size_t>(profile.bins.codes());
     const Place layers("layers");
     for (std::size_t l = 0; l < profile.layers.size(); ++l) {
         const Place layer = layers.at(l);
@@ -210,11 +229,16 @@ void unpack_kernels(Profile& profile) {
 
 Profile parse_profile(std::string_view json, const ProfileLimits& limits) {
     detail::check_json_limits(json, {limits.bytes, limits.string_bytes, limits.depth}, "profile");
-    Profile profile;
+    detail::Reading profile;
     detail::JsonReader<Profile>(profile, detail::kProfile).read(json);
+    const bool keys = profile.bins.key_places() > 0;
+    require(keys || !profile.keyed, "bins.keys", "is required by schema " + std::string(detail::kKeyedSchema),
+            "nothing");
+    require(!keys || profile.keyed, "bins.keys", "must not stand in schema " + std::string(kProfileSchema),
+            std::to_string(profile.bins.key_places()) + " places");
     detail::validate_outline(profile);
     detail::unpack_kernels(profile);
-    return profile;
+    return std::move(static_cast<Profile&>(profile));
 }
 
 }  // namespace paro

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -67,7 +68,8 @@ AxisBins better(const AxisBins& a, const AxisBins& b) {
 }
 
 Bins common_bins(const Bins& a, const Bins& b) {
-    const Bins both{better(a.f, b.f), better(a.h, b.h), better(a.w, b.w)};
+    Bins both{better(a.f, b.f), better(a.h, b.h), better(a.w, b.w)};
+    for (int axis = 0; axis < 3; ++axis) both.keys[axis] = std::max(a.keys[axis], b.keys[axis]);
     // Only where axes come from different files can they be too many together: then one of the files' own will do.
     if (both.size() <= std::int64_t{1} << 22) return both;
     return a.size() >= b.size() ? a : b;
@@ -117,6 +119,16 @@ OffsetKernel rebinned(const OffsetKernel& kernel, const Bins& bins) {
                 result.value.push_back(sum);
             }
         }
+    }
+    // Gains at the same share of the side; of a kernel without any they are 1.
+    std::span<const float> rest(kernel.value);
+    rest = rest.subspan(static_cast<std::size_t>(kernel.bins.size()));
+    for (int axis = 0; axis < 3; ++axis) {
+        const std::int64_t places = rest.empty() ? 0 : kernel.bins.keys[axis];
+        for (std::int64_t i = 0; i < bins.keys[axis]; ++i) {
+            result.value.push_back(places == 0 ? 1.0f : rest[(2 * i + 1) * places / (2 * bins.keys[axis])]);
+        }
+        rest = rest.subspan(static_cast<std::size_t>(places));
     }
     return result;
 }
@@ -203,6 +215,8 @@ std::vector<ProfileDiff::Field> field_differences(const Profile& a, const Profil
     add("bins.F", a.bins.f.edges, b.bins.f.edges);
     add("bins.H", a.bins.h.edges, b.bins.h.edges);
     add("bins.W", a.bins.w.edges, b.bins.w.edges);
+    add("bins.keys", std::vector<std::int32_t>(a.bins.keys.begin(), a.bins.keys.end()),
+        std::vector<std::int32_t>(b.bins.keys.begin(), b.bins.keys.end()));
     add("defaults.density", a.defaults.density, b.defaults.density);
     add("defaults.precision", a.defaults.precision, b.defaults.precision);
     add("defaults.tail", std::string(a.defaults.tail ? "true" : "false"),

@@ -158,9 +158,9 @@ void validate_outline(const Profile& profile) {
     check_layers(profile);
     const std::int64_t kernels = std::int64_t{profile.model.layers} * profile.model.heads *
                                  static_cast<std::int64_t>(profile.timestep_groups.size());
-    require_at(kernels <= kMaxCodes / profile.bins.size(), Place("layers"),
+    require_at(kernels <= kMaxCodes / profile.bins.codes(), Place("layers"),
                "must not hold more than " + std::to_string(kMaxCodes) + " codes in all kernels",
-               std::to_string(kernels) + " kernels of " + std::to_string(profile.bins.size()));
+               std::to_string(kernels) + " kernels of " + std::to_string(profile.bins.codes()));
 }
 
 }  // namespace detail
@@ -168,7 +168,7 @@ void validate_outline(const Profile& profile) {
 void validate(const Profile& profile) {
     using detail::Place;
     detail::validate_outline(profile);
-    const auto bins = static_cast<std::size_t>(profile.bins.size());
+    const auto bins = static_cast<std::size_t>(profile.bins.codes());
     const Place layers("layers");
     for (std::size_t l = 0; l < profile.layers.size(); ++l) {
         const Place layer = layers.at(l);

@@ -34,14 +34,18 @@ void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexAr
 
 void bind_bins(py::module_& m) {
     py::class_<Bins>(m, "Bins")
-        .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w) {
-                 Bins bins{{std::move(f)}, {std::move(h)}, {std::move(w)}};
+        .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w,
+                         const std::array<std::int32_t, 3>& keys) {
+                 Bins bins{{std::move(f)}, {std::move(h)}, {std::move(w)}, keys};
                  validate(bins);
                  return bins;
              }),
-             py::arg("F"), py::arg("H"), py::arg("W"))
+             py::arg("F"), py::arg("H"), py::arg("W"), py::arg("keys") = std::array<std::int32_t, 3>{})
         .def_static("even", [](const GridTuple& grid) { return Bins::even(to_grid(grid)); })
         .def_static("signed", [](const GridTuple& grid) { return Bins::signed_offsets(to_grid(grid)); })
+        .def_static("observed", [](const GridTuple& grid) { return Bins::observed(to_grid(grid)); })
+        .def_property_readonly("keys", [](const Bins& bins) { return bins.keys; })
+        .def_property_readonly("codes", &Bins::codes)
         .def_property_readonly("F", [](const Bins& bins) { return bins.f.edges; })
         .def_property_readonly("H", [](const Bins& bins) { return bins.h.edges; })
         .def_property_readonly("W", [](const Bins& bins) { return bins.w.edges; })

@@ -46,7 +46,8 @@ py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> s
 }
 
 inline OffsetKernel to_kernel(const Bins& bins, const FloatArray& values) {
-    require(values.size() == bins.size(), "values", "must hold one value per bin", values.size());
+    require(values.size() == bins.size() || values.size() == bins.codes(), "values", "must hold one value per bin",
+            values.size());
     const auto span = view(values);
     return {bins, std::vector<float>(span.begin(), span.end())};
 }

@@ -1,7 +1,7 @@
 """`bench offsets`: how much of exact maps' retained mass the masks from offset kernels keep.
 
 Kernels come from sampled queries of one run on the model's own grid; their masks are laid over the
-exact maps of four runs: that one, another prompt, and both prompts on a larger grid. Beside them:
+exact maps of four runs: that one, another prompt, and both prompts on another grid. Beside them:
 what exact maps reach where they are their own (the most any static mask can keep of that very run),
 and what exact maps of the first prompt reach on the second one (what an exact calibration does).
 Made-up heads of the paper's kinds follow.
@@ -10,6 +10,7 @@ Made-up heads of the paper's kinds follow.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -33,7 +34,10 @@ WATCHED = 4
 
 
 class Watch:
-    """Exact maps of a run, by layer, group and head, and an Observer's samples of it."""
+    """Exact maps of a run, by layer, group and head, and an Observer's samples of it.
+
+    Steps after the last one that is watched are not run.
+    """
 
     def __init__(self, bundle: Bundle, prompt: str, seed: int, grid, steps: int, queries: int):
         self.exact, self.observer = ExactObserver(BLOCK, BLOCK), Observer(queries, 0)
@@ -50,13 +54,16 @@ class Watch:
 
         def on_step(step, sigma, x):
             current["step"] = step
+            if step > every * (WATCHED - 1):
+                raise StopIteration
 
         frames, height, width = grid
         patch, channels = bundle.wan.PATCH, bundle.wan.LATENT_SHAPE[0]
         shape = (channels, frames, height * patch, width * patch)
         bundle.model.attention = attention
         noise = bundle.wan.make_noise(seed, shape=shape).to(bundle.device)
-        bundle.wan.sample(bundle.model, noise, bundle.context([prompt]), steps, on_step=on_step)
+        with contextlib.suppress(StopIteration):
+            bundle.wan.sample(bundle.model, noise, bundle.context([prompt]), steps, on_step=on_step)
         bundle.model.attention = bundle.wan.sdpa
 
 
@@ -83,40 +90,37 @@ def _profile_masks(profile, grid, density: float):
     return found
 
 
-def bundled(bundle: Bundle, steps: int, queries: int) -> tuple[list[dict], int]:
-    """(rows, bytes of the profile); a row a run and density: means over heads and groups."""
+def bundled(bundle: Bundle, grids, steps: int, queries: int) -> tuple[list[dict], int]:
+    """(rows, bytes of the profile); a row a run and density: means over heads and groups.
+
+    grids: others than the model's own, on which the profile of the own one is judged too.
+    """
     own = bundle.layout.grid
-    first, other = CALIBRATION, HELD_OUT[0]
     runs = {}
-    for name, (prompt, seed), grid in (
-        ("calibration", first, own),
-        ("held out", other, own),
-        ("calibration, larger", first, LARGER),
-        ("held out, larger", other, LARGER),
-    ):
-        runs[name] = Watch(bundle, prompt, seed, grid, steps, queries)
-        print(f"watched: {name}", flush=True)
+    for grid in (own, *grids):
+        for name, (prompt, seed) in (("calibration", CALIBRATION), ("held out", HELD_OUT[0])):
+            runs[(name, grid)] = Watch(bundle, prompt, seed, grid, steps, queries)
+            print(f"watched: {name}, {grid}", flush=True)
     groups = [(1.0, 0.5), (0.5, 0.0)]
     settings = Settings(dense_below=0.0)  # all heads sparse
-    watched = runs["calibration"].observer
+    watched = runs[("calibration", own)].observer
     profile = build_profile(watched, ModelInfo("wan2.1"), settings, groups, steps=steps)
     rows = []
-    for name, run in runs.items():
-        grid = own if "larger" not in name else LARGER
+    for (name, grid), run in runs.items():
         for density in DENSITIES:
-            rows.append(_row(name, grid, density, run, runs, profile))
+            # An exact calibration is of the first prompt on the same grid.
+            calibrated = runs[("calibration", grid)].exact
+            rows.append(_row(name, grid, density, run.exact, calibrated, profile))
     return rows, len(profile.dump())
 
 
-def _row(name, grid, density, run, runs, profile) -> dict:
+def _row(name, grid, density, judged, before, profile) -> dict:
     masks = _profile_masks(profile, grid, density)
-    # An exact calibration is of the first prompt on the same grid.
-    before = runs["calibration" if grid != LARGER else "calibration, larger"]
     own, calibrated, ours = [], [], []
-    for (layer, group), heads in run.exact.maps.items():
+    for (layer, group), heads in judged.maps.items():
         for head, maps in enumerate(heads):
             own.append(kept(maps, *best_of(maps, density)))
-            exact = before.exact.maps[(layer, group)][head]
+            exact = before.maps[(layer, group)][head]
             calibrated.append(kept(maps, *best_of(exact, density)))
             ours.append(kept(maps, *masks[(layer, group, head)]))
     return _shares({"run": name, "grid": list(grid), "density": density}, own, calibrated, ours)
@@ -148,7 +152,7 @@ def _exact_maps(kind: str, grid, random) -> list:
 def synthetic(grid, queries: int) -> list[dict]:
     """A row a kind and density: kernels and exact maps of one draw of noise, judged on another."""
     rows, size = [], int(np.prod(grid))
-    bins = _core.Bins.even(grid)
+    bins = _core.Bins.observed(grid)
     for number, kind in enumerate(made_up.KINDS):
         random = np.random.default_rng(number)
         places = random.integers(0, size, WATCHED * queries).astype(np.int32)
@@ -170,14 +174,14 @@ def synthetic(grid, queries: int) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    lines = [
-        "run or kind          density  exact: own  calibrated     profile   of own  of calibrated"
-    ]
+    head = "run or kind              density  exact: own  calibrated     profile"
+    lines = [f"{head}   of own  of calibrated"]
     names = ("exact_of_this_run", "exact_calibrated", "profile")
     for row in rows:
+        place = row.get("kind") or f"{row['run']} {'x'.join(map(str, row['grid']))}"
         means = " ".join(f"{row[name]:11.4f}" for name in names)
         shares = f"{row['share_of_this_run']:8.2%} {row['share_of_calibrated']:14.2%}"
-        lines.append(f"{row.get('run') or row['kind']:20} {row['density']:7} {means} {shares}")
+        lines.append(f"{place:24} {row['density']:7} {means} {shares}")
     return "\n".join(lines)
 
 
@@ -187,6 +191,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument(
+        "--grid",
+        type=int,
+        nargs=3,
+        action="append",
+        metavar=("F", "H", "W"),
+        help=f"another grid for the model, more than one if repeated; default {LARGER}",
+    )
     parser.add_argument("--only", choices=("bundled", "synthetic"))
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     options = parser.parse_args(arguments)
@@ -196,7 +208,8 @@ def main(arguments: list[str]) -> int:
         print(table(rows), flush=True)
     if options.only != "synthetic":
         bundle = Bundle(options.assets, options.device)
-        found, size = bundled(bundle, options.steps, options.queries)
+        grids = [tuple(grid) for grid in options.grid or [LARGER]]
+        found, size = bundled(bundle, grids, options.steps, options.queries)
         print(f"{table(found)}\nprofile: {size} bytes")
         rows = found + rows
     if options.out:
