@@ -172,8 +172,8 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
     assert folders.steps() == "ooosssssss"
     (reason,) = folders.last()["reasons"]
     # Two calls a step; what sampling adds on a busy machine comes on top.
-    told = re.fullmatch(r"a sparse step took longer than a dense one: (\S+) s against \S+ s", reason)
-    assert 0.1 <= float(told[1]) < 1
+    words = r"a sparse step took longer than a dense one: (\S+) s against \S+ s"
+    assert 0.1 <= float(re.fullmatch(words, reason)[1]) < 1
 
 
 @pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])

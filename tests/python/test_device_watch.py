@@ -94,6 +94,23 @@ def test_masks_follow_heads_that_change_what_they_look_at():
     assert max(taken for _, taken, _ in summary["renewals"]) == 4
 
 
+@pytest.mark.parametrize("few", [True, False], ids=["few rows", "many rows"])
+def test_rows_of_dense_steps_serve_masks_where_they_are_few(monkeypatch, few):
+    """They come to the host then, and the first plan is made of them too."""
+    from paroattention import session
+
+    if not few:
+        monkeypatch.setattr(session, "_FEW_ROWS", 0)
+    host = Host(Settings(observe_steps=2, density=0.2, dense_below=0.0), grid=GRID)
+    host.session.observer.on_device = on_device
+    for sigma in SIGMAS[:3]:
+        host.evaluate(sigma)
+    counts = [seen.counts.sum() for seen in host.session.planner.seen.values()]
+    assert counts == [2 * 2 * 64 if few else 0] * 2
+    host.run(SIGMAS[3:-1])
+    assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
+
+
 def test_nothing_is_renewed_where_nothing_is_gained():
     host, summary = run([0] * 6)
     assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])

@@ -25,6 +25,9 @@ from .steps import Forward, Steps
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
 from .watching import Watch
 
+# Values of one layer's sampled rows that are fetched from a device in a dense step.
+_FEW_ROWS = 1 << 20
+
 
 class Session(Telling):
     """One run of a sampler over falling `sigmas` (n + 1 values for n steps).
@@ -305,8 +308,10 @@ class Session(Telling):
         # One run's first steps are one group, wherever they end: they make one plan.
         calibrate = self.settings.calibrate
         group = self._half(forward.sigma) if calibrate else 0
-        # Rows are for masks in the heads' own orders; from a device they would be too much.
-        here = not (calibrate or self.observer.on_device(q))
+        # Rows are for masks in the heads' own orders, which are not known yet. Few come to the
+        # host; of a large model on a device they would be too many.
+        rows = q.shape[1] * self.settings.queries * layout.grid_size
+        here = not calibrate and (rows <= _FEW_ROWS or not self.observer.on_device(q))
         look = functools.partial(self.watch.remember, layer) if here else None
         try:
             with self._lock:
