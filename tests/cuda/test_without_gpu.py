@@ -19,6 +19,7 @@ from paroattention import (
     _core,
     attention,
     cuda,
+    cuda_masks,
     cuda_observe,
     observe_inputs,
 )
@@ -147,7 +148,21 @@ def test_the_observing_operators_refuse_other_devices(operators):
         operators.block_importance(x, x, torch.zeros(3, dtype=torch.int32), 0, 1, 2, 5, 0, 0.1, 0)
 
 
-def test_the_module_calls_the_observing_operators_as_they_are_declared(operators, monkeypatch):
+@pytest.fixture
+def unkept(monkeypatch):
+    """No tensor of a test stays in a cache, and none needs pinned memory."""
+    kept = (observe_inputs.numbers_on, observe_inputs.tables_on, cuda_masks._targets)
+    for one in kept:
+        one.cache_clear()
+    monkeypatch.setattr(observe_inputs, "to_device", lambda x, device: x.to(device))
+    yield
+    for one in kept:
+        one.cache_clear()
+
+
+def test_the_module_calls_the_observing_operators_as_they_are_declared(
+    operators, monkeypatch, unkept
+):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))

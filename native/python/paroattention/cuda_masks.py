@@ -14,7 +14,7 @@ from .attention import attention
 
 @functools.lru_cache(maxsize=256)
 def _targets(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32).to(device)
+    return observe_inputs.to_device(torch.tensor(values, dtype=torch.float32), device)
 
 
 def _check_targets(name: str, value, heads: int) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import weakref
 import torch
 
 from . import _core, cuda
+from . import observe_torch as plain
 from .layout import TokenLayout
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -63,7 +64,8 @@ def sampled_queries(queries, q: torch.Tensor, layout: TokenLayout) -> torch.Tens
         if low < 0 or high >= layout.grid_size:
             rule = f"must be grid places, 0 to {layout.grid_size - 1}"
             raise _core.Error(f"queries {rule} (got {low} to {high})")
-    return queries.to(q.device, torch.int32, non_blocking=True).contiguous()
+        return to_device(queries.to(torch.int32).contiguous(), q.device)
+    return queries.to(q.device, torch.int32).contiguous()
 
 
 def check_plan(plan, q: torch.Tensor, layout: TokenLayout | None) -> TokenLayout:
@@ -125,9 +127,22 @@ def grid_numbers(layout: TokenLayout) -> tuple[int, ...]:
     return (layout.prefix, *layout.grid, layout.suffix)
 
 
-@functools.lru_cache(maxsize=256)
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """x, from a CPU, without waiting for the device: from pageable memory torch would."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@functools.lru_cache(maxsize=1024)
 def numbers_on(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int32).to(device)
+    return to_device(torch.tensor(values, dtype=torch.int32), device)
+
+
+@functools.lru_cache(maxsize=64)
+def tables_on(edges: tuple, grid: tuple[int, int, int], device: torch.device):
+    """(the bin of every offset by axis, int64; all of them in a row, int32) on a device."""
+    tables = plain.axis_tables(edges, grid)
+    flat = torch.cat(tables).to(torch.int32)
+    return tuple(to_device(table, device) for table in tables), to_device(flat, device)
 
 
 def orders_of(plan) -> list[str]:
@@ -143,7 +158,7 @@ def masks_of(plan, device) -> torch.Tensor:
         copies = _plan_masks.setdefault(plan, {})
         if device not in copies:
             masks = [torch.from_numpy(head.mask.numpy()) for head in plan.heads]
-            copies[device] = torch.stack(masks).to(device)
+            copies[device] = to_device(torch.stack(masks), device)
         return copies[device]
 
 
