@@ -270,6 +270,7 @@ void multiply_later(std::int32_t* sums, std::size_t count, std::function<void()>
 }
 void commit_products() { fibers[current]->products.emplace_back(); }
 void wait_products(unsigned pending) {
+    yield();  // whoever was told too early that the operands are free may now write
     Fiber& fiber = *fibers[current];
     while (fiber.products.size() > pending + 1) {
         const std::vector<Product> group = std::move(fiber.products.front());
