@@ -165,6 +165,11 @@ TEST_CASE("the timestep group of a sigma is the nearest", "[profile]") {
     CHECK(timestep_group(profile, NAN) == 0);
     profile.timestep_groups = {{1.0, 0.5}, {0.5, 0.0}};
     CHECK(timestep_group(profile, 0.5) == 1);
+    // As float32 or rescaled.
+    CHECK(timestep_group(profile, 0.5 * (1 + 1e-6)) == 1);
+    CHECK(timestep_group(profile, 0.5 * (1 - 1e-6)) == 1);
+    CHECK(timestep_group(profile, 0.5 * (1 + 1e-4)) == 0);
+    CHECK(timestep_group(profile, 1.0 + 1e-6) == 0);
 }
 
 TEST_CASE("profiles stay small", "[profile]") {

@@ -76,7 +76,10 @@ std::int32_t timestep_group(const Profile& profile, double sigma) {
     double least = INFINITY;
     for (std::size_t i = 0; i < profile.timestep_groups.size(); ++i) {
         const TimestepGroup& group = profile.timestep_groups[i];
-        if (sigma <= group.sigma_max && sigma > group.sigma_min) return static_cast<std::int32_t>(i);
+        // Samplers hand sigma over in float32 and sometimes rescaled: a hair beside a border is the border, as it is
+        // when a run is observed.
+        constexpr double kHair = 1.0 + 1e-5;
+        if (sigma <= group.sigma_max * kHair && sigma > group.sigma_min * kHair) return static_cast<std::int32_t>(i);
         const double distance = sigma > group.sigma_max ? sigma - group.sigma_max : group.sigma_min - sigma;
         if (distance < least) {
             least = distance;
