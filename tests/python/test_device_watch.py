@@ -111,6 +111,39 @@ def test_rows_of_dense_steps_serve_masks_where_they_are_few(monkeypatch, few):
     assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
 
 
+@pytest.mark.parametrize("after", [0, 1, 10**6], ids=["at once", "a step later", "never"])
+def test_new_masks_that_are_still_being_built_keep_nobody_waiting(monkeypatch, after):
+    """Kernels alone: plans come from a builder; until it is ready there is nothing to judge."""
+    from paroattention import planning, watching
+
+    monkeypatch.setattr(watching, "MOST_BYTES", 0)
+    asked, cancelled, builder = [], [], _core.PlanBuilder
+
+    class Slow:
+        def __init__(self, *given, **options):
+            self.real = builder(*given, **options)
+            asked.append(0)
+            self.place = len(asked) - 1
+
+        def ready(self, layer):
+            asked[self.place] += 1
+            return asked[self.place] > 2 * after
+
+        def get(self, layer):
+            return self.real.get(layer)
+
+        def cancel(self):
+            cancelled.append(self.place)
+            self.real.cancel()
+
+    monkeypatch.setattr(planning._core, "PlanBuilder", Slow)
+    host, summary = run([0, 0, 3, 3, 3, 3])
+    assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
+    judged = [heads for _, _, heads in summary["renewals"]]
+    assert (sum(judged) > 0) == (after < 10**6) and max(judged, default=4) == 4
+    assert cancelled
+
+
 def test_nothing_is_renewed_where_nothing_is_gained():
     host, summary = run([0] * 6)
     assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])

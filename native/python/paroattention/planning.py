@@ -149,7 +149,7 @@ class Planner:
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
         layout = key.layout
-        if key.layer in self.seen or (self.exact and key.layer in self.exact.layers()):
+        if self.blended(key.layer):
             heads = self._heads(profile, key.layer)
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 one = lambda head: self.head(profile, key, head)  # noqa: E731
@@ -162,6 +162,10 @@ class Planner:
         if name not in self._builders:
             self._builders[name] = self.builder(profile, *name)
         return self._builders[name].get(key.layer)
+
+    def blended(self, layer: str) -> bool:
+        """Whether a layer's masks are made of more than kernels."""
+        return layer in self.seen or bool(self.exact and layer in self.exact.layers())
 
     def builder(self, profile: _core.Profile, group: int, layout: TokenLayout):
         """A PlanBuilder of all layers, under way."""

@@ -8,8 +8,6 @@ older samples and judged by newer ones, head by head, against the present one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 
@@ -20,29 +18,18 @@ from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
 from .profile_build import DENSE_SHARE
+from .proposal import Proposal
 from .renewal import OTHER_HALF, PRIOR_ROWS, renewed, with_densities
-from .sampling import LOST, WHOLE, Tally, kept_mass, relative_error, retained
+from .sampling import LOST, WHOLE, Tally, relative_error, retained
 from .seen_blocks import MOST_BYTES, SeenBlocks
 from .settings import Settings
 
 # Sampled steps between two proposals of new masks.
 PROPOSE_AFTER = 2
-# What a new mask must keep more, beyond the samples' own standard error.
-LEAST_GAIN = 0.002
 # Queries that must have been seen before a head is judged by the meter.
 _LEAST_QUERIES = 32
 DENSER = "heads made denser: their output was off by more than {limit:.0%}"
 CAPPED = "more heads are off by over {limit:.0%}, but a quarter of all are denser already"
-
-
-@dataclass
-class Proposal:
-    """New masks waiting to be judged. gains: by key, [heads, 3] sums of 1, gain and its square."""
-
-    profile: _core.Profile
-    step: int
-    plans: dict[Key, _core.Plan] = field(default_factory=dict)
-    gains: dict[Key, torch.Tensor] = field(default_factory=dict)
 
 
 class Watch:
@@ -115,7 +102,7 @@ class Watch:
         for key, tally in tallies.items():
             self._record(key, tally)
         proposal = self._proposal
-        if proposal is not None and proposal.gains:
+        if proposal is not None and proposal.judged():
             self._proposal = None
             self._adopt(proposal)
         if self._curves:
@@ -129,7 +116,7 @@ class Watch:
         tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
         gains, proposal = reading.gains(), self._proposal
         if gains is not None and proposal is not None:
-            proposal.gains[key] = proposal.gains.get(key, 0) + torch.from_numpy(gains)
+            proposal.add(key, torch.from_numpy(gains))
         seen = self._planner.seen.get(key.layer)
         if reading.sums is not None and seen is not None:
             for place, head in enumerate(reading.kept):
@@ -148,6 +135,8 @@ class Watch:
     def stop(self) -> None:
         """No more samples in this run."""
         self._stopped, self.sampling = True, False
+        if self._proposal is not None:
+            self._proposal.end()
         self._proposal, self._tallies, self._curves = None, {}, {}
         self._device.take()
 
@@ -182,20 +171,22 @@ class Watch:
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
+        proposal = self._proposal
+        other = proposal.plan(key) if proposal is not None else None
         if self._observer.on_device(q) and not self._measuring:
-            other, seen = self._candidate(key), self._seen_blocks(key)
+            seen = self._seen_blocks(key)
             plans = [plan] if other is None else [plan, other]
             self._device.call(key, plans, q, k, v, scale, group, self.queries, seen)
             return
         tally = self._tallies.setdefault(key, Tally(key.heads))
-        other, curves = self._candidate(key), self._curves_of(key, scale)
+        curves = self._curves_of(key, scale)
 
         def look(sampled):
             tally.add(sampled, plan, v, out)
             if curves is not None:
                 curves.add(sampled, k, v)
             if other is not None:
-                self._judge(key, sampled, plan, other)
+                proposal.judge(key, sampled, plan, other)
             seen = self._seen_blocks(key)
             if seen is not None:
                 seen.add(sampled)
@@ -226,23 +217,6 @@ class Watch:
                 maps, settings.block_q, settings.block_kv, sm_scale=scale, tail=settings.tail
             )
         return self._curves[key.layer]
-
-    def _candidate(self, key: Key) -> _core.Plan | None:
-        proposal = self._proposal
-        if proposal is None:
-            return None
-        if key not in proposal.plans:
-            proposal.plans[key] = self._planner.build(proposal.profile, key)
-        return proposal.plans[key]
-
-    def _judge(self, key, sampled, plan, other) -> None:
-        present, wanted = kept_mass(sampled, plan), kept_mass(sampled, other)
-        gain = ((wanted - present)[..., 0] / present[..., 1].clamp_min(1e-20)).double()
-        sums = torch.stack([torch.ones_like(gain), gain, gain.square()], -1).sum(1)
-        gains = self._proposal.gains
-        if key not in gains:
-            gains[key] = torch.zeros(key.heads, 3, dtype=torch.float64, device=sums.device)
-        gains[key][sampled.heads] += sums
 
     # -- what samples saw of each block --------------------------------------------------------
 
@@ -301,26 +275,22 @@ class Watch:
                 seen.fade(OTHER_HALF)
         group, prior = profile.timestep_group(sigma), 0 if self.own else PRIOR_ROWS
         fresh = renewed(profile, self._observer, group, weights, prior)
-        self._proposal = Proposal(fresh, step)
+        self._proposal = Proposal(fresh, step, self._planner)
 
     def _adopt(self, proposal: Proposal) -> None:
         """Every head takes its new mask if newer samples say that it keeps more."""
         taken = judged = 0
-        for key, sums in proposal.gains.items():
-            count, gain, squares = sums.cpu().numpy().T
-            mean = gain / np.maximum(count, 1)
-            spread = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-            better = mean > np.maximum(LEAST_GAIN, spread / np.sqrt(np.maximum(count, 1)))
+        for key, plan, better in proposal.verdicts():
             judged += len(better)
             if not better.any():
                 continue
             taken += int(better.sum())
-            present, wanted = self._planner.get(key).heads, proposal.plans[key].heads
-            choice = zip(wanted, present, better, strict=True)
+            choice = zip(plan.heads, self._planner.get(key).heads, better, strict=True)
             heads = [new if use else old for new, old, use in choice]
             self._planner.replace(key, self._planner.mixed(key, heads))
             self._since.pop(key, None)
             self._seen.pop(key, None)
+        proposal.end()
         self._planner.use(proposal.profile)
         self.renewals.append((proposal.step, taken, judged))
 

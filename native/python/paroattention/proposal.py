@@ -1,0 +1,81 @@
+"""New masks before a jury of samples that are newer than those they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from . import _core
+from .planning import Key, Planner
+from .sampling import Sampled, kept_mass
+
+# What a new mask must keep more, beyond the samples' own standard error.
+LEAST_GAIN = 0.002
+# Steps in which a proposal waits for plans that are still being built.
+_MOST_WAITED = 2
+
+
+class Proposal:
+    """A renewed profile, its plans, and what they have gained on samples so far."""
+
+    def __init__(self, profile: _core.Profile, step: int, planner: Planner):
+        self.profile, self.step, self._planner = profile, step, planner
+        self._plans: dict[Key, _core.Plan] = {}
+        # By key, [heads, 3]: sums of 1, of the queries' gains and of their squares.
+        self._gains: dict[Key, torch.Tensor] = {}
+        self._builders: dict[tuple, object] = {}
+        self._late, self._waited = False, 0
+
+    def plan(self, key: Key) -> _core.Plan | None:
+        """The new plan of a call; None while it is being built beside a GPU's work, which is not
+        kept waiting: the samples of the next steps judge as well."""
+        planner = self._planner
+        if key not in self._plans:
+            if not planner.background or planner.blended(key.layer):
+                self._plans[key] = planner.build(self.profile, key)
+                return self._plans[key]
+            name = key.group, key.layout
+            if name not in self._builders:
+                self._builders[name] = planner.builder(self.profile, *name)
+            if not self._builders[name].ready(key.layer):
+                self._late = True
+                return None
+            self._plans[key] = self._builders[name].get(key.layer)
+        return self._plans[key]
+
+    def judge(self, key: Key, sampled: Sampled, present: _core.Plan, wanted: _core.Plan) -> None:
+        """Adds the retained mass that sampled queries gain by the new mask."""
+        old, new = kept_mass(sampled, present), kept_mass(sampled, wanted)
+        gain = ((new - old)[..., 0] / old[..., 1].clamp_min(1e-20)).double()
+        sums = torch.stack([torch.ones_like(gain), gain, gain.square()], -1).sum(1)
+        every = torch.zeros(key.heads, 3, dtype=torch.float64, device=sums.device)
+        every[sampled.heads] = sums
+        self.add(key, every)
+
+    def add(self, key: Key, sums: torch.Tensor) -> None:
+        known = self._gains.get(key)
+        self._gains[key] = sums if known is None else known + sums
+
+    def judged(self) -> bool:
+        """At a step's end: whether it has been before every call that it can wait for."""
+        late, self._late = self._late, False
+        if late and self._waited < _MOST_WAITED:
+            self._waited += 1
+            return False
+        return bool(self._gains)
+
+    def verdicts(self) -> Iterator[tuple[Key, _core.Plan, np.ndarray]]:
+        """(key, new plan, by head whether it keeps more than samples may say by chance)."""
+        for key, sums in self._gains.items():
+            count, gain, squares = sums.cpu().numpy().T
+            count = np.maximum(count, 1)
+            mean = gain / count
+            spread = np.sqrt(np.maximum(squares / count - mean**2, 0) / count)
+            yield key, self._plans[key], mean > np.maximum(LEAST_GAIN, spread)
+
+    def end(self) -> None:
+        """Stops what is still being built."""
+        for builder in self._builders.values():
+            builder.cancel()
