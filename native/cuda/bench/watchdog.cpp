@@ -43,11 +43,6 @@ bool Watchdog::step(const std::string& name, const std::string& uses) {
     return true;
 }
 
-void Watchdog::mark_bad(const std::string& what) {
-    bad_.insert(what);
-    save();
-}
-
 void Watchdog::save() const {
     if (state_.empty()) return;
     std::ofstream file(state_);
@@ -59,13 +54,17 @@ void Watchdog::wait(double seconds) {
     const auto until = Clock::now() + std::chrono::duration<double>(seconds);
     for (;;) {
         const cudaError_t code = cudaStreamQuery(nullptr);
-        if (code != cudaErrorNotReady) return check(code, name_.c_str());
-        if (Clock::now() > until) break;
+        if (code == cudaSuccess) return;
+        if (code != cudaErrorNotReady) give_up(cudaGetErrorString(code));
+        if (Clock::now() > until) give_up("HUNG");
         std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
-    std::printf("HUNG after %.1f s: %s\n", seconds, name_.c_str());
+}
+
+void Watchdog::give_up(const char* why) {
+    std::printf("HUNG or failed: %s: %s\n", name_.c_str(), why);
     std::fflush(stdout);
-    mark_bad(uses_);
+    bad_.insert(uses_);
     ++at_;
     save();
     _exit(kHung);

@@ -9,7 +9,7 @@
 
 namespace paro::cuda::bench {
 
-constexpr int kHung = 3;  // the program's exit status after a kernel that did not end
+constexpr int kHung = 3;  // the program's exit status after a kernel that failed or did not end
 
 class Watchdog {
    public:
@@ -18,15 +18,15 @@ class Watchdog {
 
     // Numbers the steps of a run: false for those that an earlier start has done, or that use what is bad.
     bool step(const std::string& name, const std::string& uses = {});
-    // Never again: wrong or hung.
-    void mark_bad(const std::string& what);
-    // Waits for all work of the default stream; ends the program if that takes longer. Throws LaunchError.
+    // Waits for all work of the default stream; ends the program if that takes longer or fails.
     void wait(double seconds);
     // Milliseconds between two events that follow each other on the default stream; see wait.
     float elapsed(cudaEvent_t begin, cudaEvent_t end, double seconds);
 
    private:
     void save() const;
+    // Ends the program; what ran is not run again.
+    [[noreturn]] void give_up(const char* why);
     std::string state_, name_, uses_;
     std::set<std::string> bad_;
     int next_ = 0, at_ = -1;
