@@ -46,6 +46,7 @@ class Watch:
         # (step, heads that took their new mask, heads judged)
         self.renewals: list[tuple[int, int, int]] = []
         self.denser: dict[str, dict[int, float]] = {}
+        self._capped = False
         self._step = (-1, 0.0)
         self._tallies: dict[Key, Tally] = {}
         self._since: dict[Key, np.ndarray] = {}
@@ -331,7 +332,9 @@ class Watch:
                 continue
             if head not in raised:
                 if sum(map(len, self.denser.values())) >= most:
-                    self._note(CAPPED.format(limit=limit), 0)
+                    if not self._capped:
+                        self._note(CAPPED.format(limit=limit))
+                    self._capped = True
                     continue
                 self._note(DENSER.format(limit=limit))
             # Once denser, then dense: a head that twice the density does not help is spread out.
