@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Settings, TokenLayout, _core, attention, reference, sampling
+from paroattention import Settings, TokenLayout, _core, attention, reference, renewal, sampling
 from paroattention.seen_blocks import SeenBlocks, make_mask
 from problems import profile, random_plan, tensors
 
@@ -177,6 +177,26 @@ def test_a_profile_that_was_found_is_renewed_too():
     first = min(line["step"] for line in host.lines if line["error"] is not None)
     assert retained_at(host, 5) > retained_at(host, first) + 0.1
     assert not host.saved
+
+
+def test_kernels_with_gains_of_keys_are_not_blended_with_others():
+    """The profile keeps such kernels; the samples' own blocks still renew its masks."""
+    built = profile(grid=GRID)
+    keyed = _core.Bins.observed(GRID)
+    if not any(keyed.keys):
+        pytest.skip("bins of this grid have no gains of keys")
+    assert renewal.comparable(keyed, keyed) and not renewal.comparable(keyed, built.bins)
+    heads = []
+    for layer in built.layers:
+        for head in layer.heads:
+            code, peak = _core.quantise(keyed, np.ones(len(keyed), np.float32))
+            head.groups = [_core.HeadGroup(code, peak, head.groups[0].mass)]
+        heads.append(_core.ProfileLayer(layer.id, layer.heads))
+    built.layers, built.bins = heads, keyed
+    find, _ = finder(built)
+    host, summary = run_shifted([0] * 6, Settings(density=0.2), find_profile=find)
+    assert host.session.paths == {"sparse": 12} and not host.reasons()
+    assert max(taken for _, taken, _ in summary["renewals"]) > 0
 
 
 def test_what_was_learned_is_saved_at_the_end_in_two_halves():

@@ -32,6 +32,11 @@ def _axis_weights(source: list[int], target: list[int]) -> np.ndarray:
     return weights
 
 
+def comparable(a, b) -> bool:
+    """Whether kernels of these bins can be blended: gains of keys belong to a grid's own cells."""
+    return a == b or not any((*a.keys, *b.keys))
+
+
 def rebin(values: np.ndarray, source, target) -> np.ndarray:
     """A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0)."""
     if source == target:
@@ -107,11 +112,14 @@ def renewed(
     """The profile with this timestep group's kernels from the observer's samples.
 
     weights: by the observer's groups. prior: rows that the profile's own kernels count as, 0 where
-    they come from the same samples. Layers that were not watched stay as they are.
+    they come from the same samples. Layers that were not watched, or in other bins with gains of
+    keys, stay as they are.
     """
     layers = []
     for layer in profile.layers:
         heads, watched = list(map(_copy, layer.heads)), observer.layers.get(layer.id)
+        if watched is not None and not comparable(watched.bins, profile.bins):
+            watched = None
         for index, head in enumerate(heads if watched is not None else ()):
             kernel, rows = observed_kernel(watched, index, weights)
             if kernel is None:
