@@ -173,6 +173,8 @@ def test_meter_is_plain_torchs(name, head_dim, tile, tail, measured):
         worst = max(worst, float((difference[:, 1] / want[:, 1].clamp_min(1e-3)).max()))
         again = cuda_observe.meter(q, k, v, plan, layout, queries, head_dim**-0.5, tail)
         assert torch.equal(again, ours)
+        mass = cuda_observe.meter(q, k, None, plan, layout, queries, head_dim**-0.5, tail)
+        assert torch.equal(mass[:, 0], ours[:, 0]) and mass[:, 1].isnan().all()
     measured(worst)
 
 

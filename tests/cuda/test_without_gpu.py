@@ -185,17 +185,18 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
         kept = state.observe(q, q, layout, queries, 0.1, keep=(1,))
         assert state.observe(q, q, layout, queries, 0.1) is None
         reading = cuda_observe.meter(q, q, q, plan, layout, queries, 0.1, True)
+        mass = cuda_observe.meter(q, q, None, plan, layout, queries, 0.1, True)
         masks = cuda_observe.dynamic_mask(q, q, plan, density=(0.1, 0.2, 0.3))
         found = cuda_observe.dynamic_plan(q, q, plan, mass=0.5)
         out = cuda_observe.dynamic_attention(q, q, q, plan, density=0.5, precision="bf16")
         sums = cuda_observe.block_importance(q, q, layout, ORDERS[:3], 128, 64, 0.1)
-    names = ["observe", "observe", "meter", "dynamic_plan", "dynamic_plan", "dynamic_plan"]
+    names = ["observe", "observe", "meter", "meter", "dynamic_plan", "dynamic_plan", "dynamic_plan"]
     names += ["attention", "block_importance"]
     assert called == [f"paro::{name}" for name in names]
     rows, cols = plan.heads[0].mask.numpy().shape
     assert kept.shape == (1, 20, layout.grid_size)
     assert state._units.shape == (2, 3, len(state.bins))
-    assert reading.shape == (3, 2)
+    assert reading.shape == mass.shape == (3, 2)
     assert masks.shape == (3, rows, 1) and found.shape == words.shape
     assert out.shape == q.shape and out.dtype == q.dtype
     assert sums.shape == (3, -(-rows // 2), cols)

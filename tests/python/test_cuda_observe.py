@@ -136,6 +136,15 @@ def test_meter_is_what_the_reference_measures(name, tile, tail):
         assert abs(float(ours[head, 1] - error)) < 1e-5 + 1e-4 * float(error)
 
 
+def test_meter_without_values_is_the_mass_alone():
+    layout = LAYOUTS["text"]
+    q, k, v = tensors(2, layout.length, 64, batch=2)
+    plan, queries = random_plan(layout, 2, 0.4), draws(2, layout)
+    whole = cuda_observe.meter(q, k, v, plan, layout, queries, SCALE, True)
+    mass = cuda_observe.meter(q, k, None, plan, layout, queries, SCALE, True)
+    assert torch.equal(mass[:, 0], whole[:, 0]) and mass[:, 1].isnan().all()
+
+
 def test_meter_of_a_dense_plan_and_of_nothing_finite():
     layout = LAYOUTS["video"]
     q, k, v = tensors(2, layout.length, 64)

@@ -117,7 +117,7 @@ struct BlockView {
 // 64 keys of a block, of which `count` are tokens.
 template <class T, int D>
 __device__ __forceinline__ void take_keys(MeterState<D>& state, TileScores<1>& s, const BlockView& block, int count,
-                                          float scale, std::uint32_t values) {
+                                          float scale, bool outputs, std::uint32_t values) {
     TileScores<1> kept;
     const int mine = threadIdx.x % 4 * 2;
 #pragma unroll
@@ -136,7 +136,7 @@ __device__ __forceinline__ void take_keys(MeterState<D>& state, TileScores<1>& s
             state.inside[half] += block.in_grid && block.inside[half] ? weight : 0.0f;
         }
     }
-    accumulate<T, D>(state, s, kept, values);
+    if (outputs) accumulate<T, D>(state, s, kept, values);
 }
 
 // Maximum and sum of the tokens' scores of 64 keys, this thread's columns.
@@ -157,7 +157,7 @@ __device__ __forceinline__ void survey(const TileScores<1>& s, int count, float 
 // mean key, and its mean value weighs as all its values alike: so the tail needs no pooling here.
 template <class T, int D, int BLOCK>
 __device__ __forceinline__ void take_block(MeterState<D>& state, const SharedQueries<D, 1>& q, BlockView block,
-                                           bool tail, float scale, std::uint32_t keys) {
+                                           bool tail, bool outputs, float scale, std::uint32_t keys) {
     constexpr int part = kScoreKeys * D * 2;
     const std::uint32_t values = keys + BLOCK * D * 2;
     TileScores<1> s;
@@ -181,7 +181,7 @@ __device__ __forceinline__ void take_block(MeterState<D>& state, const SharedQue
 #pragma unroll 1
     for (int i = parts - 1; i >= 0; --i) {
         if (i != parts - 1) score_tile<T, D, 1>(q, keys + i * part, s);
-        take_keys<T, D>(state, s, block, block.count - i * kScoreKeys, scale, values + i * part);
+        take_keys<T, D>(state, s, block, block.count - i * kScoreKeys, scale, outputs, values + i * part);
     }
 }
 
@@ -197,6 +197,7 @@ __device__ __forceinline__ void store_partial(const MeterParams& p, const MeterS
             *reinterpret_cast<float4*>(to) = make_float4(state.m[half], all, kept, grid);
             to[4] = inside;
         }
+        if (!p.outputs) continue;
         to += kStats + lane % 4 * 2;
 #pragma unroll
         for (int nt = 0; nt < D / 8; ++nt) {
@@ -244,7 +245,8 @@ __global__ void __launch_bounds__(kScoreThreads) meter_kernel(const __grid_const
             const bool token = Rows::row() < base.layout.tokens_in(base.kv_blocks, begin + t);
             const std::int32_t place = token ? base.layout.token(base.kv_blocks, order, begin + t, Rows::row()) : -1;
             Rows::copy(head_rows<T>(base.k, base, item.slot), base.k.stride_n, place, to);
-            Rows::copy(head_rows<T>(base.v, base, item.slot), base.v.stride_n, place, to + BLOCK * D * 2);
+            if (p.outputs)
+                Rows::copy(head_rows<T>(base.v, base, item.slot), base.v.stride_n, place, to + BLOCK * D * 2);
         },
         [&](int t, int stage) {
             BlockView block;
@@ -255,7 +257,7 @@ __global__ void __launch_bounds__(kScoreThreads) meter_kernel(const __grid_const
             for (int half = 0; half < 2; ++half) {
                 block.inside[half] = !block.in_grid || ((mask[half][column / 32] >> (column % 32)) & 1) != 0;
             }
-            take_block<T, D, BLOCK>(state, q, block, base.tail != 0, scale, ring + stage * stage_bytes);
+            take_block<T, D, BLOCK>(state, q, block, base.tail != 0, p.outputs != 0, scale, ring + stage * stage_bytes);
         });
     store_partial<D>(p, state, index);
 }
@@ -284,6 +286,7 @@ __global__ void __launch_bounds__(kScoreThreads) meter_rows_kernel(const __grid_
         const float* from = partial + s * step;
         const float weight = exp2_fast(from[0] - exponent_base(top));
         all += from[1] * weight, kept += from[2] * weight, grid += from[3] * weight, inside += from[4] * weight;
+        if (!p.outputs) continue;
 #pragma unroll
         for (int i = 0; i < own; ++i) {
             exact[i] += from[kStats + i * 32 + lane] * weight;
@@ -324,7 +327,7 @@ __global__ void __launch_bounds__(kScoreThreads) meter_heads_kernel(const __grid
         }
         __syncthreads();
     }
-    // NaN where no row counts.
+    // NaN where no row counts, and for an error that was not asked for.
     if (thread == 0) p.out[head] = make_float2(sums[0].x / sums[0].y, sums[0].z / sums[0].w);
 }
 

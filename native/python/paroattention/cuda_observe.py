@@ -176,7 +176,7 @@ class ObserveState:
 def meter(
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
+    v: torch.Tensor | None,
     plan,
     layout: TokenLayout,
     queries: torch.Tensor,
@@ -187,12 +187,14 @@ def meter(
 
     [h, 0]: grid mass inside the mask / grid mass, [h, 1]: sum |o_sparse - o|^2 / sum |o|^2, both
     over the head's queries. o_sparse is unquantised, with the tail if asked. queries as in
-    ObserveState.observe. Rows that are not finite are left out; NaN where none is left. Does not
-    wait for the device: see Readback.
+    ObserveState.observe. Rows that are not finite are left out; NaN where none is left. Without v
+    the retained mass alone, which moves half the bytes; the error is NaN then. Does not wait for
+    the device: see Readback.
     """
     observe_inputs.check_tensor("q", q)
     observe_inputs.check_tensor("k", k, q)
-    observe_inputs.check_tensor("v", v, q)
+    if v is not None:
+        observe_inputs.check_tensor("v", v, q)
     own = observe_inputs.check_plan(plan, q, layout)
     scale = observe_inputs.check_scale(sm_scale)
     places = observe_inputs.sampled_queries(queries, q, own)
@@ -200,7 +202,7 @@ def meter(
     if observe_inputs.tiles_fit(tile) and kernels_refuse(q) is None:
         return cuda.run(
             torch.ops.paro.meter.default,
-            *(observe_inputs.half(x) for x in (q, k, v)),
+            *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
             cuda.upload(plan, q.device),
             places,
             *cuda.layout(plan),

@@ -149,7 +149,14 @@ def meter(q, k, v, orders, masks, layout, tile, places, scale, tail) -> torch.Te
             )[0]
             row = places[head, columns].long()
             sums[head] += _meter_head(
-                scores, v[entry, head].float(), orders[head], masks[head], layout, tile, row, tail
+                scores,
+                None if v is None else v[entry, head].float(),
+                orders[head],
+                masks[head],
+                layout,
+                tile,
+                row,
+                tail,
             )
     return torch.stack([sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]], 1).float()
 
@@ -173,8 +180,9 @@ def _meter_head(scores, v, order, mask, layout, tile, row, tail):
     else:
         pooled = torch.zeros_like(grid)
     weights[:, begin:end] = torch.where(inside, grid, pooled)
-    exact = p @ v
-    sparse = weights @ v / weights.sum(1, keepdim=True)
+    # Without values: the mass alone.
+    exact = p @ v if v is not None else torch.zeros(len(row), 1, device=device)
+    sparse = weights @ v / weights.sum(1, keepdim=True) if v is not None else exact
     keep = fine & torch.isfinite(exact.sum(1, keepdim=True) + sparse.sum(1, keepdim=True))
     zero = torch.zeros((), device=device)
     both = torch.where(keep, (sparse - exact).square(), zero).sum()

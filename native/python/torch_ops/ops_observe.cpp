@@ -96,18 +96,21 @@ void observe(const Tensor& q, const Tensor& k, const Tensor& queries, const Tens
     });
 }
 
-// float32 (H, 2).
-Tensor meter(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, const Tensor& queries,
-             std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix,
-             std::int64_t block_q, std::int64_t block_kv, double sm_scale, bool tail) {
+// float32 (H, 2); without v the second of each is NaN.
+Tensor meter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& v, const Tensor& plan,
+             const Tensor& queries, std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w,
+             std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv, double sm_scale, bool tail) {
     return at_edge([&] {
         const Layout layout{prefix, f, h, w, suffix, block_q, block_kv};
         AttentionParams base = make_params("q", q, plan, layout, sm_scale, 0, tail);
-        check_tensor("v", v, q);
-        base.v = view(v);
+        if (v) {
+            check_tensor("v", *v, q);
+            base.v = view(*v);
+        }
         const DeviceScope scope(q.get_device_index());
         check_capability(base, scope);
         cuda::MeterParams p{};
+        p.outputs = v.has_value();
         set_queries(p.sample, base, layout, q, k, queries);
         cuda::set_meter(p);
         const Tensor scratch = allocate(q, cuda::meter_bytes(p));
@@ -188,7 +191,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(paro, m) {
     m.def(
         "observe(Tensor q, Tensor k, Tensor queries, Tensor tables, Tensor(a!) units, Tensor(b!) rows, Tensor? kept, "
         "Tensor(c!)? kept_rows, " PARO_GRID ", int bins_f, int bins_h, int bins_w, float sm_scale) -> ()");
-    m.def("meter(Tensor q, Tensor k, Tensor v, Tensor plan, Tensor queries, " PARO_LAYOUT
+    m.def("meter(Tensor q, Tensor k, Tensor? v, Tensor plan, Tensor queries, " PARO_LAYOUT
           ", float sm_scale, bool tail) -> Tensor");
     m.def("dynamic_plan(Tensor q, Tensor k, Tensor plan, Tensor targets, " PARO_LAYOUT
           ", float sm_scale, bool by_mass) -> (Tensor, Tensor)");

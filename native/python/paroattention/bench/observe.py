@@ -70,6 +70,11 @@ def _calls(shape, queries):
             "paro-sparse",
             None,
         ),
+        "meter, mass alone": (
+            lambda q, k, v: cuda_observe.meter(q, k, None, plan, layout, places, scale, True),
+            "paro-sparse",
+            None,
+        ),
         "meter, 128 x 128": (
             lambda q, k, v: cuda_observe.meter(q, k, v, wide, layout, places, scale, True),
             "paro-sparse",

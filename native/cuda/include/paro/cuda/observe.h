@@ -35,9 +35,10 @@ struct ObserveParams {
 
 struct MeterParams {
     SampleParams sample;
-    float* partial;  // scratch [items][splits][64][8 + 2 head_dim]
-    float4* rows;    // scratch [heads][queries] mass inside, mass, squared error, squared norm
-    float2* out;     // [heads] retained share of the grid's mass, squared error over squared norm
+    std::int32_t outputs;  // 0: retained mass alone, without v; the error is NaN then
+    float* partial;        // scratch [items][splits][64][8 + 2 head_dim]
+    float4* rows;          // scratch [heads][queries] mass inside, mass, squared error, squared norm
+    float2* out;           // [heads] retained share of the grid's mass, squared error over squared norm
 };
 
 // Fills sides, row_tiles and splits; set_sizes has filled base, places and queries are set. Throws Error naming the
