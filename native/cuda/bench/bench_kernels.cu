@@ -4,7 +4,8 @@
 //     bench_kernels [--rates] [--pack] [--check] [--time] [--trace] [--shape NAME] [--density X] [--only TEXT]
 //                   [--state FILE] [--seconds N]
 //
-// All parts where none is named. A kernel that fails or hangs ends the program with status 3; started again with the same
+// All parts where none is named. A kernel that fails or hangs ends the program with status 3; started again with the
+// same
 // --state FILE it goes on behind it and leaves that kernel out.
 #include <cuda_runtime.h>
 
