@@ -173,6 +173,15 @@ def test_memory_that_cannot_be_locked_is_used_as_it_is():
     assert CudaCopies.pin(None, words) is words
 
 
+def test_a_run_that_ends_lets_go_of_its_plans(monkeypatch):
+    from paroattention import plan_store
+
+    calls = []
+    monkeypatch.setattr(plan_store, "release", lambda: calls.append(True))
+    paro.Session(paro.Settings(), [1.0, 0.5, 0.0]).finish()
+    assert calls
+
+
 def test_the_public_package_still_imports_without_a_gpu():
     from paroattention import plan_store
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from . import _core, faults
+from . import _core, faults, plan_store
 from .ahead import Ahead
 from .attention import attention, unsupported
 from .exact_maps import ExactSums
@@ -365,6 +365,7 @@ class Session(Telling):
         self._end_log(summary)
         self._progress(self.status(), self.steps.count, self.steps.count)
         self.planner.clear()
+        plan_store.release()
         self.watch.clear()
         self.observer.release()
         if self._exact is not None:
