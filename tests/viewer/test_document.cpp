@@ -196,6 +196,7 @@ TEST_CASE("the error of a head comes from the best source there is") {
     Document& document = opened.document;
     CHECK(document.error(0).source == ErrorSource::meter);
     CHECK(document.error(0).lost == 0.25);
+    CHECK(document.error(1).lost == 0.5);
     CHECK(document.error(4).source == ErrorSource::estimate);
     CHECK(document.kept_dense(2));
     CHECK_FALSE(document.kept_dense(0));

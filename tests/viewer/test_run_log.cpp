@@ -11,6 +11,19 @@
 using namespace paro::viewer;
 using Catch::Matchers::WithinAbs;
 
+TEST_CASE("shares that do not go with the heads are left out") {
+    for (const char* kept : {"[0.5]", "[0.5,0.5,0.5]", "[0.5,\"x\"]", "7", "[]"}) {
+        const std::string line =
+            R"({"step":1,"layer":"a","heads":[0,1],"path":"sparse","head_retained":)" + std::string(kept) + "}";
+        const RunLog log = parse_run_log(line + "\n");
+        REQUIRE(log.runs.size() == 1);
+        CHECK(log.runs[0].lines[0].head_retained.empty());
+    }
+    const RunLog log = parse_run_log(R"({"step":1,"layer":"a","heads":[0,1],"path":"sparse","head_retained":[-3,1e9]})"
+                                     "\n");
+    CHECK(log.runs[0].lines[0].head_retained == std::vector<double>{0.0, 1.0});
+}
+
 TEST_CASE("a run log is read run by run") {
     const RunLog log = parse_run_log(samples::run_log("abc"));
     REQUIRE(log.runs.size() == 2);
@@ -25,6 +38,8 @@ TEST_CASE("a run log is read run by run") {
     REQUIRE(run.at("block.0.0", 1) != nullptr);
     CHECK(run.at("block.0.0", 1)->path == Path::sparse);
     CHECK(run.at("block.0.0", 1)->error == 0.25);
+    CHECK(run.at("block.0.0", 1)->head_retained == std::vector<double>{0.75, 0.5});
+    CHECK(run.at("block.1.0", 1)->head_retained.empty());
     CHECK(run.at("block.1.0", 1)->reason == "output was not finite");
     CHECK(run.at("block.9.0", 1) == nullptr);
     CHECK(log.newest("abc") == 1);

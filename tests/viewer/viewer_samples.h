@@ -69,7 +69,7 @@ inline std::string run_log(const std::string& fingerprint) {
             out += R"({"step":)" + std::to_string(step) + R"(,"sigma":0.5,"layer":")" + layer +
                    R"(","heads":[0,1],"path":")" + (sparse ? "sparse" : "fallback") + R"(","reason":")" +
                    (sparse ? "" : "output was not finite") + R"(","density":0.3,"retained":0.8,"error":)" +
-                   (sparse ? "0.25" : "null") + "}\n";
+                   (sparse ? R"(0.25,"head_retained":[0.75,0.5],"head_error":[0.2,0.3])" : "null") + "}\n";
         }
     }
     out += R"({"end":true,"ok":true,"seconds":9.0,"attention_seconds":4.0,"density":0.3,"density_total":0.3,)"

@@ -162,9 +162,10 @@ HeadError Document::error(std::size_t index) const {
         int count = 0;
         const int head = static_cast<int>(index - first_[layer]);
         for (const RunLine& line : chosen->lines) {
-            const bool mine = line.heads.empty() || std::ranges::find(line.heads, head) != line.heads.end();
-            if (!line.error || !mine || line.layer != base_->layers[layer].id) continue;
-            sum += *line.error;
+            if (line.head_retained.empty() || line.layer != base_->layers[layer].id) continue;
+            const auto mine = std::ranges::find(line.heads, head);
+            if (mine == line.heads.end()) continue;
+            sum += 1.0 - line.head_retained[static_cast<std::size_t>(mine - line.heads.begin())];
             ++count;
         }
         if (count > 0) return {sum / count, ErrorSource::meter};

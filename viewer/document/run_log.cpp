@@ -104,6 +104,14 @@ bool read_call(const Json& line, Run& run) {
             if (head.is_number_integer() && out.heads.size() < 4096) out.heads.push_back(head.get<int>());
         }
     }
+    if (const auto kept = line.find("head_retained"); kept != line.end() && kept->is_array()) {
+        for (const Json& share : *kept) {
+            if (share.is_number() && out.head_retained.size() < 4096)
+                out.head_retained.push_back(std::clamp(share.get<double>(), 0.0, 1.0));
+        }
+        // Which head a number is of cannot be told otherwise.
+        if (out.head_retained.size() != out.heads.size()) out.head_retained.clear();
+    }
     run.steps = std::max(run.steps, step + 1);
     if (std::ranges::find(run.layers, out.layer) == run.layers.end()) run.layers.push_back(out.layer);
     run.lines.push_back(std::move(out));

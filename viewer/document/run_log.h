@@ -28,7 +28,10 @@ struct RunLine {
     Path path = Path::dense;
     std::string reason;
     double density = 1.0, retained = 1.0;
-    std::optional<double> error;  // of the meter: mass lost, as measured on sampled queries
+    // Of the meter, measured on sampled queries: how far the layer's output is off, relative to it; and the mass that
+    // the mask of each of `heads` keeps, empty where none was sampled.
+    std::optional<double> error;
+    std::vector<double> head_retained;
 };
 
 struct Run {

@@ -54,7 +54,7 @@ void explain(const RunLine& line) {
     if (line.path == Path::sparse) {
         ImGui::Text("density %.1f %%, keeps %.1f %%", 100.0 * line.density, 100.0 * line.retained);
     }
-    if (line.error) ImGui::Text("the meter measured %.1f %% lost", 100.0 * *line.error);
+    if (line.error) ImGui::Text("measured: the output is off by %.1f %%", 100.0 * *line.error);
     ImGui::EndTooltip();
 }
 
