@@ -1,6 +1,8 @@
 // Opening, selecting, editing, undo, saving, comparing: what panels do, without a panel.
+#include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <thread>
 
 #include "viewer_samples.h"
 
@@ -189,6 +191,35 @@ TEST_CASE("two profiles are compared head by head") {
     document.open_comparison(opened.folder / "missing.json");
     opened.settle();
     CHECK(opened.told("missing.json"));
+}
+
+TEST_CASE("figures without a capture's rows never replace those with them") {
+    const auto capture = std::make_shared<paro::Capture>(samples::grid_capture());
+    const auto profile = std::make_shared<paro::Profile>(capture->profile);
+    const std::vector<paro::viewer::HeadState> heads(6);
+    // On a busy machine a worker is interrupted in the middle, and an older answer comes after a newer one.
+    std::atomic<bool> over = false;
+    std::vector<std::thread> busy;
+    for (unsigned i = 0; i <= std::thread::hardware_concurrency(); ++i) {
+        busy.emplace_back([&over] {
+            while (!over) {
+            }
+        });
+    }
+    int without_rows = 0, not_all = 0;
+    for (int round = 0; round < 200; ++round) {
+        paro::viewer::Workers workers(4);
+        paro::viewer::Overview overview;
+        overview.start(workers, profile, nullptr, heads, 0, {4, 8, 10}, 64);
+        overview.attach(workers, capture, {1});
+        const bool all = workers.drain(60.0) && overview.exact_count() == 6;
+        not_all += !all;
+        without_rows += overview.heads()[1].measured_lost.empty();
+    }
+    over = true;
+    for (std::thread& thread : busy) thread.join();
+    CHECK(not_all == 0);
+    CHECK(without_rows == 0);
 }
 
 TEST_CASE("the error of a head comes from the best source there is") {

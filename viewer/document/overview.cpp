@@ -121,6 +121,7 @@ void Overview::start(Workers& workers, std::shared_ptr<const Profile> profile, s
     layer_of_.clear();
     head_of_.clear();
     heads_.assign(heads.size(), {});
+    asked_.assign(heads.size(), 0);
     exact_ = thumbs_ = 0;
     ++version_;
     for (std::size_t layer = 0; layer < profile_->layers.size(); ++layer) {
@@ -193,11 +194,12 @@ void Overview::post_thumbs(Workers& workers, std::size_t first, std::size_t last
 void Overview::post_exact(Workers& workers, std::size_t index, Priority priority) {
     const HeadKey key{layer_of_[index], head_of_[index], group_, grid_, tile_};
     const AxisOrder order = heads_[index].order;
+    const std::uint64_t number = ++asked_[index];
     workers.post(priority, ticket_, [=, this, profile = profile_, capture = capture_]() -> Workers::Delivery {
         HeadSummary found = exact_summary(*profile, capture.get(), key, order);
         return [=, this, found = std::move(found)] {
-            // The order may have changed again meanwhile: then another task is on its way.
-            if (heads_[index].order != order) return;
+            // The order may have changed meanwhile, or a capture come: then another task is on its way, or done.
+            if (asked_[index] != number) return;
             if (heads_[index].value.empty()) ++thumbs_;
             if (!heads_[index].exact) ++exact_;
             heads_[index] = found;

@@ -65,6 +65,8 @@ class Overview {
     Grid grid_;
     std::int32_t tile_ = 64;
     std::vector<std::size_t> layer_of_, head_of_;
+    // How often each head's exact figures were asked for: only the last answer counts.
+    std::vector<std::uint64_t> asked_;
     std::vector<HeadSummary> heads_;
     std::size_t exact_ = 0, thumbs_ = 0;
     std::uint64_t version_ = 0;
