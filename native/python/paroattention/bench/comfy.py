@@ -254,7 +254,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="paroattention bench comfy", description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="wan1.3b-480p")
     parser.add_argument("--comfyui", help="ComfyUI's folder (default $COMFYUI_DIR)")
-    parser.add_argument("--plugin", help="the plugin's folder (default: this repository)")
+    parser.add_argument("--plugin", help="the plugin's folder (default: the current one)")
     parser.add_argument("--density", type=float, action="append")
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
     parser.add_argument("--no-tail", action="store_true")

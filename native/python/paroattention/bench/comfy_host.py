@@ -62,12 +62,16 @@ def start(tree: str | None) -> None:
 
 
 def plugin(folder: str | None = None):
-    """Our plugin's module `comfy_nodes.nodes`, imported as ComfyUI would. folder: the plugin's."""
+    """Our plugin's module `comfy_nodes.nodes`, imported as ComfyUI would. folder: the plugin's (default:
+    the current one, else the repository that this package lies in)."""
     # A bench's few steps stand for a whole run: what keeps short runs dense is not asked here.
     os.environ |= {"PARO_MIN_GAIN": "0", "PARO_FEW_STEPS": "0"}
-    folder = Path(folder) if folder else _REPOSITORY
-    if not (folder / "comfy_nodes" / "nodes.py").is_file():
-        raise _core.Error(f"--plugin must name the plugin's folder (got {str(folder)!r})")
+    # An installed package does not lie in the plugin's folder.
+    places = [Path(folder)] if folder else [Path.cwd(), _REPOSITORY]
+    held = [place for place in places if (place / "comfy_nodes" / "nodes.py").is_file()]
+    if not held:
+        raise _core.Error(f"--plugin must name the plugin's folder (got {folder!r})")
+    folder = held[0].resolve()
     spec = importlib.util.spec_from_file_location(
         PLUGIN, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
