@@ -62,8 +62,10 @@ def start(tree: str | None) -> None:
 
 
 def plugin(folder: str | None = None):
-    """Our plugin's module `comfy_nodes.nodes`, imported as ComfyUI would. folder: the plugin's (default:
-    the current one, else the repository that this package lies in)."""
+    """Our plugin's module `comfy_nodes.nodes`, imported as ComfyUI would.
+
+    folder: the plugin's (default: the current one, else the repository that this package lies in).
+    """
     # A bench's few steps stand for a whole run: what keeps short runs dense is not asked here.
     os.environ |= {"PARO_MIN_GAIN": "0", "PARO_FEW_STEPS": "0"}
     # An installed package does not lie in the plugin's folder.
