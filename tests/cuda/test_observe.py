@@ -36,6 +36,19 @@ def draws(layout, count=64, seed=3):
     return places.cuda()
 
 
+def plan_of(layout, tile=(64, 64)):
+    """A plan for these tokens, text included, with random masks at density .4."""
+    return problems.plan(
+        layout.grid,
+        HEADS,
+        0.4,
+        prefix=layout.prefix,
+        suffix=layout.suffix,
+        block_q=tile[0],
+        block_kv=tile[1],
+    )
+
+
 def plain_state(bins, layout, q, k, queries, scale):
     """What plain torch sums on the GPU."""
     state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
@@ -136,7 +149,7 @@ def test_rows_that_are_not_finite_are_left_out():
     assert state.rows() == ([20, 20 - bad, 0], [0, bad, 20])
     total, _ = state.sums()
     assert torch.isfinite(total).all() and total[2].sum() == 0
-    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix, suffix=layout.suffix)
+    plan = plan_of(layout)
     reading = cuda_observe.meter(q, k, v, plan, layout, queries, 0.125, True).cpu()
     assert torch.isfinite(reading[:2]).all() and reading[2].isnan().all()
 
@@ -147,15 +160,7 @@ def test_rows_that_are_not_finite_are_left_out():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_meter_is_plain_torchs(name, head_dim, tile, tail, measured):
     layout = LAYOUTS[name]
-    plan = problems.plan(
-        layout.grid,
-        HEADS,
-        0.4,
-        prefix=layout.prefix,
-        suffix=layout.suffix,
-        block_q=tile[0],
-        block_kv=tile[1],
-    )
+    plan = plan_of(layout, tile)
     worst = 0.0
     for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
         q, k, v = make(layout, head_dim, dtype, batch=batch)
@@ -201,15 +206,7 @@ def test_meter_says_what_the_kernel_computes():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_dynamic_masks_are_plain_torchs(name, head_dim, tile, rule):
     layout = LAYOUTS[name]
-    plan = problems.plan(
-        layout.grid,
-        HEADS,
-        0.4,
-        prefix=layout.prefix,
-        suffix=layout.suffix,
-        block_q=tile[0],
-        block_kv=tile[1],
-    )
+    plan = plan_of(layout, tile)
     orders = [head.order for head in plan.heads]
     for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
         q, k, _ = make(layout, head_dim, dtype, batch=batch)
@@ -344,7 +341,7 @@ def test_other_dtypes_are_refused_where_16_bits_are_needed(good):
 
 def test_can_be_captured_in_a_graph():
     layout = LAYOUTS["video"]
-    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix, suffix=layout.suffix)
+    plan = plan_of(layout)
     q, k, v = make(layout, 64)
     queries = draws(layout)
     state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")

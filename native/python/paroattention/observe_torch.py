@@ -11,6 +11,7 @@ import functools
 import torch
 
 from . import _core
+from .sampling import permutation
 
 # Scores held at once: memory stays bounded.
 _MAX_SCORES = 1 << 22
@@ -30,12 +31,6 @@ def axis_tables(bins_key: tuple, sides: tuple[int, int, int]) -> tuple[torch.Ten
     axis_h = [bins.index(0, d, 0) // w % h for d in range(1 - h_side, h_side)]
     axis_w = [bins.index(0, 0, d) % w for d in range(1 - w_side, w_side)]
     return tuple(torch.tensor(axis) for axis in (axis_f, axis_h, axis_w))
-
-
-@functools.lru_cache(maxsize=64)
-def block_order(grid: tuple[int, int, int], order: str) -> torch.Tensor:
-    """Grid places (original order) in the order of the axes, int64 on the CPU."""
-    return torch.from_numpy(_core.permutation(grid, order)).long()
 
 
 def entry_of(count: int, batch: int) -> torch.Tensor:
@@ -117,17 +112,10 @@ def bin_rows(p, fine, places, grid, tables, counts, dtype):
 # -- the meter ---------------------------------------------------------------------------------
 
 
-def _block_of_token(grid, order: str, block: int) -> torch.Tensor:
-    """Grid block of each grid token (original order)."""
-    places = block_order(tuple(grid), order)
-    blocks = torch.empty_like(places)
-    blocks[places] = torch.arange(len(places)) // block
-    return blocks
-
-
 @functools.lru_cache(maxsize=256)
-def _block_of_token_cached(grid, order, block, device) -> torch.Tensor:
-    return _block_of_token(grid, order, block).to(device)
+def _block_of_token(grid, order: str, block: int, device: torch.device) -> torch.Tensor:
+    """Grid block of each grid token (original order)."""
+    return (permutation(tuple(grid), order)[1] // block).to(device)
 
 
 def meter(q, k, v, orders, masks, layout, tile, places, scale, tail) -> torch.Tensor:
@@ -165,8 +153,8 @@ def _meter_head(scores, v, order, mask, layout, tile, row, tail):
     """Mass inside, mass, squared error and squared norm of the rows of one head."""
     device, cols = scores.device, mask.shape[1]
     begin, end = layout.prefix, layout.prefix + layout.grid_size
-    q_block = _block_of_token_cached(layout.grid, order, tile[0], device)[row]
-    k_block = _block_of_token_cached(layout.grid, order, tile[1], device)
+    q_block = _block_of_token(layout.grid, order, tile[0], device)[row]
+    k_block = _block_of_token(layout.grid, order, tile[1], device)
     p, fine = softmax_rows(scores)
     computed = mask[q_block]  # [m, cols]
     inside = computed[:, k_block]
@@ -198,7 +186,7 @@ def _meter_head(scores, v, order, mask, layout, tile, row, tail):
 
 def pooled(x, order: str, layout, block: int) -> torch.Tensor:
     """Mean row of each grid block of x (N, D) in an order, float32 [blocks, D]."""
-    places = block_order(tuple(layout.grid), order).to(x.device) + layout.prefix
+    places = permutation(tuple(layout.grid), order)[0].to(x.device) + layout.prefix
     rows = x[places].float()
     blocks = -(-len(places) // block)
     padded = torch.nn.functional.pad(rows, (0, 0, 0, blocks * block - len(places)))
@@ -287,7 +275,7 @@ def block_importance(q, k, layout, orders, tile, scale) -> torch.Tensor:
     out = torch.zeros(heads, rows, cols, device=q.device)
     step = max(1, _MAX_SCORES // layout.length // block_q) * block_q
     for head in range(heads):
-        places = block_order(tuple(layout.grid), orders[head]).to(q.device)
+        places = permutation(tuple(layout.grid), orders[head])[0].to(q.device)
         token = places + layout.prefix
         for entry in range(batch):
             keys = k[entry, head].float()
