@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "call_params.h"
 #include "paro/cuda/observe.h"
 #include "paro/offset_kernel.h"
 #include "plan_blob.h"
@@ -51,22 +52,12 @@ struct Sampled {
     cuda::SampleParams params(Tensor& q, Tensor& k, Tensor& v, const std::vector<std::int32_t>& at) const {
         cuda::SampleParams p{};
         cuda::AttentionParams& base = p.base;
-        base.dtype = static_cast<cuda::DType>(problem.dtype);
-        base.batch = problem.batch, base.heads = problem.heads, base.head_dim = problem.head_dim;
-        base.sm_scale = 1.0f / std::sqrt(static_cast<float>(problem.head_dim));
         base.tail = problem.tail;
-        const TokenLayout& layout = problem.layout;
-        const cuda::Sizes sizes{static_cast<std::int32_t>(layout.prefix),
-                                {layout.grid.f, layout.grid.h, layout.grid.w},
-                                static_cast<std::int32_t>(layout.suffix),
-                                problem.block_q,
-                                problem.block_kv};
-        cuda::set_sizes(base, sizes);
-        const auto view = [](Tensor& t) { return cuda::TensorParams{t.data(), t.stride_b, t.stride_h, t.stride_n}; };
-        base.q = view(q), base.k = view(k), base.v = view(v);
+        describe(base, problem, q, k);
+        base.v = view_of(v);
         p.queries = queries;
         p.places = at.data();
-        cuda::set_samples(p, sizes);
+        cuda::set_samples(p, sizes_of(problem));
         return p;
     }
 };

@@ -4,6 +4,7 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <vector>
 
+#include "call_params.h"
 #include "emulated_launch.h"
 #include "hopper_variants.h"
 #include "paro/cuda/launch.h"
@@ -21,25 +22,16 @@ Tensor run_emulated(const Problem& problem, cuda::Precision precision, const Lau
     const Plan plan = problem.plan();
     const std::vector<std::int32_t> blob = plan_blob(plan);
     cuda::AttentionParams p{};
-    p.dtype = static_cast<cuda::DType>(problem.dtype);
     p.precision = precision;
-    p.batch = problem.batch, p.heads = problem.heads, p.head_dim = problem.head_dim;
-    p.sm_scale = 1.0f / std::sqrt(static_cast<float>(problem.head_dim));
     p.tail = problem.tail;
-    const TokenLayout& layout = problem.layout;
-    cuda::set_sizes(p, {static_cast<std::int32_t>(layout.prefix),
-                        {layout.grid.f, layout.grid.h, layout.grid.w},
-                        static_cast<std::int32_t>(layout.suffix),
-                        problem.block_q,
-                        problem.block_kv});
+    describe(p, problem, q, k);
     REQUIRE(cuda::plan_words(p) == static_cast<std::int64_t>(blob.size()));
     cuda::place_plan(p, blob.data());
     // Poisoned: what is read without having been written shows.
     std::vector<unsigned char> queries(cuda::query_bytes(p), 0xff), keys(cuda::key_bytes(p), 0xff);
     cuda::place_queries(p, queries.data());
     cuda::place_keys(p, keys.data());
-    const auto view = [](Tensor& t) { return cuda::TensorParams{t.data(), t.stride_b, t.stride_h, t.stride_n}; };
-    p.q = view(q), p.k = view(k), p.v = view(v);
+    p.v = view_of(v);
     p.o = {o.data(), o.stride_b, o.stride_h, o.stride_n};
     if (precision == cuda::Precision::int8) cuda::launch_pack_int8(p, nullptr);
     launch(p);
@@ -103,8 +95,7 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
         scratch[i][1].assign(cuda::key_bytes(p), 0xff);
         cuda::place_queries(p, scratch[i][0].data());
         cuda::place_keys(p, scratch[i][1].data());
-        const auto view = [](Tensor& t) { return cuda::TensorParams{t.data(), t.stride_b, t.stride_h, t.stride_n}; };
-        p.q = view(q), p.k = view(k), p.v = view(v);
+        p.q = view_of(q), p.k = view_of(k), p.v = view_of(v);
         if (i == 0) {
             cuda::launch_pack_int8(p, nullptr);
         } else {

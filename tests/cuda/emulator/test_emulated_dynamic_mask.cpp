@@ -5,6 +5,7 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <numeric>
 
+#include "call_params.h"
 #include "paro/cuda/dynamic_mask.h"
 #include "plan_blob.h"
 
@@ -26,18 +27,8 @@ Found find(const Problem& problem, bool by_mass, const std::vector<float>& targe
     const std::vector<std::int32_t> blob = plan_blob(problem.plan());
     cuda::DynamicMaskParams p{};
     cuda::AttentionParams& base = p.base;
-    base.dtype = static_cast<cuda::DType>(problem.dtype);
-    base.batch = problem.batch, base.heads = problem.heads, base.head_dim = problem.head_dim;
-    base.sm_scale = 1.0f / std::sqrt(static_cast<float>(problem.head_dim));
-    const TokenLayout& layout = problem.layout;
-    cuda::set_sizes(base, {static_cast<std::int32_t>(layout.prefix),
-                           {layout.grid.f, layout.grid.h, layout.grid.w},
-                           static_cast<std::int32_t>(layout.suffix),
-                           problem.block_q,
-                           problem.block_kv});
+    describe(base, problem, q, k);
     cuda::place_plan(base, blob.data());
-    base.q = {q.data(), q.stride_b, q.stride_h, q.stride_n};
-    base.k = {k.data(), k.stride_b, k.stride_h, k.stride_n};
     std::vector<unsigned char> scratch(cuda::dynamic_mask_bytes(p), 0xff);
     cuda::place_dynamic_mask(p, scratch.data());
     Found found;

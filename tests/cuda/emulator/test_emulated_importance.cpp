@@ -4,6 +4,7 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 
+#include "call_params.h"
 #include "emulated_launch.h"
 #include "observe_problem.h"
 #include "paro/cuda/importance.h"
@@ -16,18 +17,8 @@ std::vector<float> importance_of(const Problem& problem, cuda::Path path = cuda:
     const std::vector<std::int32_t> blob = plan_blob(problem.plan());
     cuda::ImportanceParams p{};
     cuda::AttentionParams& base = p.base;
-    base.dtype = static_cast<cuda::DType>(problem.dtype);
-    base.batch = problem.batch, base.heads = problem.heads, base.head_dim = problem.head_dim;
-    base.sm_scale = 1.0f / std::sqrt(static_cast<float>(problem.head_dim));
-    const TokenLayout& layout = problem.layout;
-    cuda::set_sizes(base, {static_cast<std::int32_t>(layout.prefix),
-                           {layout.grid.f, layout.grid.h, layout.grid.w},
-                           static_cast<std::int32_t>(layout.suffix),
-                           problem.block_q,
-                           problem.block_kv});
+    describe(base, problem, q, k);
     p.orders = blob.data();  // which start with them
-    base.q = {q.data(), q.stride_b, q.stride_h, q.stride_n};
-    base.k = {k.data(), k.stride_b, k.stride_h, k.stride_n};
     cuda::set_importance(p, path, path == cuda::Path::hopper ? 90 : 80);
     std::vector<unsigned char> scratch(cuda::importance_bytes(p), 0xff);
     cuda::place_importance(p, scratch.data());
