@@ -221,7 +221,7 @@ class Bench {
 
     // Where the clocks of a warpgroup's first warp go.
     void trace_attention(const Shape& shape, Tensors& tensors) {
-        static const char* const names[] = {"keys", "softmax", "turn", "values", "scores", "add", "between"};
+        static const char* const names[] = {"start", "scores", "values", "softmax", "between"};
         for (const Kernel& kernel : kernels(shape.head_dim)) {
             if (!kernel.trace || !wanted(kernel)) continue;
             for (const double density : {1.0, 0.2}) {

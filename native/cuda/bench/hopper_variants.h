@@ -20,7 +20,7 @@ struct HopperVariant {
 std::span<const HopperVariant> hopper_variants(int head_dim);
 
 // What traced instances of a head_dim added up since the last call: [warpgroup][kTrace...] of hopper_ring.cuh.
-constexpr int kTraceNumbers = 8;
+constexpr int kTraceNumbers = 6;
 using TraceSums = unsigned long long[2][kTraceNumbers];
 void take_trace(int head_dim, TraceSums& sums);
 

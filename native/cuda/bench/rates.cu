@@ -30,10 +30,6 @@ struct Exp2 {
     static constexpr const char* name = "ex2.f32";
     __device__ static float apply(float x) { return exp2_fast(x); }
 };
-struct Exp2Halves {
-    static constexpr const char* name = "ex2.f16x2 (2 exponentials)";
-    __device__ static float apply(float x) { return __uint_as_float(exp2_fast_halves(__float_as_uint(x))); }
-};
 struct Fma {
     static constexpr const char* name = "ffma";
     __device__ static float apply(float x) { return fmaf(x, 1.25f, -0.5f); }
@@ -54,6 +50,24 @@ struct Max3 {
 struct ToHalves {
     static constexpr const char* name = "f2fp.f16x2";
     __device__ static float apply(float x) { return __uint_as_float(to_halves(x, 1.0f)); }
+};
+struct ToBytes {
+    static constexpr const char* name = "f2ip x 2 + or";
+    __device__ static float apply(float x) { return __uint_as_float(round_weights(x, 1.0f, x, 2.0f) | 0x3f000000u); }
+};
+struct Exp2ToBytes {
+    static constexpr const char* name = "ex2 x 2, f2ip x 2, or";
+    __device__ static float apply(float x) {
+        const float a = exp2_fast(x), b = exp2_fast(x + 1.0f);
+        return __uint_as_float(round_weights(a, b, a, x) | 0x3f000000u);
+    }
+};
+struct Exp2AndSum {
+    static constexpr const char* name = "ex2 + i2fp + ffma";
+    __device__ static float apply(float x) {
+        const float a = exp2_fast(x);
+        return fmaf(__int2float_rn(__float_as_int(a)), 1.25f, a);
+    }
 };
 struct SumBytes {
     static constexpr const char* name = "idp.4a";
@@ -241,12 +255,14 @@ void measure_rates(Watchdog& watchdog) {
     wgmma<64, true>(bench, sms, 2);
     wgmma<64, false>(bench, sms, 2);
     instruction<Exp2>(bench, sms);
-    instruction<Exp2Halves>(bench, sms);
     instruction<Fma>(bench, sms);
     instruction<IntToFloat>(bench, sms);
     instruction<Max3>(bench, sms);
     instruction<ToHalves>(bench, sms);
     instruction<SumBytes>(bench, sms);
+    instruction<ToBytes>(bench, sms);
+    instruction<Exp2ToBytes>(bench, sms);
+    instruction<Exp2AndSum>(bench, sms);
 
     const std::size_t gigabyte = std::size_t{1} << 30;
     const Device<std::byte> source = allocate(gigabyte), target = allocate(gigabyte);

@@ -5,10 +5,10 @@
 namespace paro::cuda {
 namespace {
 
-// The best predicted. Two sets of scores of 128 keys would not fit the registers beside o of 128 channels.
+// As many CTAs as fit a multiprocessor's registers.
 template <int D, int BLOCK, int GROUPS>
 constexpr HopperOptions best() {
-    return {.ahead = D == 64 || BLOCK == 64, .early = true, .ctas = GROUPS == 1 ? 2 : 1};
+    return {.ctas = GROUPS == 2 ? 1 : D == 64 && BLOCK == 64 ? 3 : 2};
 }
 
 template <int D, int BLOCK, int GROUPS>

@@ -2,6 +2,8 @@
 // one warpgroup brings queries and key tiles through a ring of bulk copies, each of the others owns 64 query rows.
 #pragma once
 
+#include <cstddef>
+
 #include "hopper_ring.cuh"
 #include "launch_kernel.h"
 #include "output.cuh"
@@ -18,19 +20,26 @@ using Sums = std::int32_t[D / 8][4];
 
 #if defined(PARO_SM90A)
 
-// Asks for s = round_bits + q8 k8.
+// Scores of 64 keys.
+template <int BLOCK>
+__device__ __forceinline__ Scores<64>& half_of(Scores<BLOCK>& s, int half) {
+    return reinterpret_cast<Scores<64>&>(s[0][8 * half]);
+}
+
+// s += q8 k8, 64 keys a group.
 template <int D, int BLOCK>
 __device__ __forceinline__ void start_scores(std::uint64_t q, std::uint64_t k, Scores<BLOCK>& s) {
-#pragma unroll
-    for (int nt = 0; nt < BLOCK / 8; ++nt) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) s[0][nt][i] = kRoundBits;
-    }
     hold(s[0]);
     wgmma_fence();
 #pragma unroll
-    for (int ks = 0; ks < D / 32; ++ks) wgmma_ss(s[0], q + ks * kDescriptorStep, k + ks * kDescriptorStep, true);
-    wgmma_commit();
+    for (int half = 0; half < BLOCK / 64; ++half) {
+#pragma unroll
+        for (int ks = 0; ks < D / 32; ++ks) {
+            wgmma_ss(half_of<BLOCK>(s, half)[0], q + ks * kDescriptorStep,
+                     k + half * (64 * D / 16) + ks * kDescriptorStep, true);
+        }
+        wgmma_commit();
+    }
 }
 
 template <int D>
@@ -65,176 +74,197 @@ __device__ __forceinline__ void add_values(State<D>& state, const Sums<D>& sums,
     }
 }
 
+// A key tile at a stage of the ring.
+struct KeyTile {
+    std::int32_t which;  // -1 after the last
+    std::uint32_t flags;
+    float2 scale;
+};
+
 template <int D, int BLOCK, int GROUPS, HopperOptions O>
 struct Consumer {
     using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
+    // Whether the tile after a step's is looked for before the wait for its scores, or after: as measured.
+    static constexpr bool kEarly = D == 128 && P::stages > 2;
     const AttentionParams& p;
-    StageInfo& info;
+    std::uint32_t base;  // of a StageInfo, in shared memory
     std::uint32_t ring;
-    int group;
     State<D>& state;
     Trace<O.trace> trace;
     Turn<P::stages> turn;
-    std::uint64_t q;  // descriptor
 
-    __device__ std::uint64_t keys(int stage) const { return tile_descriptor(ring + stage * P::stage_bytes, D); }
+    __device__ std::uint64_t keys(int stage) const {
+        return tile_descriptor(ring, D) + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16));
+    }
+    __device__ std::uint64_t values(int stage) const {
+        return tile_descriptor(ring + P::k_bytes, BLOCK) + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16));
+    }
 
     __device__ __forceinline__ void release(int stage) {
         __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.empty[stage]));
+        if (threadIdx.x % 32 == 0) barrier_arrive(base + offsetof(StageInfo, empty) + 8 * stage);
     }
 
-    // Between these two a warpgroup asks for products while the other is at its softmax.
-    __device__ __forceinline__ void take_turn() {
-        if constexpr (O.in_turns) named_sync(1 + group, GROUPS * kGroup);
+    // The tile at the turn's stage; waits for it. Asked for long before it is needed.
+    __device__ __forceinline__ KeyTile tile_at(const Turn<P::stages>& turn) const {
+        barrier_wait(base + offsetof(StageInfo, full) + 8 * turn.stage, turn.parity);
+        const auto slot = load_shared<int2>(base + offsetof(StageInfo, tile) + 8 * turn.stage);
+        const std::uint32_t scale = base + offsetof(StageInfo, scale) + 16 * turn.stage + 8 * (slot.y & kOddScale);
+        return {slot.x, static_cast<std::uint32_t>(slot.y), load_shared<float2>(scale)};
     }
-    __device__ __forceinline__ void pass_turn() {
-        if constexpr (O.in_turns) named_arrive(2 - group, GROUPS * kGroup);
+    static __device__ __forceinline__ Turn<P::stages> after(Turn<P::stages> turn) {
+        turn.next();
+        return turn;
+    }
+    __device__ __forceinline__ KeyTile tile_after() const { return tile_at(after(turn)); }
+    static __device__ __forceinline__ bool there(const KeyTile& tile) {
+        return __all_sync(0xffffffffu, tile.which >= 0);
     }
 
-    // Asks for the products of the weights of keys 32 ks .. and the values at `stage`.
-    __device__ __forceinline__ void start_values(int stage, int ks, Weights<BLOCK>& weights, Sums<D>& sums) {
-        const std::uint64_t v = tile_descriptor(ring + stage * P::stage_bytes + P::k_bytes, BLOCK);
-        wgmma_rs(sums, weights[0][ks], v + ks * kDescriptorStep, ks > 0);
-    }
+    // Asks for the products of weights and the values at `stage`.
     __device__ __forceinline__ void start_values(int stage, Weights<BLOCK>& weights, Sums<D>& sums) {
+        const std::uint64_t v = values(stage);
         hold(weights[0]);
         wgmma_fence();
 #pragma unroll
-        for (int ks = 0; ks < BLOCK / 32; ++ks) start_values(stage, ks, weights, sums);
+        for (int ks = 0; ks < BLOCK / 32; ++ks) wgmma_rs(sums, weights[0][ks], v + ks * kDescriptorStep, ks > 0);
         wgmma_commit();
     }
 
-    // Scores of the stage to weights; slower where not every key counts the same. With O.early also asks for their
-    // products with the values, 32 keys at a time.
-    __device__ __forceinline__ void weigh(int stage, Scores<BLOCK>& s, Weights<BLOCK>& weights, RowFactors<1>& factors,
-                                          Sums<D>& sums) {
-        constexpr int tiles = BLOCK / 8;
-        const std::uint64_t valid[2] = {info.valid[stage][0], info.valid[stage][1]};
-        const std::int32_t panel = info.tile[stage] - p.kv_blocks.blocks();
-        const bool plain = (valid[0] & (BLOCK == 128 ? valid[1] : valid[0])) == ~std::uint64_t{0};
-        const bool masked = !plain || panel >= 0;
-        if (!plain) mask_scores<1, tiles>(s, valid);
-        Exponents<1> exponents;
-        const float bias = panel < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
-        find_maxima<1, tiles>(state.rows, s, info.scale[stage][info.odd[stage]], bias, exponents, factors);
-        float share = 1.0f;
-        const int ragged = panel < 0 ? -1 : ragged_column<BLOCK, BLOCK>(p, panel * BLOCK, share);
-        std::uint32_t sum[2] = {0, 0};
+    // What makes weights of the tile's scores, as they come: the products of their halves are groups of their own, and
+    // BEHIND groups follow them.
+    template <int BEHIND>
+    __device__ __forceinline__ void look(const KeyTile& tile, Scores<BLOCK>& s, Exponents<1>& exponents,
+                                         RowFactors<1>& factors) {
+        constexpr int halves = BLOCK / 64;
+        std::int32_t greatest[1][2];
 #pragma unroll
-        for (int ks = 0; ks < BLOCK / 32; ++ks) {
-            weigh_keys<1, tiles, O.weights>(s, ks, exponents, weights);
-            if (masked) mask_weights<1, tiles>(weights, ks, valid, ragged, share);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum[i % 2] = __dp4a(weights[0][ks][i], 0x01010101u, sum[i % 2]);
-            if constexpr (O.early) {
-                hold_operand(weights[0][ks]);
-                wgmma_fence();
-                start_values(stage, ks, weights, sums);
+        for (int half = 0; half < halves; ++half) {
+            Scores<64>& mine = half_of<BLOCK>(s, half);
+            half + 1 < halves ? wgmma_wait<BEHIND + 1>() : wgmma_wait<BEHIND>();
+            hold(mine[0]);
+            if (tile.flags & (kSomeOfFirst << half)) {
+                const std::uint32_t valid = base + offsetof(StageInfo, valid) + 16 * turn.stage + 8 * half;
+                mask_scores<1>(mine, load_shared<std::uint64_t>(valid));
             }
+            half == 0 ? greatest_of<true>(mine[0], greatest[0]) : greatest_of<false>(mine[0], greatest[0]);
+            if (half + 1 < halves) pin(max(greatest[0][0], greatest[0][1]));
         }
-        if constexpr (O.early) wgmma_commit();
+        const float bias = tile.which < p.kv_blocks.blocks() ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
+        move_maxima(state.rows, greatest, tile.scale, bias, exponents, factors);
+        if (kEarly && BEHIND > 0) pin(max(greatest[0][0], greatest[0][1]));
+    }
+
+    __device__ __forceinline__ void add_weights(const Weights<BLOCK>& weights, const RowFactors<1>& f) {
+        std::uint32_t sum[2];
+        sum_weights<BLOCK / 8>(weights, sum);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            state.l[half] =
-                fmaf(state.l[half], factors.alpha[0][half], static_cast<float>(sum[half]) * factors.unit[0][half]);
+            state.l[half] = fmaf(state.l[half], f.alpha[0][half], static_cast<float>(sum[half]) * f.unit[0][half]);
         }
     }
 
-    // Whether there is a tile at the turn's stage; waits for it.
-    __device__ __forceinline__ bool arrived() {
-        barrier_wait(shared_address(&info.full[turn.stage]), turn.parity);
-        return __all_sync(0xffffffffu, info.tile[turn.stage] >= 0);
+    // The last pooled key may stand for fewer tokens than the others. It is in the last tile, if anywhere: nothing of
+    // this has to stand inside the loop.
+    __device__ __forceinline__ void share_last(std::int32_t tile, Weights<BLOCK>& weights, const RowFactors<1>& f) {
+        const std::int32_t panel = tile - p.kv_blocks.blocks();
+        if (panel < 0) return;
+        float share;
+        const int ragged = ragged_column<BLOCK, BLOCK>(p, panel * BLOCK, share);
+        if (ragged < 0) return;
+        std::uint32_t before[2], after[2];
+        sum_weights<BLOCK / 8>(weights, before);
+        share_weights<1, BLOCK / 8>(weights, ragged, share);
+        sum_weights<BLOCK / 8>(weights, after);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            state.l[half] -= static_cast<float>(before[half] - after[half]) * f.unit[0][half];
+        }
     }
 
-    // Attends to the tile whose scores are in `mine`, while the next tile's come into `next`. False after the last.
-    __device__ __forceinline__ bool step(Scores<BLOCK>& mine, Scores<BLOCK>& next) {
-        const int stage = turn.stage;
-        turn.next();
-        const bool more = arrived();
-        trace.template mark<kTraceKeys>();
-        // After the last tile a stale one is multiplied, for nothing: wgmma wants no branches around it.
-        start_scores<D, BLOCK>(q, keys(turn.stage), next);
+    // What passes from one key tile to the next: the weights of the last, not yet multiplied.
+    struct Pending {
         Weights<BLOCK> weights;
         RowFactors<1> factors;
+        int stage;
+        std::int32_t which;
+    };
+
+    // Scores of `tile`, at the turn's stage, to weights, which become pending.
+    __device__ __forceinline__ void weigh(const KeyTile& tile, Scores<BLOCK>& scores, const Exponents<1>& exponents,
+                                          Pending& pending) {
+        raise<BLOCK>(scores, exponents);
+        join<BLOCK>(scores, pending.weights);
+        preset_again(scores);
+        add_weights(pending.weights, pending.factors);
+        pending.stage = turn.stage;
+        pending.which = tile.which;
+    }
+
+    // The scores of `tile` and the products of the pending weights are asked for; those scores become weights, while o
+    // takes in those products. Returns the tile after this.
+    __device__ __forceinline__ KeyTile step(std::uint64_t q, const KeyTile& tile, Scores<BLOCK>& scores,
+                                            Pending& pending) {
         Sums<D> sums;
-        weigh(stage, mine, weights, factors, sums);
-        trace.template mark<kTraceSoftmax>();
-        if constexpr (!O.early) start_values(stage, weights, sums);
-        rescale<D>(state, factors);
-        hold(state.o[0]);  // before the wait, not after
+        KeyTile next = tile;
+        start_scores<D, BLOCK>(q, keys(turn.stage), scores);
+        start_values(pending.stage, pending.weights, sums);
+        const RowFactors<1> last = pending.factors;
+        if constexpr (kEarly) next = tile_after();
+        rescale<D>(state, last);
+        trace.template mark<kTraceStart>();
+        Exponents<1> exponents;
+        look<1>(tile, scores, exponents, pending.factors);
+        trace.template mark<kTraceScores>();
+        // The wait for it is a branch too: it keeps that for the products behind it.
+        if constexpr (!kEarly && P::stages > 2) next = tile_after();
         wgmma_wait<0>();
         hold(sums);
-        hold(next[0]);
-        trace.template mark<kTraceScores>();
-        release(stage);
-        add_values<D>(state, sums, factors);
-        trace.template mark<kTraceAdd>();
-        return more;
-    }
-
-    // Softmax of this tile beside the scores of the next.
-    __device__ __forceinline__ void run_ahead() {
-        Scores<BLOCK> even, odd;
-        start_scores<D, BLOCK>(q, keys(turn.stage), even);
-        wgmma_wait<0>();
-        hold(even[0]);
-        while (step(even, odd) && step(odd, even)) {
-        }
-    }
-
-    // One set of scores: what o takes in of this tile beside the scores of the next. The other warpgroup fills the
-    // gaps.
-    __device__ __forceinline__ void run_behind() {
-        Scores<BLOCK> scores;
-        Weights<BLOCK> weights;
-        RowFactors<1> factors;
-        Sums<D> sums;
-        take_turn();
-        start_scores<D, BLOCK>(q, keys(turn.stage), scores);
-        pass_turn();
-        wgmma_wait<0>();
+        hold(pending.weights[0]);
+        trace.template mark<kTraceValues>();
+        release(pending.stage);
+        if constexpr (P::stages == 2) next = tile_after();  // which waits for the stage just released
+        add_values<D>(state, sums, last);
+        weigh(tile, scores, exponents, pending);
         hold(scores[0]);
-        for (bool more = true; more;) {
-            const int stage = turn.stage;
-            trace.template mark<kTraceScores>();
-            weigh(stage, scores, weights, factors, sums);
-            trace.template mark<kTraceSoftmax>();
-            turn.next();
-            if constexpr (O.in_turns) more = arrived();
-            take_turn();
-            trace.template mark<kTraceTurn>();
-            if constexpr (!O.early) start_values(stage, weights, sums);
-            if constexpr (!O.in_turns) more = arrived();
-            trace.template mark<kTraceKeys>();
-            start_scores<D, BLOCK>(q, keys(turn.stage), scores);  // a stale tile's after the last
-            pass_turn();
-            rescale<D>(state, factors);
-            wgmma_wait<1>();
-            hold(sums);
-            trace.template mark<kTraceValues>();
-            release(stage);
-            add_values<D>(state, sums, factors);
-            hold(state.o[0]);  // before the wait, not after
-            trace.template mark<kTraceAdd>();
-            wgmma_wait<0>();
-            hold(scores[0]);
-        }
+        turn.next();
+        trace.template mark<kTraceSoftmax>();
+        return next;
     }
 
-    // All key tiles of a query tile, which `queries` describes.
-    __device__ __forceinline__ void run(std::uint64_t queries) {
-        q = queries;
-        if (arrived()) {
+    // All key tiles of a query tile, which `q` describes. While a tile's scores become weights, o takes in its
+    // predecessor's product: the special-function unit and the others fill each other's gaps, the other warpgroup fills
+    // the rest. Nothing of wgmma is under way at the end of a step, or ptxas would serialise all of it.
+    __device__ __forceinline__ void run(std::uint64_t q) {
+        KeyTile tile = tile_at(turn);
+        if (there(tile)) {
             trace.template mark<kTraceBetween>();
-            if constexpr (O.ahead) {
-                run_ahead();
-            } else {
-                run_behind();
-            }
+            Scores<BLOCK> scores;
+            Pending pending;
+            Exponents<1> exponents;
+            preset(scores);
+            start_scores<D, BLOCK>(q, keys(turn.stage), scores);
+            look<0>(tile, scores, exponents, pending.factors);
+            const KeyTile next = tile_after();
+            weigh(tile, scores, exponents, pending);
+            turn.next();
+            for (tile = next; there(tile);) tile = step(q, tile, scores, pending);
+            finish_values(pending);
         }
         release(turn.stage);  // which held the word that there are no more
         turn.next();
+    }
+
+    __device__ __forceinline__ void finish_values(Pending& pending) {
+        Sums<D> sums;
+        share_last(pending.which, pending.weights, pending.factors);
+        start_values(pending.stage, pending.weights, sums);
+        rescale<D>(state, pending.factors);
+        hold(state.o[0]);
+        wgmma_wait<0>();
+        hold(sums);
+        release(pending.stage);
+        add_values<D>(state, sums, pending.factors);
     }
 };
 
@@ -280,8 +310,7 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
     using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
     const int warp = threadIdx.x % kGroup / 32, row = group * kHopperRows + warp * 16;
     State<D> state;
-    Consumer<D, BLOCK, GROUPS, O> consumer{p, info, ring, group, state, {}, {}, 0};
-    if (O.in_turns && group == 1) consumer.pass_turn();
+    Consumer<D, BLOCK, GROUPS, O> consumer{p, shared_address(&info), ring, state, {}, {}};
     consumer.trace.start();
     for (Turn<kQueryStages> queries;; queries.next()) {
         const int s = queries.stage;
@@ -297,7 +326,6 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
         const std::int64_t offset = output_offset(p, slot, tile, row + threadIdx.x % 16);
         store_output<D, 1>(p, state.o, offset, staging + (group * 4 + warp) * P::staging_bytes);
     }
-    if (O.in_turns && group == 0) consumer.take_turn();  // which the other passed on last
     if (threadIdx.x % kGroup == 0) consumer.trace.flush(group);
 }
 
@@ -342,7 +370,6 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, decode(CODE).ctas)
 template <int D, int BLOCK, int GROUPS, HopperOptions O>
 void launch_hopper(const AttentionParams& p, cudaStream_t stream) {
     using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
-    static_assert(!O.in_turns || (GROUPS == 2 && !O.ahead && !O.early));
     check(cudaMemsetAsync(p.packed.counters + p.slots(), 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
     const int room = multiprocessors() * O.ctas;
     launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS, encode(O)>,

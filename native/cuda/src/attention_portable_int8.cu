@@ -214,19 +214,17 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         RowFactors<2> factors;
         const std::uint64_t valid = info.valid[at];
         const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
-        const bool plain = valid == ~std::uint64_t{0};
-        if (!plain) mask_scores<2, kTiles>(s, &valid);
+        if (valid != ~std::uint64_t{0}) mask_scores<2>(s, valid);
         Exponents<2> exponents;
         const float bias = pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
-        find_maxima<2, kTiles>(state.rows, s, info.scale[at], bias, exponents, factors);
-#pragma unroll
-        for (int ks = 0; ks < kStep / 32; ++ks) weigh_keys<2, kTiles>(s, ks, exponents, weights);
-        if (!plain || pooled >= 0) {
-            float share = 1.0f;
-            const int ragged =
-                pooled < 0 ? -1 : ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
-#pragma unroll
-            for (int ks = 0; ks < kStep / 32; ++ks) mask_weights<2, kTiles>(weights, ks, &valid, ragged, share);
+        std::int32_t greatest[2][2];
+        for (int mt = 0; mt < 2; ++mt) greatest_of<true>(s[mt], greatest[mt]);
+        move_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
+        weigh<2, kTiles>(s, exponents, weights);
+        if (pooled >= 0) {
+            float share;
+            const int ragged = ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
+            if (ragged >= 0) share_weights<2, kTiles>(weights, ragged, share);
         }
         accumulate<D>(state, weights, stage + v_lane, factors);
     }

@@ -13,40 +13,26 @@ constexpr int kMaxStages = 8;
 constexpr int kQueryStages = 2;  // the next tile's queries, and its keys, come while this one is computed
 constexpr int kGroup = 128;      // threads of a warpgroup
 
-// What the kernel is compiled with. The defaults are what launch_attention_hopper_int8 takes unless it says otherwise;
-// native/cuda/bench measures the others beside them.
+// What the kernel is compiled with; native/cuda/bench measures them beside each other.
 struct HopperOptions {
-    bool ahead = true;      // scores of the next key tile beside this one's softmax: two sets of scores in registers
-    bool in_turns = false;  // the two warpgroups take turns at the tensor cores
-    bool early = false;     // values are multiplied 32 keys at a time while the softmax goes on
-    WeightOptions weights = {};
     bool trace = false;  // adds up what each role waits for
     int ctas = 1;        // of a multiprocessor
 };
 
 // The same as a number: nvcc 13.0 cannot launch kernels with a class as template argument.
 constexpr unsigned encode(const HopperOptions& o) {
-    const auto flag = [](bool on, int bit) { return static_cast<unsigned>(on) << bit; };
-    return flag(o.ahead, 0) | flag(o.in_turns, 1) | flag(o.early, 2) | flag(o.trace, 3) | flag(o.weights.half_exp, 4) |
-           flag(o.weights.half_bytes, 5) | static_cast<unsigned>(o.weights.poly) << 6 |
-           static_cast<unsigned>(o.ctas) << 10;
+    return static_cast<unsigned>(o.trace) | static_cast<unsigned>(o.ctas) << 1;
 }
-constexpr HopperOptions decode(unsigned code) {
-    const auto on = [=](int bit) { return (code >> bit & 1) != 0; };
-    return {.ahead = on(0),
-            .in_turns = on(1),
-            .early = on(2),
-            .weights = {.poly = static_cast<int>(code >> 6 & 15), .half_exp = on(4), .half_bytes = on(5)},
-            .trace = on(3),
-            .ctas = static_cast<int>(code >> 10)};
-}
+constexpr HopperOptions decode(unsigned code) { return {(code & 1) != 0, static_cast<int>(code >> 1)}; }
+
+// Flags of a key tile: the scale is the second of the two, some of the first or second 64 keys do not count.
+constexpr std::uint32_t kOddScale = 1, kSomeOfFirst = 2, kSomeOfSecond = 4;
 
 // What goes with a stage of the ring.
 struct StageInfo {
-    float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
-    std::uint64_t valid[kMaxStages][2];
-    std::int32_t tile[kMaxStages];    // -1 after the last of a query tile
-    std::int32_t odd[kMaxStages];     // which of the two scales
+    alignas(16) float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
+    alignas(16) std::uint64_t valid[kMaxStages][2];
+    int2 tile[kMaxStages];            // -1 after the last of a query tile; flags
     std::int32_t item[kQueryStages];  // work item whose queries have come, -1 after the last
     // Barriers; the last two pairs are for the queries and the item.
     std::uint64_t full[kMaxStages], empty[kMaxStages], queries_full[kQueryStages], queries_empty[kQueryStages];
@@ -75,8 +61,7 @@ struct HopperPlan {
 
 #if defined(PARO_TRACE)
 // Clocks of all CTAs together, of the consumers' first warps: what kTrace* name, and last the turns taken.
-constexpr int kTraceSlots = 8;
-enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween, kTraceSteps };
+enum { kTraceStart, kTraceScores, kTraceValues, kTraceSoftmax, kTraceBetween, kTraceSteps, kTraceSlots };
 static __device__ unsigned long long hopper_trace[2][kTraceSlots];
 #endif
 
@@ -93,7 +78,7 @@ struct Trace {
         const std::uint32_t now = clock_now();
         sums[slot] += now - last;
         last = now;
-        if (slot == kTraceScores) ++sums[kTraceSteps];
+        if (slot == kTraceValues) ++sums[kTraceSteps];
     }
     __device__ void flush(int group) {
         for (int i = 0; i < kTraceSlots; ++i) {
@@ -102,7 +87,7 @@ struct Trace {
     }
 };
 #else
-enum { kTraceKeys, kTraceSoftmax, kTraceTurn, kTraceValues, kTraceScores, kTraceAdd, kTraceBetween };
+enum { kTraceStart, kTraceScores, kTraceValues, kTraceSoftmax, kTraceBetween };
 template <bool ON>
 struct Trace;
 #endif
@@ -143,8 +128,9 @@ struct Producer {
         const std::int64_t at = first + tile;
         info.valid[s][0] = low;
         info.valid[s][1] = high;
-        info.tile[s] = tile;
-        info.odd[s] = static_cast<std::int32_t>(at & 1);
+        const std::uint32_t flags = (at & 1 ? kOddScale : 0) | (low != ~std::uint64_t{0} ? kSomeOfFirst : 0) |
+                                    (BLOCK == 128 && high != ~std::uint64_t{0} ? kSomeOfSecond : 0);
+        info.tile[s] = make_int2(tile, static_cast<std::int32_t>(flags));
         const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P::stage_bytes;
         barrier_expect(full, P::stage_bytes + 16);
         copy_bulk(to, p.packed.k + at * P::k_bytes, P::k_bytes, full);
@@ -175,7 +161,7 @@ struct Producer {
             const std::int64_t first = std::int64_t{slot} * p.key_tiles();
             for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) bring(walk, first, next);
             wait_empty();
-            info.tile[turn.stage] = -1;
+            info.tile[turn.stage] = make_int2(-1, 0);
             barrier_arrive(shared_address(&info.full[turn.stage]));
             turn.next();
         }

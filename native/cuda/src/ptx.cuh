@@ -19,6 +19,20 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// A value from shared memory, by its address there: pointers would be made into addresses each time.
+template <class T>
+__device__ __forceinline__ T load_shared(std::uint32_t address) {
+    static_assert(sizeof(T) == 8 || sizeof(T) == 16);
+    T value;
+    auto* word = reinterpret_cast<std::uint64_t*>(&value);
+    if constexpr (sizeof(T) == 16) {
+        asm volatile("ld.shared.v2.u64 {%0, %1}, [%2];" : "=l"(word[0]), "=l"(word[1]) : "r"(address) : "memory");
+    } else {
+        asm volatile("ld.shared.u64 %0, [%1];" : "=l"(word[0]) : "r"(address) : "memory");
+    }
+    return value;
+}
+
 // 16 bytes from global to shared memory, past L1; complete after the next wait.
 __device__ __forceinline__ void copy16_async(std::uint32_t to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
@@ -111,16 +125,10 @@ __device__ __forceinline__ float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-// Of two fp16 numbers, joined.
-__device__ __forceinline__ std::uint32_t exp2_fast_halves(std::uint32_t x) {
-    std::uint32_t y;
-    asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
-    return y;
-}
-// a b + c, within 0 and 1; 0 for NaN.
-__device__ __forceinline__ float fma_saturated(float a, float b, float c) {
+// The greater; NaN where one is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
     float y;
-    asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
     return y;
 }
 // One instruction on sm_90.
@@ -132,11 +140,12 @@ __device__ __forceinline__ std::int32_t max_of_three(std::int32_t a, std::int32_
 // Four floats rounded to unsigned bytes and joined, a lowest; less than 0 gives 0, more than 255 gives 255. Two
 // instructions, not on the special-function unit.
 __device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
-    std::uint32_t low, all;
-    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(low) : "r"(__float2int_rn(b)), "r"(__float2int_rn(a)));
+    // The second of two goes lowest, and the third operand moves up: high halves first.
+    std::uint32_t high, all;
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(high) : "r"(__float2int_rn(d)), "r"(__float2int_rn(c)));
     asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;"
         : "=r"(all)
-        : "r"(__float2int_rn(d)), "r"(__float2int_rn(c)), "r"(low));
+        : "r"(__float2int_rn(b)), "r"(__float2int_rn(a)), "r"(high));
     return all;
 }
 #endif
@@ -180,22 +189,5 @@ __device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c
     return round_weights_halves(a, b, c, d);
 }
 #endif
-// 2^x of two numbers, in fp16.
-__device__ __forceinline__ std::uint32_t exp2_halves(float low, float high) {
-    return exp2_fast_halves(to_halves(low, high));
-}
-
-// 2^(x factor + offset) to 0.7 % from below without the special-function unit, for exponents up to log2(255); below -8
-// it stays 2^-8, which as a weight rounds to 0. The exponent as a fixed-point number is, moved, the bits of 2^n (1 +
-// f); a parabola makes (1 + f) into 2^f.
-__device__ __forceinline__ float exp2_poly(float x, float factor, float offset) {
-    // (exponent + 8) / 16; rounded down, as offset is: a weight of 256 would wrap.
-    const float y = fma_saturated(x, factor * 0.0625f, __fadd_rd(offset, 8.0f) * 0.0625f);
-    const std::uint32_t power = (__float_as_uint(y + 1.0f) << 4) + 0x43800000u;
-    const float m = __uint_as_float((power & 0x7fffffu) | 0x3f800000u);
-    constexpr float scale = 1.0f - 3.45e-3f;
-    constexpr float a = scale * 1.45706748f, b = scale * -0.69421165f, c = scale * 0.23370000f;
-    return __uint_as_float(power) * fmaf(fmaf(c, m, b), m, a);
-}
 
 }  // namespace paro::cuda

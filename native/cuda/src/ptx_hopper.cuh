@@ -2,6 +2,7 @@
 // callers stand under PARO_SM90A.
 #pragma once
 
+#include <climits>
 #include <type_traits>
 
 #include "paro/cuda/packed_layout.h"
@@ -109,9 +110,13 @@ __device__ __forceinline__ void hold(T (&d)[TILES][4]) {
     }
 }
 
-template <class T>
-__device__ __forceinline__ void hold_operand(T (&a)[4]) {
-    hold(reinterpret_cast<T(&)[1][4]>(a));
+// The compiler moves neither what makes `witness`, which is never INT_MIN, behind this point nor a later wait before
+// it: ptxas does not see `hold`, but keeps to the ends of basic blocks. Enough is never done here to have a branch
+// round it.
+__device__ __forceinline__ void pin(std::int32_t witness) {
+    if (witness != INT_MIN) return;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) asm volatile("nanosleep.u32 1;" ::: "memory");
 }
 
 // d (+)= a b^T over 32 bytes: a 64 x 32 from shared memory (ss, signed) or registers (rs, unsigned; as m16n8k32 has

@@ -7,6 +7,7 @@
 namespace paro::cuda {
 
 constexpr float kLog2Of255 = 7.994353437f;
+constexpr std::int32_t kMinusInfinity = static_cast<std::int32_t>(0xff800000);
 
 // MT tiles of 16 rows, NT tiles of 8 keys. A thread's rows: 16 mt + 8 half + lane % 32 / 4 at [mt][half].
 template <int MT, int NT>
@@ -27,78 +28,41 @@ struct RowFactors {
     float unit[MT][2];   // of this step's integer weights
 };
 
-// Which bytes of a packed word of weights count: keys 16 group + 2t, 2t+1, 8+2t, 8+2t+1.
-__device__ __forceinline__ std::uint32_t byte_mask(std::uint64_t valid, int group) {
-    const int t = threadIdx.x % 4;
-    const auto bits = static_cast<std::uint32_t>(valid >> (16 * group + 2 * t));
-    return ((bits & 1) | (bits & 2) << 7 | (bits & 0x100) << 8 | (bits & 0x200) << 15) * 0xffu;
-}
-
-// Scores of keys that do not count go below every score.
-template <int MT, int NT>
-__device__ __forceinline__ void mask_scores(ScoreTiles<MT, NT>& s, const std::uint64_t* valid) {
+// Scores of keys that do not count become -inf: below every score, and their weights 0.
+template <int MT>
+__device__ __forceinline__ void mask_scores(ScoreTiles<MT, 8>& s, std::uint64_t valid) {
 #pragma unroll
-    for (int nt = 0; nt < NT; ++nt) {
-        const auto mine = static_cast<std::uint32_t>(valid[nt / 8] >> (nt % 8 * 8 + threadIdx.x % 4 * 2));
+    for (int nt = 0; nt < 8; ++nt) {
+        const auto mine = static_cast<std::uint32_t>(valid >> (nt * 8 + threadIdx.x % 4 * 2));
 #pragma unroll
         for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                if (!((mine >> (i % 2)) & 1)) s[mt][nt][i] = 0;
+                if (!((mine >> (i % 2)) & 1)) s[mt][nt][i] = kMinusInfinity;
             }
         }
     }
 }
 
-// Weights of keys 32 ks .. that do not count become 0; that of column `ragged`, where ragged >= 0, is multiplied by
-// `share`.
+// The weights of column `column` are multiplied by `share`.
 template <int MT, int NT>
-__device__ __forceinline__ void mask_weights(WeightTiles<MT, NT>& weights, int ks, const std::uint64_t* valid,
-                                             int ragged, float share) {
+__device__ __forceinline__ void share_weights(WeightTiles<MT, NT>& weights, int column, float share) {
 #pragma unroll
-    for (int group = 2 * ks; group < 2 * ks + 2; ++group) {
-        const std::uint32_t mask = byte_mask(valid[group / 4], group % 4);
-        // The byte of a word that holds the column, if this thread's does.
-        const int key = ragged - 16 * group, byte = key / 8 * 2 + key % 2;
-        const bool mine = ragged >= 0 && key >= 0 && key < 16 && key % 8 / 2 == static_cast<int>(threadIdx.x % 4);
+    for (int group = 0; group < NT / 2; ++group) {
+        // The byte of a word that holds the column, if this thread's does: a word's keys are 16 group + 2t, 2t+1, 8+2t,
+        // 8+2t+1.
+        const int key = column - 16 * group, byte = key / 8 * 2 + key % 2;
+        if (key < 0 || key >= 16 || key % 8 / 2 != static_cast<int>(threadIdx.x % 4)) continue;
 #pragma unroll
         for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                std::uint32_t& word = weights[mt][ks][group % 2 * 2 + half];
-                word &= mask;
-                if (!mine) continue;
+                std::uint32_t& word = weights[mt][group / 2][group % 2 * 2 + half];
                 const auto weight = static_cast<float>((word >> (8 * byte)) & 0xff);
                 const std::uint32_t scaled = __float_as_uint(fmaf(weight, share, kRound)) & 0xff;
                 word = (word & ~(0xffu << (8 * byte))) | scaled << (8 * byte);
             }
         }
-    }
-}
-
-// How weights come about.
-struct WeightOptions {
-    int poly = 0;             // eighths of the exponentials that are polynomials on the FMA units
-    bool half_exp = false;    // all exponentials in fp16 instead
-    bool half_bytes = false;  // to bytes through fp16 instead of by conversion
-};
-
-// Four weights of a word: 2^(x factor + offset) of four scores.
-template <WeightOptions O>
-__device__ __forceinline__ std::uint32_t weigh_word(const float (&x)[4], int word, float factor, float offset) {
-    if constexpr (O.half_exp) {
-        const std::uint32_t low = exp2_halves(fmaf(x[0], factor, offset), fmaf(x[1], factor, offset));
-        const std::uint32_t high = exp2_halves(fmaf(x[2], factor, offset), fmaf(x[3], factor, offset));
-        return round_halves(low, high);
-    } else {
-        float w[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            w[i] = (word % 2 * 4 + i) * O.poly % 8 >= 8 - O.poly ? exp2_poly(x[i], factor, offset)
-                                                                 : exp2_fast(fmaf(x[i], factor, offset));
-        }
-        if constexpr (O.half_bytes) return round_weights_halves(w[0], w[1], w[2], w[3]);
-        return round_weights(w[0], w[1], w[2], w[3]);
     }
 }
 
@@ -108,24 +72,37 @@ struct Exponents {
     float factor[MT][2], offset[MT][2];
 };
 
-// m moves on to the greatest of s. `bias` is added to every score.
-template <int MT, int NT>
-__device__ __forceinline__ void find_maxima(Softmax<MT>& state, const ScoreTiles<MT, NT>& s, float2 scale, float bias,
-                                            Exponents<MT>& e, RowFactors<MT>& f) {
+// The greatest of a thread's scores in its rows half = 0, 1; of `greatest` too, unless FIRST.
+template <bool FIRST, int NT>
+__device__ __forceinline__ void greatest_of(const std::int32_t (&s)[NT][4], std::int32_t (&greatest)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        // Positive floats compare as integers do. Two chains, since each waits for itself.
+        std::int32_t even = FIRST ? s[0][2 * half] : greatest[half], odd = s[1][2 * half];
+#pragma unroll
+        for (int nt = 0; nt < NT; nt += 2) {
+            even = max_of_three(even, s[nt][2 * half], s[nt][2 * half + 1]);
+            odd = max_of_three(odd, s[nt + 1][2 * half], s[nt + 1][2 * half + 1]);
+        }
+        greatest[half] = max(even, odd);
+    }
+}
+
+// m moves on to the greatest score of a row, of which each of four threads knows its part. `bias` is added to every
+// score.
+template <int MT>
+__device__ __forceinline__ void move_maxima(Softmax<MT>& state, std::int32_t (&greatest)[MT][2], float2 scale,
+                                            float bias, Exponents<MT>& e, RowFactors<MT>& f) {
 #pragma unroll
     for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            // Positive floats compare as integers do.
-            std::int32_t greatest = s[mt][0][2 * half];
-#pragma unroll
-            for (int nt = 0; nt < NT; ++nt) {
-                greatest = max_of_three(greatest, s[mt][nt][2 * half], s[mt][nt][2 * half + 1]);
-            }
-            greatest = max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 1));
-            greatest = max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 2));
-            const float top = __int_as_float(greatest);
-            const float factor = state.q_scale[mt][half] * scale.x;
+            std::int32_t& most = greatest[mt][half];
+            most = max(most, __shfl_xor_sync(0xffffffffu, most, 1));
+            most = max(most, __shfl_xor_sync(0xffffffffu, most, 2));
+            const float top = __int_as_float(most);
+            // Not 0, where all queries or keys are: -inf times it would be NaN. NaN stays.
+            const float factor = max_or_nan(state.q_scale[mt][half] * scale.x, 1e-30f);
             e.factor[mt][half] = factor;
             // Rounded down: with large factors the greatest weight could otherwise come out as 256 and wrap. What it
             // lacks, all weights of the row lack alike.
@@ -142,22 +119,74 @@ __device__ __forceinline__ void find_maxima(Softmax<MT>& state, const ScoreTiles
     }
 }
 
-// Weights of keys 32 ks ..
-template <int MT, int NT, WeightOptions O = WeightOptions{}>
-__device__ __forceinline__ void weigh_keys(const ScoreTiles<MT, NT>& s, int ks, const Exponents<MT>& e,
-                                           WeightTiles<MT, NT>& weights) {
+template <int MT, int NT>
+__device__ __forceinline__ void weigh(const ScoreTiles<MT, NT>& s, const Exponents<MT>& e,
+                                      WeightTiles<MT, NT>& weights) {
 #pragma unroll
     for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
-        for (int group = 2 * ks; group < 2 * ks + 2; ++group) {
+        for (int w = 0; w < NT; ++w) {
+            float x[4];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                float x[4];
-#pragma unroll
-                for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[mt][2 * group + i / 2][2 * half + i % 2]);
-                weights[mt][ks][group % 2 * 2 + half] = weigh_word<O>(x, group, e.factor[mt][half], e.offset[mt][half]);
+            for (int i = 0; i < 4; ++i) {
+                x[i] = exp2_fast(fmaf(__int_as_float(s[mt][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]), e.factor[mt][w % 2],
+                                      e.offset[mt][w % 2]));
             }
+            weights[mt][w / 4][w % 4] = round_weights(x[0], x[1], x[2], x[3]);
         }
+    }
+}
+
+// The weights of 16 rows, in two turns: exponentials of their scores in place, then those as bytes.
+// Word w holds row half w % 2 of keys 16 (w / 2) + 2t, 2t+1, 8+2t, 8+2t+1.
+template <int BLOCK>
+__device__ __forceinline__ void raise(ScoreTiles<1, BLOCK / 8>& s, const Exponents<1>& e) {
+#pragma unroll
+    for (int w = 0; w < BLOCK / 8; ++w) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            std::int32_t& x = s[0][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2];
+            x = __float_as_int(exp2_fast(fmaf(__int_as_float(x), e.factor[0][w % 2], e.offset[0][w % 2])));
+        }
+    }
+}
+template <int BLOCK>
+__device__ __forceinline__ void join(const ScoreTiles<1, BLOCK / 8>& s, WeightTiles<1, BLOCK / 8>& weights) {
+#pragma unroll
+    for (int w = 0; w < BLOCK / 8; ++w) {
+        float x[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[0][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]);
+        weights[0][w / 4][w % 4] = round_weights(x[0], x[1], x[2], x[3]);
+    }
+}
+
+// Scores start from kRoundBits. The second makes it of exponentials, so that the compiler can put it among them: as a
+// constant it would stand where the next product waits for it.
+template <int NT>
+__device__ __forceinline__ void preset(ScoreTiles<1, NT>& s) {
+#pragma unroll
+    for (int nt = 0; nt < NT; ++nt) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[0][nt][i] = kRoundBits;
+    }
+}
+template <int NT>
+__device__ __forceinline__ void preset_again(ScoreTiles<1, NT>& s) {
+#pragma unroll
+    for (int nt = 0; nt < NT; ++nt) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[0][nt][i] = __float_as_int(fmaf(__int_as_float(s[0][nt][i]), 0.0f, kRound));
+    }
+}
+
+template <int NT>
+__device__ __forceinline__ void sum_weights(const WeightTiles<1, NT>& weights, std::uint32_t (&sum)[2]) {
+    sum[0] = sum[1] = 0;
+#pragma unroll
+    for (int ks = 0; ks < NT / 4; ++ks) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i % 2] = __dp4a(weights[0][ks][i], 0x01010101u, sum[i % 2]);
     }
 }
 

@@ -36,8 +36,7 @@ void wgmma_wait() {
 
 template <class T, int TILES>
 void hold(T (&)[TILES][4]) {}
-template <class T>
-void hold_operand(T (&)[4]) {}
+inline void pin(std::int32_t) {}
 inline std::uint32_t clock_now() { return 0; }
 
 // Byte (row, byte) of what a descriptor names, as the tensor cores address it: the swizzle is on address bits.

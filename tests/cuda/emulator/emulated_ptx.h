@@ -13,6 +13,12 @@ inline unsigned char* shared_pointer(std::uint32_t address, std::size_t bytes) {
             "must be aligned and inside", address);
     return emulator::dynamic_shared + address;
 }
+template <class T>
+T load_shared(std::uint32_t address) {
+    T value;
+    std::memcpy(&value, shared_pointer(address, sizeof(T)), sizeof(T));
+    return value;
+}
 
 inline void copy16_async(std::uint32_t to, const void* from, bool valid = true) {
     shared_pointer(to, 16);
@@ -112,15 +118,7 @@ void mma_half(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std:
 }
 
 inline float exp2_fast(float x) { return std::exp2(x); }
-inline std::uint32_t exp2_fast_halves(std::uint32_t x) {
-    const auto* in = reinterpret_cast<const __half*>(&x);
-    const __half2 out = __floats2half2_rn(std::exp2(__half2float(in[0])), std::exp2(__half2float(in[1])));
-    return *reinterpret_cast<const std::uint32_t*>(&out);
-}
-inline float fma_saturated(float a, float b, float c) {
-    const float x = std::fma(a, b, c);
-    return x > 0.0f ? std::min(x, 1.0f) : 0.0f;
-}
+inline float max_or_nan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b); }
 inline std::uint32_t round_weights(float a, float b, float c, float d) {
     std::uint32_t all = 0;
     for (const float x : {d, c, b, a}) {
