@@ -10,6 +10,8 @@ import os
 import re
 from dataclasses import replace
 
+from .native import paro
+
 _BLOCK = re.compile(r"^(.*?(?:blocks|layers))\.(\d+)\.")
 # Weights in a block that grid tokens do not meet: of the text's or audio's stream, and modulations,
 # which are computed once for all tokens.
@@ -38,6 +40,12 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
         return settings, ""
     told = f"watching 1 step instead of {watched}: the run has only {steps}"
     return replace(settings, observe_steps=1), told
+
+
+def for_device(settings, device):
+    """The settings with the tiles that are fastest on the device the model runs on."""
+    tile = paro.cuda.preferred_tile(device, settings.precision)
+    return replace(settings, block_q=tile, block_kv=tile)
 
 
 def slower(dense: float | None, sparse: list[float]) -> str:

@@ -32,6 +32,7 @@ class Run:
         if request.profile not in words:
             self.named = store.load_for(request.profile, self.identity)
         settings, changed = policy.for_steps(request.settings, len(sigmas) - 1)
+        settings = policy.for_device(settings, patcher.load_device)
         saves = settings.calibrate or request.save_as or request.profile == "auto"
         self.panel = Panel(request.node_id)
         self.session = paro.Session(

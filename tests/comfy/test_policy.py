@@ -195,3 +195,10 @@ def test_heads_that_stay_dense_save_nothing(model, folders, policy):
     harness.sample(harness.paro(model, profile="half"))
     (reason,) = folders.last()["reasons"]
     assert reason.startswith("predicted gain 4.1%")
+
+
+def test_the_tiles_are_the_devices(model, folders, policy, monkeypatch):
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    monkeypatch.setenv("PARO_TILE", "128")
+    settings = policy.for_device(policy.paro.Settings(), "cpu")
+    assert (settings.block_q, settings.block_kv) == (128, 128)

@@ -312,7 +312,7 @@ REFUSED = {
     "units must be contiguous with 48 elements": ("observe", 4, lambda x: x[:1]),
     "rows must be on a CUDA device": ("observe", 5, lambda x: x.cpu()),
     "kept_rows must come with kept": ("observe", 6, lambda x: torch.zeros(3, device="cuda")),
-    "q must hold the plan's 60 tokens (got 70)": ("observe", 10, lambda x: 6),
+    "q must hold the plan's 84 tokens (got 70)": ("observe", 10, lambda x: 6),
     "bins must be 1 to 512 an axis": ("observe", 13, lambda x: 0),
     "sm_scale must be finite and above 0": ("observe", 16, lambda x: float("nan")),
     "v must have the dtype": ("meter", 2, lambda x: x.half()),

@@ -286,3 +286,14 @@ def test_refuses(case):
     assert isinstance(caught.value, ValueError)
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{caught.value} does not tell {missing}"
+
+
+def test_plans_for_a_cpu_have_small_tiles_unless_the_user_says_so(monkeypatch):
+    from paroattention import cuda
+
+    assert cuda.preferred_tile("cpu") == 64
+    monkeypatch.setenv("PARO_TILE", "128")
+    assert cuda.preferred_tile("cpu") == 128
+    monkeypatch.setenv("PARO_TILE", "96")
+    with pytest.raises(Error, match=r"PARO_TILE must be one of \(64, 128\) \(got 96\)"):
+        cuda.preferred_tile("cpu")

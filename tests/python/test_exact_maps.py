@@ -182,3 +182,12 @@ def test_exact_sums_let_go_at_the_end():
     sums.add("a", 0, *shifted(0)[:2], LAYOUT, SCALE)
     sums.clear()
     assert sums.tensors(profile()) == {} and exact_maps.MOST_BLOCKS == 512
+
+
+def test_every_second_step_of_a_group_is_summed():
+    exact = ExactSums()
+    evaluations = [(step, branch) for step in range(5) for branch in ("cond", "uncond")]
+    summed = [step for step, _ in evaluations if exact.wants("0", 0, step)]
+    assert summed == [0, 0, 2, 2, 4, 4]
+    assert exact.wants("0", 1, 5) and not exact.wants("0", 1, 6)
+    assert exact.wants("1", 0, 3)

@@ -45,14 +45,34 @@ void bind_plan(py::module_& m) {
     m.def(
         "plan_layer",
         [](const Profile& profile, std::size_t layer, std::size_t group, const GridTuple& grid, std::int64_t prefix,
-           std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads) {
+           std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads,
+           const std::optional<FloatArray>& sums, const std::optional<FloatArray>& counts, float prior) {
             const TokenLayout layout{prefix, to_grid(grid), suffix};
+            require(sums.has_value() == counts.has_value(), "counts", "must come with sums", counts.has_value());
+            SeenMass seen;
+            if (sums) {
+                seen = {{sums->data(), static_cast<std::size_t>(sums->size())},
+                        {counts->data(), static_cast<std::size_t>(counts->size())},
+                        prior};
+            }
             py::gil_scoped_release release;
-            return plan_layer(profile, layer, group, layout, block_q, block_kv, density, threads);
+            return plan_layer(profile, layer, group, layout, block_q, block_kv, density, threads, seen);
         },
         py::arg("profile"), py::arg("layer"), py::arg("group"), py::arg("grid"), py::kw_only(), py::arg("prefix") = 0,
         py::arg("suffix") = 0, py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3,
-        py::arg("threads") = 0);
+        py::arg("threads") = 0, py::arg("sums") = py::none(), py::arg("counts") = py::none(), py::arg("prior") = 0.0f,
+        "A layer's plan. sums float32 [heads, rows, cols], counts [heads, rows], prior: what samples saw (SeenMass).");
+    m.def(
+        "renew_groups",
+        [](const Bins& bins, const std::vector<ProfileHead>& heads, std::size_t group, const FloatArray& kernels,
+           const FloatArray& rows, float prior, int threads) {
+            const std::span<const float> values(kernels.data(), static_cast<std::size_t>(kernels.size()));
+            const std::span<const float> counts(rows.data(), static_cast<std::size_t>(rows.size()));
+            py::gil_scoped_release release;
+            return renew_groups(bins, heads, group, values, counts, prior, threads);
+        },
+        py::arg("bins"), py::arg("heads"), py::arg("group"), py::arg("kernels"), py::arg("rows"), py::arg("prior"),
+        py::arg("threads") = 0, "HeadGroups of a layer with kernels [heads, bins] of rows [heads] blended in.");
     m.def(
         "build_heads",
         [](const Bins& bins, const std::vector<std::vector<FloatArray>>& heads, const GridTuple& grid, double density,

@@ -8,6 +8,7 @@ fullgraph and captured in a CUDA graph, where the plan has been uploaded before.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -70,6 +71,22 @@ def unsupported(q: torch.Tensor) -> str | None:
     if major < 8:
         return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
     return None
+
+
+def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
+    """Side of the square tiles that plans for a device should have: 64, or 128 where the kernels
+    are so much faster with it that a lower density costs less than the coarser masks (INT8 on
+    sm_90a: a dense tile takes 0.7 of the time). PARO_TILE in the environment decides instead.
+    """
+    asked = os.environ.get("PARO_TILE", "")
+    if asked:
+        if asked not in map(str, _TILES):
+            raise _core.Error(f"PARO_TILE must be one of {_TILES} (got {asked})")
+        return int(asked)
+    device = torch.device(device)
+    if device.type != "cuda" or precision != "int8" or load() is not None:
+        return 64
+    return 128 if torch.cuda.get_device_capability(device) == (9, 0) else 64
 
 
 def layout(plan: _core.Plan) -> tuple[int, ...]:

@@ -73,7 +73,18 @@ class ExactSums:
         self._block = block
         self.orders: dict[str, list[str]] = {}
         self._sums: dict[tuple[str, int], np.ndarray] = {}
+        self._steps: dict[tuple[str, int], list[int]] = {}
         self._coming: tuple | None = None
+
+    def wants(self, layer: str, group: int, step: int) -> bool:
+        """Whether a step's evaluations are summed: the first of a group and every second after it.
+
+        The sums cost nearly what a dense call does; neighbouring steps' maps are much alike.
+        """
+        steps = self._steps.setdefault((layer, group), [])
+        if step not in steps:
+            steps.append(step)
+        return steps.index(step) % 2 == 0
 
     def add(self, layer: str, group: int, q, k, layout: TokenLayout, sm_scale: float) -> None:
         """Adds one dense evaluation; self.orders[layer] must be known."""

@@ -148,14 +148,18 @@ class Planner:
 
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
-        layout = key.layout
-        if self.blended(key.layer):
+        layout, place = key.layout, self._ids[key.layer]
+        seen = self.seen.get(key.layer)
+        refined = self.exact is not None and key.layer in self.exact.layers()
+        if seen is not None and not refined:
+            options = self._options(layout) | seen.given(PRIOR)
+            return _core.plan_layer(profile, place, key.group, layout.grid, **options)
+        if refined:
             heads = self._heads(profile, key.layer)
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 one = lambda head: self.head(profile, key, head)  # noqa: E731
                 return self.mixed(key, list(pool.map(one, range(len(heads)))))
         if not self.background or profile is not self.profile:
-            place = self._ids[key.layer]
             options = self._options(layout)
             return _core.plan_layer(profile, place, key.group, layout.grid, **options)
         name = (key.group, layout)

@@ -93,17 +93,20 @@ def unlock(profile: _core.Profile, dense_below: float) -> None:
     profile.layers = [_core.ProfileLayer(name, heads) for name, heads in layers]
 
 
-def observed_kernel(watched, head: int, weights: dict[int, float]) -> tuple[np.ndarray, float]:
-    """(mean kernel of the observer's groups, weighted rows it stands for)."""
-    kernel, rows = None, 0.0
+def observed_kernels(watched, weights: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean kernels [heads, bins] of the observer's groups, weighted rows [heads] they stand for)."""
+    kernels, rows = None, np.zeros(watched.heads)
     for group, weight in weights.items():
-        accumulators = watched.groups.get(group)
-        if accumulators is None or accumulators[head].rows == 0:
+        heads = watched.groups.get(group)
+        if heads is None or not any(head.rows for head in heads):
             continue
-        own, more = accumulators[head].kernel(), weight * accumulators[head].rows
-        kernel = own if kernel is None else blend(kernel, own, rows / (rows + more))
-        rows += more
-    return kernel, rows
+        more = weight * np.array([head.rows for head in heads], dtype=np.float64)
+        own = np.stack([head.kernel() for head in heads])
+        own[more == 0] = 0.0
+        share = np.divide(rows, rows + more, out=np.zeros_like(rows), where=rows + more > 0)
+        kernels = own if kernels is None else blend(kernels, own, share[:, None])
+        rows = rows + more
+    return kernels, rows
 
 
 def renewed(
@@ -120,17 +123,12 @@ def renewed(
         heads, watched = list(map(_copy, layer.heads)), observer.layers.get(layer.id)
         if watched is not None and not comparable(watched.bins, profile.bins):
             watched = None
-        for index, head in enumerate(heads if watched is not None else ()):
-            kernel, rows = observed_kernel(watched, index, weights)
-            if kernel is None:
-                continue
-            kernel = rebin(kernel, watched.bins, profile.bins)
-            groups = list(head.groups)
-            old = groups[group]
-            before = _core.dequantise(profile.bins, old.code, old.peak)
-            kernel = blend(before, kernel, prior / (prior + rows))
-            code, peak = _core.quantise(profile.bins, kernel)
-            groups[group] = _core.HeadGroup(code, peak, old.mass)
-            head.groups = groups
+        kernels, rows = observed_kernels(watched, weights) if watched is not None else (None, None)
+        if kernels is not None:
+            if watched.bins != profile.bins:
+                kernels = np.stack([rebin(one, watched.bins, profile.bins) for one in kernels])
+            fresh = _core.renew_groups(profile.bins, heads, group, kernels, rows, prior)
+            for head, one in zip(heads, fresh, strict=True):
+                head.groups = [*head.groups[:group], one, *head.groups[group + 1 :]]
         layers.append(_core.ProfileLayer(layer.id, heads))
     return with_layers(profile, layers)

@@ -76,6 +76,22 @@ class SeenBlocks:
         np.add.at(self.sums[head], tiles, sums.cpu().numpy())
         np.add.at(self.counts[head], tiles, 1)
 
+    def add_many(self, heads: list[int], places: torch.Tensor, sums: torch.Tensor) -> None:
+        """add_sums of several heads at once: places (heads, n), sums (heads, n, cols) on the host."""
+        own = [
+            head * self.rows + permutation(self.grid, self.orders[head])[1][where] // self.block_q
+            for head, where in zip(heads, places, strict=True)
+        ]
+        rows = torch.cat(own)
+        everything = torch.from_numpy(self.sums).view(-1, self.cols)
+        everything.index_add_(0, rows, sums.reshape(-1, self.cols).float())
+        counts = torch.from_numpy(self.counts).view(-1)
+        counts.index_add_(0, rows, torch.ones(len(rows)))
+
+    def given(self, prior: float) -> dict:
+        """What _core.plan_layer takes of it."""
+        return {"sums": self.sums, "counts": self.counts, "prior": prior}
+
     def fade(self, share: float) -> None:
         """Lets older samples count less."""
         self.sums *= share

@@ -316,7 +316,8 @@ class Session(Telling):
         try:
             with self._lock:
                 self.observer.observe(layer, q, k, layout, sm_scale=scale, group=group, look=look)
-                if self._exact is not None and calibrate:
+                exact = self._exact is not None and calibrate
+                if exact and self._exact.wants(layer, group, forward.step):
                     self._sum_exactly(layer, group, q, k, layout, scale)
         except Exception as error:
             faults.free(error)

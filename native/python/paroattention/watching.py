@@ -120,8 +120,7 @@ class Watch:
             proposal.add(key, torch.from_numpy(gains))
         seen = self._planner.seen.get(key.layer)
         if reading.sums is not None and seen is not None:
-            for place, head in enumerate(reading.kept):
-                seen.add_sums(head, reading.places[head], reading.sums.get()[place])
+            seen.add_many(reading.kept, reading.places[reading.kept], reading.sums.get())
 
     def measured(self) -> tuple[float, float] | None:
         """(mean retained mass of the heads, relative error of a layer's output) at the newest
