@@ -94,7 +94,7 @@ def unlock(profile: _core.Profile, dense_below: float) -> None:
 
 
 def observed_kernels(watched, weights: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean kernels [heads, bins] of the observer's groups, weighted rows [heads] they stand for)."""
+    """(mean kernels [heads, bins] of the observer's groups, weighted rows [heads] behind them)."""
     kernels, rows = None, np.zeros(watched.heads)
     for group, weight in weights.items():
         heads = watched.groups.get(group)

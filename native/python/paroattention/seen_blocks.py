@@ -77,7 +77,7 @@ class SeenBlocks:
         np.add.at(self.counts[head], tiles, 1)
 
     def add_many(self, heads: list[int], places: torch.Tensor, sums: torch.Tensor) -> None:
-        """add_sums of several heads at once: places (heads, n), sums (heads, n, cols) on the host."""
+        """add_sums of several heads: places (heads, n), sums (heads, n, cols) on the host."""
         own = [
             head * self.rows + permutation(self.grid, self.orders[head])[1][where] // self.block_q
             for head, where in zip(heads, places, strict=True)

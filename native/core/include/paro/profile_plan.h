@@ -29,16 +29,16 @@ BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, dou
 std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> heads, const Grid& grid, double density,
                                    std::span<const std::optional<AxisOrder>> fixed, int threads);
 
-// A layer's kernels of one timestep group, renewed: the mean of what the profile holds, counting as `prior` rows, and of
-// kernels [heads, bins] that stand for rows [heads]; where one never observed an offset (0) the other counts alone.
+// A layer's kernels of one timestep group, renewed: the mean of what the profile holds, counting as `prior` rows, and
+// of kernels [heads, bins] that stand for rows [heads]; where one never observed an offset (0) the other counts alone.
 // Heads of 0 rows stay. In parallel over `threads`. Throws Error on mismatching sizes or a negative prior.
 std::vector<HeadGroup> renew_groups(const Bins& bins, std::span<const ProfileHead> heads, std::size_t group,
                                     std::span<const float> kernels, std::span<const float> rows, float prior,
                                     int threads);
 
 // What a run's samples saw of a layer, in the heads' own orders: sums [heads, rows, cols] of softmax rows by block,
-// counts [heads, rows] of queries; masks are then made of the mean mass a query, to which a head's kernel contributes as
-// `prior` queries a tile do. Nothing seen: empty.
+// counts [heads, rows] of queries; masks are then made of the mean mass a query, to which a head's kernel contributes
+// as `prior` queries a tile do. Nothing seen: empty.
 struct SeenMass {
     std::span<const float> sums, counts;
     float prior = 0.0f;
@@ -46,8 +46,8 @@ struct SeenMass {
     bool empty() const { return counts.empty(); }
 };
 
-// The plan of one head of a profile. The head's own density comes before `density`. `seen` is of this head alone. Throws
-// Error if the head has no such group.
+// The plan of one head of a profile. The head's own density comes before `density`. `seen` is of this head alone.
+// Throws Error if the head has no such group.
 HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
                    std::int32_t block_q, std::int32_t block_kv, double density, const SeenMass& seen = {});
 
