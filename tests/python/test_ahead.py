@@ -42,6 +42,7 @@ def test_plans_are_those_of_the_samples_before_that_step():
     for host, steps in ((ahead, 4), (two, 3)):
         for sigma in SIGMAS[:steps]:
             host.evaluate(sigma)
+        host.session._settle_save()
         heads = [head for layer in host.saved[0].layers for head in layer.heads]
         codes.append([(head.order, head.groups[0].code) for head in heads])
     assert len(codes[0]) == 4 and codes[0] == codes[1]
@@ -140,3 +141,34 @@ def test_a_session_and_its_thread_are_let_go():
     del host
     gc.collect()
     assert ref() is None
+
+
+def test_a_profile_is_saved_beside_the_run(monkeypatch):
+    go, begun = threading.Event(), threading.Event()
+
+    def slow(profile, tensors):
+        begun.set()
+        assert go.wait(10)
+        saved.append((threading.current_thread().name, profile, tensors))
+
+    saved = []
+    host = gpu_host(Settings(observe_steps=3, refresh=False), save_profile=slow)
+    for sigma in SIGMAS[:5]:
+        host.evaluate(sigma)
+    assert begun.wait(10) and not saved and host.session.paths["sparse"]
+    go.set()
+    host.session.finish()
+    (name, profile, tensors) = saved[0]
+    assert name == "paro-plan" and profile is host.session.profile and len(saved) == 1
+    assert tensors and not host.reasons()
+
+
+@pytest.mark.parametrize("make", [gpu_host, lambda **options: Host(Settings(), **options)])
+def test_a_full_disk_costs_the_profile_and_not_the_run(make):
+    def full(profile, tensors):
+        raise OSError("no space left")
+
+    host = make(save_profile=full)
+    host.run()
+    assert host.session.paths["sparse"]
+    assert host.reasons() == {"profile not saved: no space left": 1}

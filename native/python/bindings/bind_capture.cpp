@@ -43,6 +43,7 @@ void bind_capture(py::module_& m) {
         [](const std::filesystem::path& path, const Profile& profile, const std::map<std::string, py::array>& tensors) {
             Capture capture{profile, {}};
             for (const auto& [key, array] : tensors) capture.tensors.emplace(key, to_tensor(key, array));
+            py::gil_scoped_release release;
             save_capture(capture, path);
         },
         py::arg("path"), py::arg("profile"), py::arg("tensors"));

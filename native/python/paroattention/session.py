@@ -76,7 +76,7 @@ class Session(Telling):
         self._groups = self._halves if settings.calibrate else self.steps.groups(halves=False)
         self._step: int | None = None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
-        self._background, self._ahead = False, None
+        self._background, self._ahead, self._saving = False, None, None
         self._layout: TokenLayout | None = None
         self.faults = faults.Faults(self.note)
 
@@ -180,15 +180,34 @@ class Session(Telling):
         return profile
 
     def _store(self, profile: _core.Profile) -> None:
+        """Saves the profile and what its viewer shows; beside a GPU's work, since that are hundreds
+        of megabytes at Wan's size."""
         if self._save is None:
             return
         self._saved = True
+        self._settle_save()
         try:
             maps = self._exact.tensors(profile) if self._exact is not None else {}
-            self._save(profile, self.capture_tensors() | maps)
+            tensors = self.capture_tensors() | maps
+            if self._background:
+                self._saving = Ahead(lambda: self._save(profile, tensors), lambda _: None)
+            else:
+                self._save(profile, tensors)
         except Exception as error:
-            # A full disk must not end a run that took the user minutes.
-            self.note(f"profile not saved: {error}")
+            self._not_saved(error)
+
+    def _not_saved(self, error: Exception) -> None:
+        # A full disk must not end a run that took the user minutes.
+        self.note(f"profile not saved: {error}")
+
+    def _settle_save(self) -> None:
+        """Waits for a profile that is being saved."""
+        saving, self._saving = self._saving, None
+        try:
+            if saving is not None:
+                saving.result()
+        except Exception as error:
+            self._not_saved(error)
 
     # -- one attention call --------------------------------------------------------------------
 
@@ -362,6 +381,7 @@ class Session(Telling):
             self._guarded(self._settle, "")
             if ok and self._save is not None and self.observer.layers and not self.planner.given:
                 self._save_learned()
+            self._settle_save()
         summary = self.summary(ok)
         self._end_log(summary)
         self._progress(self.status(), self.steps.count, self.steps.count)
