@@ -42,7 +42,7 @@ def test_plans_are_those_of_the_samples_before_that_step():
     for host, steps in ((ahead, 4), (two, 3)):
         for sigma in SIGMAS[:steps]:
             host.evaluate(sigma)
-        host.session._settle_save()
+        host.session._saver.settle()
         heads = [head for layer in host.saved[0].layers for head in layer.heads]
         codes.append([(head.order, head.groups[0].code) for head in heads])
     assert len(codes[0]) == 4 and codes[0] == codes[1]

@@ -20,6 +20,7 @@ from .planning import Planner
 from .profile_build import build_profile
 from .renewal import unlock
 from .runlog import RunLog
+from .saving import Saver
 from .settings import ModelInfo, Settings
 from .steps import Forward, Steps
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
@@ -63,7 +64,8 @@ class Session(Telling):
         self.profile: _core.Profile | None = None
         self.planner = Planner(settings, plans)
         self.watch = Watch(settings, self.observer, self.planner, self.note)
-        self._find, self._find_maps, self._save = find_profile, find_maps, save_profile
+        self._find, self._find_maps = find_profile, find_maps
+        self._saver = Saver(save_profile, self.note)
         self._exact = ExactSums(settings.block_kv) if settings.exact else None
         self._lock = threading.RLock()
         self._looked_up = self._saved = False
@@ -76,7 +78,7 @@ class Session(Telling):
         self._groups = self._halves if settings.calibrate else self.steps.groups(halves=False)
         self._step: int | None = None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
-        self._background, self._ahead, self._saving = False, None, None
+        self._background, self._ahead = False, None
         self._layout: TokenLayout | None = None
         self.faults = faults.Faults(self.note)
 
@@ -180,34 +182,13 @@ class Session(Telling):
         return profile
 
     def _store(self, profile: _core.Profile) -> None:
-        """Saves the profile and what its viewer shows; beside a GPU's work, since that are hundreds
-        of megabytes at Wan's size."""
-        if self._save is None:
-            return
-        self._saved = True
-        self._settle_save()
-        try:
+        def tensors():
             maps = self._exact.tensors(profile) if self._exact is not None else {}
-            tensors = self.capture_tensors() | maps
-            if self._background:
-                self._saving = Ahead(lambda: self._save(profile, tensors), lambda _: None)
-            else:
-                self._save(profile, tensors)
-        except Exception as error:
-            self._not_saved(error)
+            return self.capture_tensors() | maps
 
-    def _not_saved(self, error: Exception) -> None:
-        # A full disk must not end a run that took the user minutes.
-        self.note(f"profile not saved: {error}")
-
-    def _settle_save(self) -> None:
-        """Waits for a profile that is being saved."""
-        saving, self._saving = self._saving, None
-        try:
-            if saving is not None:
-                saving.result()
-        except Exception as error:
-            self._not_saved(error)
+        if self._saver.wanted:
+            self._saved = True
+            self._saver.store(profile, tensors, self._background)
 
     # -- one attention call --------------------------------------------------------------------
 
@@ -379,9 +360,9 @@ class Session(Telling):
             if self._ahead is not None and not ok:
                 self._ahead.cancel()
             self._guarded(self._settle, "")
-            if ok and self._save is not None and self.observer.layers and not self.planner.given:
+            if ok and self._saver.wanted and self.observer.layers and not self.planner.given:
                 self._save_learned()
-            self._settle_save()
+            self._saver.settle()
         summary = self.summary(ok)
         self._end_log(summary)
         self._progress(self.status(), self.steps.count, self.steps.count)
