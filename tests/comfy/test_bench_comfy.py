@@ -32,6 +32,7 @@ def rows(comfyui_dir, tmp_path_factory):
 def test_dense_comes_first_and_ours_at_each_density(rows):
     assert [(row["name"], row["density"]) for row in rows] == [
         ("dense", 1.0),
+        ("paro-watching", 0.3),
         ("paro", 0.3),
         ("paro", 1.0),
     ]
@@ -39,11 +40,13 @@ def test_dense_comes_first_and_ours_at_each_density(rows):
 
 def test_ours_ran_sparse_after_the_observed_steps(rows):
     # Two layers, and a call each for the positive and the negative text, unless batched.
-    observing, profiled = rows[1], rows[2]
+    observing, same, profiled = rows[1:]
     paths = observing["paths"]
     assert set(paths) == {"observe", "sparse"} and observing["steps"] == 4
     assert paths["observe"] == paths["sparse"]
-    assert set(profiled["paths"]) == {"sparse"} and profiled["observed"] == 0
+    assert same["observed"] == profiled["observed"] == 0
+    assert set(same["paths"]) == set(profiled["paths"]) == {"sparse"}
+    assert same["density_run"] == observing["density_run"]
     assert not observing["reasons"] and not profiled["reasons"]
     assert observing["density_run"] < 0.7 and profiled["density_run"] == 1.0
 
