@@ -124,6 +124,13 @@ def test_many_heads_at_once_are_seen_as_one_by_one():
         other.add_sums(head, places[head], sums[head])
     np.testing.assert_allclose(seen.sums, other.sums, rtol=1e-6)
     np.testing.assert_array_equal(seen.counts, other.counts)
+    # And by hand, place by place.
+    by_hand = np.zeros_like(seen.sums)
+    for head, order in enumerate(seen.orders):
+        ordered = _core.permutation(GRID, order).tolist()
+        for place, row in zip(places[head].tolist(), sums[head].numpy(), strict=True):
+            by_hand[head, ordered.index(place) // 64] += row
+    np.testing.assert_allclose(seen.sums, by_hand, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,11 @@ struct Consumer {
     // Scores of `tile`, at the turn's stage, to weights, which become pending.
     __device__ __forceinline__ void weigh(const KeyTile& tile, Scores<BLOCK>& scores, const Exponents<1>& exponents,
                                           Pending& pending) {
-        raise<BLOCK>(scores, exponents);
-        join<BLOCK>(scores, pending.weights);
+        // In two turns: the compiler then spreads the exponentials over what comes before the bytes.
+#pragma unroll
+        for (int w = 0; w < BLOCK / 8; ++w) raise_word(scores[0], w, exponents.factor[0], exponents.offset[0]);
+#pragma unroll
+        for (int w = 0; w < BLOCK / 8; ++w) pending.weights[0][w / 4][w % 4] = join_word(scores[0], w);
         preset_again(scores);
         add_weights(pending.weights, pending.factors);
         pending.stage = turn.stage;

@@ -220,7 +220,14 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         std::int32_t greatest[2][2];
         for (int mt = 0; mt < 2; ++mt) greatest_of<true>(s[mt], greatest[mt]);
         move_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
-        weigh<2, kTiles>(s, exponents, weights);
+#pragma unroll
+        for (int mt = 0; mt < 2; ++mt) {
+#pragma unroll
+            for (int w = 0; w < kTiles; ++w) {
+                raise_word(s[mt], w, exponents.factor[mt], exponents.offset[mt]);
+                weights[mt][w / 4][w % 4] = join_word(s[mt], w);
+            }
+        }
         if (pooled >= 0) {
             float share;
             const int ragged = ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);

@@ -31,7 +31,7 @@ constexpr std::uint32_t kOddScale = 1, kSomeOfFirst = 2, kSomeOfSecond = 4;
 // What goes with a stage of the ring.
 struct StageInfo {
     alignas(16) float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
-    alignas(16) std::uint64_t valid[kMaxStages][2];
+    std::uint64_t valid[kMaxStages][2];
     int2 tile[kMaxStages];            // -1 after the last of a query tile; flags
     std::int32_t item[kQueryStages];  // work item whose queries have come, -1 after the last
     // Barriers; the last two pairs are for the queries and the item.

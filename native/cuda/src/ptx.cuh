@@ -19,17 +19,12 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// A value from shared memory, by its address there: pointers would be made into addresses each time.
+// Eight bytes from shared memory, by their address there: pointers would be made into addresses each time.
 template <class T>
 __device__ __forceinline__ T load_shared(std::uint32_t address) {
-    static_assert(sizeof(T) == 8 || sizeof(T) == 16);
+    static_assert(sizeof(T) == 8);
     T value;
-    auto* word = reinterpret_cast<std::uint64_t*>(&value);
-    if constexpr (sizeof(T) == 16) {
-        asm volatile("ld.shared.v2.u64 {%0, %1}, [%2];" : "=l"(word[0]), "=l"(word[1]) : "r"(address) : "memory");
-    } else {
-        asm volatile("ld.shared.u64 %0, [%1];" : "=l"(word[0]) : "r"(address) : "memory");
-    }
+    asm volatile("ld.shared.u64 %0, [%1];" : "=l"(reinterpret_cast<std::uint64_t&>(value)) : "r"(address) : "memory");
     return value;
 }
 
@@ -179,14 +174,10 @@ __device__ __forceinline__ std::uint32_t to_halves(float low, float high) {
     const __half2 both = __floats2half2_rn(low, high);
     return *reinterpret_cast<const std::uint32_t*>(&both);
 }
-// As round_weights for 0 <= x <= 255, through fp16.
-__device__ __forceinline__ std::uint32_t round_weights_halves(float a, float b, float c, float d) {
-    return round_halves(to_halves(a, b), to_halves(c, d));
-}
 #if !defined(PARO_EMULATE) && !(defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890)
-// There the conversion is one of the special-function unit.
+// Through fp16 where the conversion is one of the special-function unit; 0 <= x <= 255.
 __device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c, float d) {
-    return round_weights_halves(a, b, c, d);
+    return round_halves(to_halves(a, b), to_halves(c, d));
 }
 #endif
 

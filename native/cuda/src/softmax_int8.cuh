@@ -119,46 +119,23 @@ __device__ __forceinline__ void move_maxima(Softmax<MT>& state, std::int32_t (&g
     }
 }
 
-template <int MT, int NT>
-__device__ __forceinline__ void weigh(const ScoreTiles<MT, NT>& s, const Exponents<MT>& e,
-                                      WeightTiles<MT, NT>& weights) {
+// The four scores of word w of a row tile's weights: row half w % 2 of keys 16 (w / 2) + 2t, 2t+1, 8+2t, 8+2t+1. First
+// their exponentials in place, then those as bytes.
+template <int NT>
+__device__ __forceinline__ void raise_word(std::int32_t (&s)[NT][4], int w, const float (&factor)[2],
+                                           const float (&offset)[2]) {
 #pragma unroll
-    for (int mt = 0; mt < MT; ++mt) {
-#pragma unroll
-        for (int w = 0; w < NT; ++w) {
-            float x[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                x[i] = exp2_fast(fmaf(__int_as_float(s[mt][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]), e.factor[mt][w % 2],
-                                      e.offset[mt][w % 2]));
-            }
-            weights[mt][w / 4][w % 4] = round_weights(x[0], x[1], x[2], x[3]);
-        }
+    for (int i = 0; i < 4; ++i) {
+        std::int32_t& x = s[w / 2 * 2 + i / 2][w % 2 * 2 + i % 2];
+        x = __float_as_int(exp2_fast(fmaf(__int_as_float(x), factor[w % 2], offset[w % 2])));
     }
 }
-
-// The weights of 16 rows, in two turns: exponentials of their scores in place, then those as bytes.
-// Word w holds row half w % 2 of keys 16 (w / 2) + 2t, 2t+1, 8+2t, 8+2t+1.
-template <int BLOCK>
-__device__ __forceinline__ void raise(ScoreTiles<1, BLOCK / 8>& s, const Exponents<1>& e) {
+template <int NT>
+__device__ __forceinline__ std::uint32_t join_word(const std::int32_t (&s)[NT][4], int w) {
+    float x[4];
 #pragma unroll
-    for (int w = 0; w < BLOCK / 8; ++w) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            std::int32_t& x = s[0][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2];
-            x = __float_as_int(exp2_fast(fmaf(__int_as_float(x), e.factor[0][w % 2], e.offset[0][w % 2])));
-        }
-    }
-}
-template <int BLOCK>
-__device__ __forceinline__ void join(const ScoreTiles<1, BLOCK / 8>& s, WeightTiles<1, BLOCK / 8>& weights) {
-#pragma unroll
-    for (int w = 0; w < BLOCK / 8; ++w) {
-        float x[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[0][w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]);
-        weights[0][w / 4][w % 4] = round_weights(x[0], x[1], x[2], x[3]);
-    }
+    for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]);
+    return round_weights(x[0], x[1], x[2], x[3]);
 }
 
 // Scores start from kRoundBits. The second makes it of exponentials, so that the compiler can put it among them: as a

@@ -123,6 +123,7 @@ class ExactSums:
 
     def clear(self) -> None:
         self._sums.clear()
+        self._steps.clear()
         self._coming = None
 
 

@@ -148,20 +148,17 @@ class Planner:
 
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
-        layout, place = key.layout, self._ids[key.layer]
-        seen = self.seen.get(key.layer)
-        refined = self.exact is not None and key.layer in self.exact.layers()
-        if seen is not None and not refined:
-            options = self._options(layout) | seen.given(PRIOR)
-            return _core.plan_layer(profile, place, key.group, layout.grid, **options)
-        if refined:
+        layout, seen = key.layout, self.seen.get(key.layer)
+        if self._refined(key.layer):
             heads = self._heads(profile, key.layer)
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 one = lambda head: self.head(profile, key, head)  # noqa: E731
                 return self.mixed(key, list(pool.map(one, range(len(heads)))))
-        if not self.background or profile is not self.profile:
-            options = self._options(layout)
-            return _core.plan_layer(profile, place, key.group, layout.grid, **options)
+        if seen is not None or not self.background or profile is not self.profile:
+            options = self._options(layout) | (seen.given(PRIOR) if seen is not None else {})
+            return _core.plan_layer(
+                profile, self._ids[key.layer], key.group, layout.grid, **options
+            )
         name = (key.group, layout)
         if name not in self._builders:
             self._builders[name] = self.builder(profile, *name)
@@ -169,7 +166,11 @@ class Planner:
 
     def blended(self, layer: str) -> bool:
         """Whether a layer's masks are made of more than kernels."""
-        return layer in self.seen or bool(self.exact and layer in self.exact.layers())
+        return layer in self.seen or self._refined(layer)
+
+    def _refined(self, layer: str) -> bool:
+        """Whether there are exact maps of the layer."""
+        return self.exact is not None and layer in self.exact.layers()
 
     def builder(self, profile: _core.Profile, group: int, layout: TokenLayout):
         """A PlanBuilder of all layers, under way."""

@@ -121,12 +121,10 @@ def renewed(
     layers = []
     for layer in profile.layers:
         heads, watched = list(map(_copy, layer.heads)), observer.layers.get(layer.id)
-        if watched is not None and not comparable(watched.bins, profile.bins):
-            watched = None
-        kernels, rows = observed_kernels(watched, weights) if watched is not None else (None, None)
+        known = watched is not None and comparable(watched.bins, profile.bins)
+        kernels, rows = observed_kernels(watched, weights) if known else (None, None)
         if kernels is not None:
-            if watched.bins != profile.bins:
-                kernels = np.stack([rebin(one, watched.bins, profile.bins) for one in kernels])
+            kernels = np.stack([rebin(one, watched.bins, profile.bins) for one in kernels])
             fresh = _core.renew_groups(profile.bins, heads, group, kernels, rows, prior)
             for head, one in zip(heads, fresh, strict=True):
                 head.groups = [*head.groups[:group], one, *head.groups[group + 1 :]]

@@ -71,20 +71,17 @@ class SeenBlocks:
 
     def add_sums(self, head: int, places: torch.Tensor, sums: torch.Tensor) -> None:
         """sums (n, cols): rows of the queries at places (n,) by block of the head's order."""
-        order = self.orders[head]
-        tiles = (permutation(self.grid, order)[1][places] // self.block_q).numpy()
-        np.add.at(self.sums[head], tiles, sums.cpu().numpy())
-        np.add.at(self.counts[head], tiles, 1)
+        self.add_many([head], places[None], sums[None])
 
     def add_many(self, heads: list[int], places: torch.Tensor, sums: torch.Tensor) -> None:
-        """add_sums of several heads: places (heads, n), sums (heads, n, cols) on the host."""
+        """add_sums of several heads: places (heads, n), sums (heads, n, cols)."""
         own = [
             head * self.rows + permutation(self.grid, self.orders[head])[1][where] // self.block_q
             for head, where in zip(heads, places, strict=True)
         ]
         rows = torch.cat(own)
         everything = torch.from_numpy(self.sums).view(-1, self.cols)
-        everything.index_add_(0, rows, sums.reshape(-1, self.cols).float())
+        everything.index_add_(0, rows, sums.reshape(-1, self.cols).float().cpu())
         counts = torch.from_numpy(self.counts).view(-1)
         counts.index_add_(0, rows, torch.ones(len(rows)))
 

@@ -192,7 +192,6 @@ class AsAsked(Settings):
 def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict:
     """One run of ours. profile: none observes in this run, auto takes the one saved before."""
     watched = options.observe if profile == "none" else 0
-    nodes.paro.Settings = AsAsked
     ours = nodes.PAROAttention.execute(
         model=model,
         profile=profile,
@@ -232,6 +231,7 @@ def rows(options):
     size = MODELS[options.model]
     start(options.comfyui)
     nodes = plugin(options.plugin)
+    nodes.paro.Settings = AsAsked
     with torch.inference_mode():
         model = random_wan(size)
         clock, peak = sample(model, size, 1 + options.dense_steps)
