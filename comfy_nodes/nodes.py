@@ -108,7 +108,9 @@ class PAROAttention(io.ComfyNode):
                     "mask",
                     options=["static", "dynamic"],
                     default="static",
-                    tooltip="static: masks from the profile. dynamic is not built yet.",
+                    tooltip="static: masks from the profile, renewed by what the run sees. "
+                    "dynamic: every call finds its own from pooled q and k, in the orders of the "
+                    "profile.",
                 ),
                 io.Boolean.Input(
                     "tail",

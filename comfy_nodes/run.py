@@ -210,12 +210,14 @@ class Run:
             session.note(told)
         summary = session.finish(ok)
         self.panel.close(summary)
+        # Of masks that are found on the fly nothing is estimated.
+        kept = summary["measured_retained" if summary["retained"] is None else "retained"]
         log.info(
-            "PARO: %.1f s, attention %.1f s, density %.2f, retained mass %.0f %%, calls %s",
+            "PARO: %.1f s, attention %.1f s, density %.2f, retained mass %s, calls %s",
             summary["seconds"],
             summary["attention_seconds"],
             summary["density"],
-            100 * summary["retained"],
+            "not measured" if kept is None else f"{kept:.0%}",
             summary["paths"],
         )
         for reason, count in summary["reasons"].items():

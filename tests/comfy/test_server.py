@@ -104,7 +104,7 @@ def test_compare_workflow_tells_the_distance(comfy_live):
         ({"density": 1.5}, "density"),
         ({"precision": "int4"}, "int4"),
         ({"precision": "fp64"}, "precision"),
-        ({"mask": "dynamic"}, "dynamic"),
+        ({"mask": "adaptive"}, "mask"),
         ({"profile": "no-such-profile"}, "no-such-profile"),
         ({"profile": "../../etc/passwd"}, "profile"),
         ({"save_as": "../up"}, "save_as"),

@@ -23,6 +23,7 @@ from paroattention import (
     cuda_observe,
     observe_inputs,
 )
+from paroattention.head_orders import HeadOrders, OrderedHead
 
 GRID = (4, 9, 11)
 
@@ -200,3 +201,38 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
     assert masks.shape == (3, rows, 1) and found.shape == words.shape
     assert out.shape == q.shape and out.dtype == q.dtype
     assert sums.shape == (3, -(-rows // 2), cols)
+
+
+def test_masks_found_on_a_device_stay_there(operators, monkeypatch, unkept):
+    """From orders alone: no plan is uploaded; the words found are what runs and what is read."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def never(*given):
+        raise AssertionError("a plan was uploaded")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(cuda, "upload", never)
+    called = []
+    run = cuda.run
+
+    def record(op, *arguments):
+        called.append((op._schema.name.removeprefix("paro::"), arguments))
+        return run(op, *arguments)
+
+    monkeypatch.setattr(cuda, "run", record)
+    plan = _plan()
+    layout = TokenLayout(GRID, plan.prefix, plan.suffix)
+    heads = tuple(OrderedHead(order, 0.3) for order in ORDERS[:3])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        q = torch.empty(2, 3, plan.length, 64, device="cuda")
+        queries = torch.zeros(3, 20, device="cuda", dtype=torch.int32)
+        found = cuda_masks.find_masks(q, q, HeadOrders(layout, heads))
+        out = attention(q, q, q, found, precision="bf16")
+        reading = cuda_observe.meter(q, q, q, found, layout, queries, 0.1, True)
+    assert [name for name, _ in called] == ["dynamic_plan", "attention", "meter"]
+    for name, place in (("attention", 3), ("meter", 3)):
+        (given,) = (arguments[place] for one, arguments in called if one == name)
+        assert given is found.words
+    assert found.words.shape == called[0][1][2].shape == _core.plan_words(plan).shape
+    assert found.masks.shape == (3, *plan.heads[0].mask.numpy().shape[:1], 1)
+    assert out.shape == q.shape and out.dtype == q.dtype and reading.shape == (3, 2)

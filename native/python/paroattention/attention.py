@@ -7,6 +7,7 @@ import math
 import torch
 
 from . import _core, cuda
+from .head_orders import FoundMasks
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _HEAD_DIMS = (64, 128)
@@ -69,7 +70,8 @@ def attention(
     q, k, v: (B, H, N, D), any strides (D contiguous saves a copy), float32, float16 or bfloat16,
     on a CPU or a CUDA GPU of compute capability 8.0 and newer.
     N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
-    "int8", or "bf16" (unquantised; fp32 on a CPU). tail adds one pooled term per skipped key
+    "int8", or "bf16" (unquantised; fp32 on a CPU). plan: a Plan, or what cuda_masks.find_masks
+    found for this q and k. tail adds one pooled term per skipped key
     block. path: "auto", or "portable" or "hopper" on a GPU. Returns (B, H, N, D) of q's dtype, a
     view of contiguous (B, N, H, D) memory.
     Raises Error (a ValueError) naming the argument, the rule and the value received.
@@ -82,7 +84,8 @@ def attention(
     _check("v", v, q)
     if precision not in CPU_PRECISION:
         raise _core.Error(f"precision must be int8 or bf16 in this version (got {precision!r})")
-    if not isinstance(plan, _core.Plan):
+    on_device = q.device.type == "cuda" and isinstance(plan, FoundMasks)
+    if not (on_device or isinstance(plan, _core.Plan)):
         raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
     if sm_scale is not None and not (math.isfinite(sm_scale) and sm_scale > 0):
         raise _core.Error(f"sm_scale must be finite and above 0 (got {sm_scale})")

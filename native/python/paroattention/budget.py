@@ -13,18 +13,6 @@ from .sampling import Sampled, permutation
 LADDER = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 
 
-def _inside(importance: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """bool [ladder, n, cols]: the blocks that a mask of each density computes, for these rows."""
-    falling = np.sort(importance, axis=None)[::-1]
-    wanted = [int(np.floor(density * falling.size + 0.5)) for density in LADDER]
-    least = [falling[count - 1] if count else np.inf for count in wanted]
-    rows = importance[tiles]
-    inside = rows[None] >= np.array(least)[:, None, None]
-    # No tile is left without a block.
-    inside[:, np.arange(len(tiles)), rows.argmax(1)] = True
-    return inside
-
-
 class Curves:
     """Of one layer: squared output error by head and density, and squared output, summed over
     sampled queries. maps: (order, importance) by head; k, v (B, H, N, D) of the call."""
@@ -34,6 +22,18 @@ class Curves:
         self.sm_scale, self.tail = sm_scale, tail
         self.lost = np.zeros((len(maps), len(LADDER)))
         self.whole = np.zeros(len(maps))
+
+    @staticmethod
+    def chosen(importance: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+        """bool [ladder, n, cols]: the blocks of these rows that a mask of each density computes."""
+        falling = np.sort(importance, axis=None)[::-1]
+        wanted = [int(np.floor(density * falling.size + 0.5)) for density in LADDER]
+        least = [falling[count - 1] if count else np.inf for count in wanted]
+        rows = importance[tiles]
+        inside = rows[None] >= np.array(least)[:, None, None]
+        # No tile is left without a block.
+        inside[:, np.arange(len(tiles)), rows.argmax(1)] = True
+        return inside
 
     def add(self, sampled: Sampled, k: torch.Tensor, v: torch.Tensor) -> None:
         for place, head in enumerate(range(len(self.maps))[sampled.heads]):
@@ -64,7 +64,8 @@ class Curves:
         dense = rows @ v
         fixed, text = dense - added.sum(1), 1 - mass.sum(1)
         tiles = (places[sampled.places[place].to(rows.device)] // self.block_q).cpu().numpy()
-        inside = torch.from_numpy(_inside(importance, tiles)).to(rows.device, torch.float32)
+        chosen = self.chosen(importance, tiles)
+        inside = torch.from_numpy(chosen).to(rows.device, torch.float32)
         numerator = torch.einsum("lnj,njd->lnd", inside, added) + fixed
         denominator = (inside * mass).sum(-1) + text
         if self.tail:

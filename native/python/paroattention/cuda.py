@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from . import _core, plan_store
+from .head_orders import FoundMasks
 
 PRECISIONS = {"int8": 0, "bf16": 1}
 PATHS = {"auto": 0, "portable": 1, "hopper": 2}
@@ -116,7 +117,10 @@ def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
 
 
 def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
-    """The plan's words for the next call: those of `upload`, else what the device's store holds."""
+    """The plan's words for the next call: those of found masks or of `upload`, else what the
+    device's store holds."""
+    if isinstance(plan, FoundMasks):
+        return plan.words
     if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
         # A graph replays with the address that it saw: its plan must stay where it is.
         return upload(plan, device)

@@ -10,6 +10,7 @@ import torch
 from . import _core, cuda, observe_inputs
 from . import observe_torch as plain
 from .attention import attention
+from .head_orders import FoundMasks, HeadOrders
 
 
 @functools.lru_cache(maxsize=256)
@@ -26,6 +27,18 @@ def _check_targets(name: str, value, heads: int) -> tuple[float, ...]:
         if not 0.0 < one <= 1.0:
             raise _core.Error(f"{name} must be above 0 and at most 1 (got {one})")
     return values
+
+
+def _words_of(plan, device: torch.device) -> torch.Tensor:
+    """A plan's words, of which the operator reads the orders; where there is nothing but those,
+    the rest is memory for the time of the call."""
+    if isinstance(plan, _core.Plan):
+        return cuda.upload(plan, device)
+    heads, width = plan.head_count, -(-plan.cols // 32)
+    count = heads * (1 + plan.rows * (1 + width))
+    words = torch.empty(count, dtype=torch.int32, device=device)
+    words[:heads] = observe_inputs.orders_on(plan, device)
+    return words
 
 
 def _found(q, k, plan, density, mass, sm_scale) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -46,7 +59,7 @@ def _found(q, k, plan, density, mass, sm_scale) -> tuple[torch.Tensor | None, to
         torch.ops.paro.dynamic_plan.default,
         cuda.aligned(q),
         cuda.aligned(k),
-        cuda.upload(plan, q.device),
+        _words_of(plan, q.device),
         targets,
         *cuda.layout(plan),
         scale,
@@ -68,6 +81,7 @@ def dynamic_mask(
 ) -> torch.Tensor:
     """Masks for these q and k in the plan's orders and tile: int32 words (H, rows, words).
 
+    plan: a Plan, whose own masks do not matter, or HeadOrders.
     Blocks are scored by softmax(pooled q . pooled k) over grid key blocks, the mean over the batch.
     density: that share of each row's blocks, at least one; mass: the fewest blocks whose share of
     the row's scores reaches it. One number, or one per head. Ties go to the lower index. Bit c % 32
@@ -87,7 +101,7 @@ def dynamic_plan(
     mass: float | Sequence[float] | None = None,
     sm_scale: float | None = None,
 ) -> torch.Tensor:
-    """As dynamic_mask: the plan's words on the device with those masks in place of its own.
+    """As dynamic_mask: a plan's words on the device with those masks, in the plan's orders.
 
     What torch.ops.paro.attention wants as `plan`; rows are scheduled longest first.
     """
@@ -131,7 +145,32 @@ def dynamic_attention(
     return out.to(q.dtype)
 
 
-def _with_host_masks(plan, masks: torch.Tensor):
+@torch.no_grad()
+def find_masks(q: torch.Tensor, k: torch.Tensor, heads: HeadOrders, sm_scale: float | None = None):
+    """The masks of one call at each head's density, as dynamic_mask finds them: what
+    paroattention.attention takes as its plan. FoundMasks on a GPU, without waiting; else a Plan.
+    """
+    words, masks = _found(q, k, heads, heads.densities, None, sm_scale)
+    if not _attends(q):
+        return _with_host_masks(heads, masks)
+    if words is None:
+        words = with_masks(heads, masks)
+    return FoundMasks(heads.layout, heads.heads, heads.block_q, heads.block_kv, words)
+
+
+def _attends(q: torch.Tensor) -> bool:
+    """Whether kernels on the device of q take masks where they were found."""
+    return q.device.type == "cuda" and cuda.unsupported(q) is None
+
+
+def host_plan(found) -> _core.Plan:
+    """The Plan that find_masks's result stands for. Waits for a GPU."""
+    if isinstance(found, _core.Plan):
+        return found
+    return _with_host_masks(found, found.masks)
+
+
+def _with_host_masks(plan, masks: torch.Tensor) -> _core.Plan:
     """A Plan with these masks. Waits."""
     cols = -(-plan.grid[0] * plan.grid[1] * plan.grid[2] // plan.block_kv)
     bits = plain.unpack_bits(masks.cpu(), cols).numpy()
@@ -150,16 +189,17 @@ def _with_host_masks(plan, masks: torch.Tensor):
 
 
 def with_masks(plan, masks: torch.Tensor) -> torch.Tensor:
-    """The plan's words on the device of `masks` with these masks in place of its own."""
-    if masks.device.type == "cuda":
-        words = cuda.upload(plan, masks.device)
-    else:
-        words = torch.from_numpy(_core.plan_words(plan))
-    heads, rows, width = masks.shape
-    if masks.dtype != torch.int32 or len(words) != heads * (1 + rows + rows * width):
+    """The plan's words on the device of `masks`: its orders with these masks, longest rows first.
+
+    plan: a Plan, whose own masks do not matter, or HeadOrders.
+    """
+    size = plan.grid[0] * plan.grid[1] * plan.grid[2]
+    rows, cols = -(-size // plan.block_q), -(-size // plan.block_kv)
+    if masks.dtype != torch.int32 or masks.shape != (plan.head_count, rows, -(-cols // 32)):
         raise _core.Error(f"masks must be dynamic_mask's of this plan (got {tuple(masks.shape)})")
     schedule = torch.argsort(row_counts(masks), dim=1, descending=True, stable=True)
-    return torch.cat([words[:heads], schedule.flatten().to(torch.int32), masks.flatten()])
+    orders = observe_inputs.orders_on(plan, masks.device)
+    return torch.cat([orders, schedule.flatten().to(torch.int32), masks.flatten()])
 
 
 def row_counts(masks: torch.Tensor) -> torch.Tensor:

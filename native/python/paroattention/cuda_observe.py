@@ -19,6 +19,7 @@ import torch
 from . import _core, cuda, observe_inputs
 from . import observe_torch as plain
 from .cuda_masks import dynamic_attention, dynamic_mask, dynamic_plan, row_counts, with_masks
+from .head_orders import FoundMasks
 from .layout import TokenLayout
 from .observe_inputs import kernels_refuse
 
@@ -183,7 +184,8 @@ def meter(
     sm_scale: float,
     tail: bool,
 ) -> torch.Tensor:
-    """What a plan keeps of the attention of sampled queries: float32 (H, 2) on the device.
+    """What a plan, or found masks, keep of the attention of sampled queries: float32 (H, 2) on the
+    device.
 
     [h, 0]: grid mass inside the mask / grid mass, [h, 1]: sum |o_sparse - o|^2 / sum |o|^2, both
     over the head's queries. o_sparse is unquantised, with the tail if asked. queries as in
@@ -203,7 +205,7 @@ def meter(
         return cuda.run(
             torch.ops.paro.meter.default,
             *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
-            cuda.upload(plan, q.device),
+            plan.words if isinstance(plan, FoundMasks) else cuda.upload(plan, q.device),
             places,
             *cuda.layout(plan),
             scale,

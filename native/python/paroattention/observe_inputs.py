@@ -11,6 +11,7 @@ import torch
 
 from . import _core, cuda
 from . import observe_torch as plain
+from .head_orders import FoundMasks, HeadOrders
 from .layout import TokenLayout
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -70,7 +71,7 @@ def sampled_queries(queries, q: torch.Tensor, layout: TokenLayout) -> torch.Tens
 
 def check_plan(plan, q: torch.Tensor, layout: TokenLayout | None) -> TokenLayout:
     """The plan's layout, checked against q and `layout`."""
-    if not isinstance(plan, _core.Plan):
+    if not isinstance(plan, (_core.Plan, HeadOrders)):
         raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
     own = TokenLayout(tuple(plan.grid), plan.prefix, plan.suffix)
     if layout is not None and layout != own:
@@ -137,6 +138,11 @@ def numbers_on(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return to_device(torch.tensor(values, dtype=torch.int32), device)
 
 
+def orders_on(plan, device: torch.device) -> torch.Tensor:
+    """The heads' orders as the kernels number them: int32 (H) on a device."""
+    return numbers_on(tuple(map(_core.ORDERS.index, orders_of(plan))), device)
+
+
 @functools.lru_cache(maxsize=64)
 def tables_on(edges: tuple, grid: tuple[int, int, int], device: torch.device):
     """(the bin of every offset by axis, int64; all of them in a row, int32) on a device."""
@@ -146,6 +152,8 @@ def tables_on(edges: tuple, grid: tuple[int, int, int], device: torch.device):
 
 
 def orders_of(plan) -> list[str]:
+    if isinstance(plan, HeadOrders):
+        return plan.orders
     with _lock:
         if plan not in _plan_orders:
             _plan_orders[plan] = [head.order for head in plan.heads]
@@ -154,6 +162,8 @@ def orders_of(plan) -> list[str]:
 
 def masks_of(plan, device) -> torch.Tensor:
     """[H, rows, cols] bool on a device, kept as long as the plan."""
+    if isinstance(plan, FoundMasks):
+        return plain.unpack_bits(plan.masks, plan.cols).to(device)
     with _lock:
         copies = _plan_masks.setdefault(plan, {})
         if device not in copies:

@@ -89,6 +89,18 @@ class Planner:
                 self.seconds += time.perf_counter() - started
             return self._plans[key]
 
+    def for_call(self, plan: _core.Plan, q, k, scale: float) -> _core.Plan:
+        """What one call with these q and k runs of its plan: static masks fit all."""
+        return plan
+
+    def maps(self, key: Key, q, k, scale: float) -> list:
+        """(order, importance [rows, cols]) by head: what a call's masks are chosen by."""
+        heads = self._heads(self.profile, key.layer)
+        return [
+            (head.order, self.importance(self.profile, key, place))
+            for place, head in enumerate(heads)
+        ]
+
     def replace(self, key: Key, plan: _core.Plan) -> None:
         with self._lock:
             self._plans[key] = plan

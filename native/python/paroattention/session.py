@@ -13,10 +13,10 @@ import torch
 from . import _core, faults, plan_store
 from .ahead import Ahead
 from .attention import attention, unsupported
+from .dynamic import planner_for
 from .exact_maps import ExactSums
 from .layout import TokenLayout
 from .observer import Observer, Snapshot
-from .planning import Planner
 from .profile_build import build_profile
 from .renewal import unlock
 from .runlog import RunLog
@@ -62,7 +62,7 @@ class Session(Telling):
         self.steps = Steps(sigmas, settings)
         self.observer = Observer(settings.queries, seed, keep_rows=save_profile is not None)
         self.profile: _core.Profile | None = None
-        self.planner = Planner(settings, plans)
+        self.planner = planner_for(settings, plans)
         self.watch = Watch(settings, self.observer, self.planner, self.note)
         self._find, self._find_maps = find_profile, find_maps
         self._saver = Saver(save_profile, self.note)
@@ -211,7 +211,7 @@ class Session(Telling):
         """
         scale = sm_scale or q.shape[-1] ** -0.5
         started = time.perf_counter()
-        path, reason, plan, out, key = FALLBACK, "", None, None, None
+        path, reason, plan, ran, out, key = FALLBACK, "", None, None, None, None
         try:
             path, reason, key = self._decide(forward, layer, q, layout)
             if path == SPARSE:
@@ -219,7 +219,8 @@ class Session(Telling):
                 if isinstance(plan, str):
                     path, reason, plan = DENSE, plan, None
                 else:
-                    out = self._run_sparse(q, k, v, plan, scale)
+                    ran = self.planner.for_call(plan, q, k, scale)
+                    out = self._run_sparse(q, k, v, ran, scale)
         except Exception as error:
             path, reason, plan, out = FALLBACK, first_line(error), None, None
             self.faults.failed(layer, error)
@@ -232,7 +233,7 @@ class Session(Telling):
         if path == OBSERVE:
             reason = self._observe(forward, layer, q, k, layout, scale) or reason
         elif ours and self.watch.sampling:
-            self._sample(forward, key, plan, q, k, v, out, scale)
+            self._sample(forward, key, ran, q, k, v, out, scale)
         self._log(forward, layer, q.shape[1], path, reason, plan)
         return out, ours
 
@@ -283,7 +284,7 @@ class Session(Telling):
 
     def _use_exact(self, grid) -> None:
         """Plans from the exact maps that lie beside a found profile, if there are any."""
-        if self._find_maps is None:
+        if self._find_maps is None or self.settings.dynamic:
             return
         try:
             self.planner.exact = self._find_maps(self.profile, grid)
@@ -311,7 +312,8 @@ class Session(Telling):
         # Rows are for masks in the heads' own orders, which are not known yet. Few come to the
         # host; of a large model on a device they would be too many.
         rows = q.shape[1] * self.settings.queries * layout.grid_size
-        here = not calibrate and (rows <= _FEW_ROWS or not self.observer.on_device(q))
+        here = not (calibrate or self.settings.dynamic)
+        here = here and (rows <= _FEW_ROWS or not self.observer.on_device(q))
         look = functools.partial(self.watch.remember, layer) if here else None
         try:
             with self._lock:
@@ -383,7 +385,7 @@ class Session(Telling):
         try:
             if self.profile is None and not self._no_plan:
                 self._adopt_observed()
-            elif self.watch.own and self.watch.renewals:
+            elif self.watch.own and self.watch.learned:
                 self._store(self._build(self._halves))
         except Exception as error:
             self.note(f"profile not built: {first_line(error)}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from . import _core
 
 PRECISIONS = ("int8", "bf16")
-MASKS = ("static",)
+MASKS = ("static", "dynamic")
 # Public values that later versions bring: refused by name, never silently replaced.
-NOT_BUILT = {"int4": "precision int4", "dynamic": "mask dynamic"}
+NOT_BUILT = {"int4": "precision int4"}
 TILES = (64, 128)
 # Measured on the bundled model: its two spread heads keep .52 and .64, the next one .71.
 DENSE_BELOW = 0.67
@@ -41,6 +41,9 @@ class Settings:
     """density: share of grid blocks computed, 0.05 to 1, or "auto": what target_error needs, the
     relative error of a layer's attention output; per_head: another density for each head, by how
     much it helps (measured no better than one for all). percents: share of the run's steps.
+
+    mask: static masks are made of a profile; dynamic ones are found in every call from its own
+    pooled q and k, in the heads' orders of the profile, one for all entries of a batch.
 
     calibrate: a dense run that only watches every `every_n_steps`-th step; exact: full attention
     maps as well, kept beside the profile. observe_steps: how many
@@ -79,21 +82,23 @@ class Settings:
         return self.density == AUTO
 
     @property
+    def dynamic(self) -> bool:
+        """Whether every call finds its own masks."""
+        return self.mask == "dynamic"
+
+    @property
     def start_density(self) -> float:
         """A number in any case: the density before anything was measured."""
         return START_DENSITY if self.automatic else self.density
 
     def validate(self) -> None:
         """Raises Error naming the first setting that breaks its rule."""
-        for value in (self.precision, self.mask):
-            if value in NOT_BUILT:
-                raise _core.Error(
-                    f"{NOT_BUILT[value]} is not built yet; choose int8 or bf16, static"
-                )
+        if self.precision in NOT_BUILT:
+            raise _core.Error(f"{NOT_BUILT[self.precision]} is not built yet; choose int8 or bf16")
         known = self.density == AUTO or _in_range(self.density, 0.05, 1)
         _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
         _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
-        _require(self.mask in MASKS, "mask", "must be static", self.mask)
+        _require(self.mask in MASKS, "mask", "must be static or dynamic", self.mask)
         for name in ("tail", "refresh", "calibrate", "exact", "per_head"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)

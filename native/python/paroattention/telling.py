@@ -61,7 +61,9 @@ class Telling:
     def _log(self, forward, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
         if plan is not None:
-            self._ran += plan.density, plan.density_total, plan.retained
+            # What masks that are found on the fly keep is measured, never estimated.
+            retained = np.nan if plan.retained is None else plan.retained
+            self._ran += plan.density, plan.density_total, retained
         if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
             self.note(reason, dense=True)
         # A step with several evaluations keeps its last line: one per step and layer.
@@ -104,9 +106,9 @@ class Telling:
         sparse = self.planner.plans()
         if sparse:
             density, retained = self._means(sparse.values())
-            lines.append(
-                f"density {density:.2f}, retained mass {retained:.0%} ({self.profile_note})"
-            )
+            kept = "masks of every call's own" if retained is None else None
+            kept = kept or f"retained mass {retained:.0%}"
+            lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
             spread = self.count_heads()[0]
             if spread and self.settings.start_density < 1:
                 lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
@@ -141,9 +143,11 @@ class Telling:
         return self._heads
 
     @staticmethod
-    def _means(plans) -> tuple[float, float]:
-        count = len(plans)
-        return sum(p.density for p in plans) / count, sum(p.retained for p in plans) / count
+    def _means(plans) -> tuple[float, float | None]:
+        """(density, retained mass or None where any is not estimated)."""
+        kept = [plan.retained for plan in plans]
+        density = float(np.mean([plan.density for plan in plans]))
+        return density, None if None in kept else float(np.mean(kept))
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class Telling:
             "plan_seconds": self.plan_seconds + self.planner.seconds,
             "density": density,
             "density_total": total,
-            "retained": retained,
+            "retained": None if np.isnan(retained) else retained,
             "measured_retained": measured[0] if measured else None,
             "measured_error": measured[1] if measured else None,
             "budgets": [list(entry) for entry in self.watch.budgets],

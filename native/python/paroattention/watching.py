@@ -3,7 +3,8 @@
 While a run is sparse a few queries of every head are computed densely at every other step. They
 say what the head's present mask keeps of its attention and how far its output is off; they go on
 teaching the offset kernels; and they are the jury when masks are renewed: a new mask is made from
-older samples and judged by newer ones, head by head, against the present one.
+older samples and judged by newer ones, head by head, against the present one. Masks that every call
+finds for itself have nothing to renew: they are metered, and the kernels learn for the profile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import torch
 
 from . import _core
 from .budget import LADDER, Budget, Curves
+from .cuda_masks import host_plan
 from .device_watch import DeviceWatch, Reading
+from .dynamic import curves_for
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
@@ -83,7 +86,7 @@ class Watch:
         if self._half not in (None, half):
             self._border = self._curves_due = True
         self._half = half
-        if self._proposal is None and self._due():
+        if self._proposal is None and self._due() and not self._settings.dynamic:
             self._propose(step, sigma, half)
         waiting = self._proposal is not None
         self.sampling = waiting or self._sparse_steps % self._settings.refresh_every == 0
@@ -132,6 +135,11 @@ class Watch:
         mass = float(np.mean([one["retained"].mean() for one in newest]))
         return mass, float(np.sqrt(lost / max(whole, 1e-30)))
 
+    @property
+    def learned(self) -> bool:
+        """Whether a profile of this run's samples would now be another one."""
+        return bool(self.history if self._settings.dynamic else self.renewals)
+
     def stop(self) -> None:
         """No more samples in this run."""
         self._stopped, self.sampling = True, False
@@ -165,9 +173,9 @@ class Watch:
 
     # -- a call --------------------------------------------------------------------------------
 
-    def call(self, key: Key, plan: _core.Plan, q, k, v, out, scale: float, group: int) -> None:
-        """Samples one sparse call; q, k, v, out (B, H, N, D). Calls on another grid than the
-        layer's first one (context windows, areas) teach and tell nothing."""
+    def call(self, key: Key, plan, q, k, v, out, scale: float, group: int) -> None:
+        """Samples one sparse call; q, k, v, out (B, H, N, D), plan: what it ran. Calls on another
+        grid than the layer's first one (context windows, areas) teach and tell nothing."""
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
@@ -179,14 +187,14 @@ class Watch:
             self._device.call(key, plans, q, k, v, scale, group, self.queries, seen)
             return
         tally = self._tallies.setdefault(key, Tally(key.heads))
-        curves = self._curves_of(key, scale)
+        curves, ran = self._curves_of(key, q, k, scale), host_plan(plan)
 
         def look(sampled):
-            tally.add(sampled, plan, v, out)
+            tally.add(sampled, ran, v, out)
             if curves is not None:
                 curves.add(sampled, k, v)
             if other is not None:
-                proposal.judge(key, sampled, plan, other)
+                proposal.judge(key, sampled, ran, other)
             seen = self._seen_blocks(key)
             if seen is not None:
                 seen.add(sampled)
@@ -202,21 +210,17 @@ class Watch:
             look=look,
         )
 
-    def _curves_of(self, key: Key, scale: float) -> Curves | None:
+    def _curves_of(self, key: Key, q, k, scale: float) -> Curves | None:
         if not self._measuring:
             return None
-        if key.layer not in self._curves:
-            planner, settings = self._planner, self._settings
-            profile = planner.profile
-            place = planner.index(key.layer)
-            maps = [
-                (head.order, planner.importance(profile, key, index))
-                for index, head in enumerate(profile.layers[place].heads)
-            ]
-            self._curves[key.layer] = Curves(
-                maps, settings.block_q, settings.block_kv, sm_scale=scale, tail=settings.tail
-            )
-        return self._curves[key.layer]
+        curves = self._curves.get(key.layer)
+        if curves is None or self._settings.dynamic:
+            maps = self._planner.maps(key, q, k, scale)
+            if curves is None:
+                curves = self._curves[key.layer] = curves_for(self._settings, maps, scale)
+            # Masks that are found are other ones in every call.
+            curves.maps = maps
+        return curves
 
     # -- what samples saw of each block --------------------------------------------------------
 
@@ -241,7 +245,8 @@ class Watch:
         }
         settings, heads = self._settings, profile.model.heads
         size = SeenBlocks.bytes(grid, heads, settings.block_q, settings.block_kv)
-        self._fits = settings.refresh and size * profile.model.layers <= MOST_BYTES
+        self._fits = settings.refresh and not settings.dynamic
+        self._fits = self._fits and size * profile.model.layers <= MOST_BYTES
         kept, self._rows = self._rows, {}
         for layer, pieces in kept.items():
             seen = self._seen_blocks(Key(layer, 0, TokenLayout(grid), heads, 0))

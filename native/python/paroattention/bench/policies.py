@@ -23,8 +23,9 @@ class Case:
     """One policy at one setting. block: tile, queries and keys alike.
 
     policy: one of POLICIES; with "+refresh" the run samples on while sparse and renews its masks,
-    as users' runs do; with "+target" or "+heads" it does, and density is a target error that one
-    density for all heads, or one for each, comes to.
+    as users' runs do; with "+dynamic" it samples on, and every call finds its own masks; with
+    "+target" or "+heads" density is a target error that one density for all heads, or one for
+    each, comes to.
     """
 
     policy: str
@@ -139,6 +140,7 @@ def session_for(
         target_error=case.density if by_target else TARGET_ERROR,
         per_head=refresh == "heads",
         precision="int8" if case.precision == "int8" else "bf16",
+        mask="dynamic" if refresh == "dynamic" else "static",
         tail=case.tail,
         start_percent=0.0 if policy == "auto" else start,
         observe_steps=case.dense_steps if policy == "auto" else 0,
@@ -184,6 +186,7 @@ def cases(quick: bool = False) -> list[Case]:
         return [case for case in base if case.density in (0.3, 0.2)]
     return [
         *base,
+        *_grid(("auto+dynamic", "profile+dynamic"), every),
         *_grid(("auto+target", "auto+heads"), TARGETS),
         *_grid(("profile",), every, precision="int8"),
         *(Case("paper", density) for density in every),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..cuda_masks import host_plan
 from ..reference import _token_blocks
 from ..session import Session
 
@@ -66,14 +67,22 @@ class TorchSession(Session):
     def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
         if self.settings.precision == "int8":
             return super()._run_sparse(q, k, v, plan, scale)
-        key = (id(plan), str(q.device))
-        if key not in self._masks:
-            self._held.append(plan)
-            self._masks[key] = [head_masks(plan, h, q.device) for h in range(q.shape[1])]
         heads = [
             sparse_head(
                 q[:, h].float(), k[:, h].float(), v[:, h].float(), masks, scale, self.settings.tail
             )
-            for h, masks in enumerate(self._masks[key])
+            for h, masks in enumerate(self._masks_of(plan, q))
         ]
         return torch.stack(heads, 1).to(q.dtype)
+
+    def _masks_of(self, plan, q) -> list[HeadMasks]:
+        key = (id(plan), str(q.device))
+        if key in self._masks:
+            return self._masks[key]
+        own = host_plan(plan)
+        found = [head_masks(own, h, q.device) for h in range(q.shape[1])]
+        # Masks of one call's own are never asked for again.
+        if not self.settings.dynamic:
+            self._held.append(plan)
+            self._masks[key] = found
+        return found
