@@ -52,9 +52,10 @@ def plan_of(layout, tile=(64, 64)):
 def plain_state(bins, layout, q, k, queries, scale):
     """What plain torch sums on the GPU."""
     state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
+    state._sums = torch.zeros(2, HEADS, len(bins), dtype=torch.float64, device="cuda")
     observe_torch.observe(
         *(q, k, layout, queries, scale, state._tables, state.counts),
-        *(state._sum, state._pairs, state._rows, None),
+        *(*state._sums, state._rows, None),
     )
     return state
 

@@ -1,7 +1,9 @@
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
+#include <cstdint>
 #include <limits>
 #include <thread>
+#include <vector>
 
 #include "expect_error.h"
 #include "paro/plan_builder.h"
@@ -38,7 +40,7 @@ TEST_CASE("plan builder: every layer is what plan_layer makes, with any number o
         asked.threads = threads;
         PlanBuilder builder(profile, asked);
         for (std::size_t layer = 0; layer < profile.layers.size(); ++layer) {
-            const Plan expected = plan_layer(profile, layer, 1, asked.layout, 64, 64, 0.3, 1);
+            const Plan expected = plan_layer(profile, {layer, 1, asked.layout, 64, 64, 0.3, 1});
             CHECK(same(*builder.get(layer), expected));
             CHECK(builder.ready(layer));
         }
@@ -56,7 +58,7 @@ TEST_CASE("plan builder: groups differ, and the same layer is handed out twice",
 
 TEST_CASE("plan builder: plans outlive the builder and the profile", "[plan_builder]") {
     std::shared_ptr<const Plan> plan;
-    const Plan expected = plan_layer(sample(), 4, 0, request().layout, 64, 64, 0.3, 1);
+    const Plan expected = plan_layer(sample(), {4, 0, request().layout, 64, 64, 0.3, 1});
     {
         auto profile = std::make_unique<Profile>(sample());
         PlanBuilder builder(*profile, request());
@@ -141,6 +143,30 @@ TEST_CASE("plan builder: a head's own density comes first, full heads compute ev
     CHECK(plan->heads[2].mask.count() >= std::llround(0.5 * blocks));
 }
 
+TEST_CASE("plan builder: what is known of a layer goes into its masks, and is read while it is busy",
+          "[plan_builder]") {
+    const Profile profile = sample();
+    // 840 tokens: 14 rows and columns, the last ones of 8 tokens.
+    std::vector<float> sums(3 * 14 * 14), counts(3 * 14);
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = static_cast<float>(i * 7919 % 1000) / 1000.0f;
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = static_cast<float>(i % 5);
+    std::vector<std::uint8_t> codes(14 * 14);
+    for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i * 31 % 256);
+    KnownBlocks known{sums, counts, 4.0f, {{}, codes, {}}, 16.0f};
+    PlanRequest asked = request(1);
+    asked.known.resize(5);
+    asked.known[3] = known;
+    PlanBuilder builder(profile, asked);
+    for (std::size_t layer = 0; layer < 5; ++layer) {
+        const LayerRequest alone{layer, 1, asked.layout, 64, 64, 0.3, 1};
+        const Plan bare = plan_layer(profile, alone);
+        CHECK(same(*builder.get(layer), layer == 3 ? plan_layer(profile, alone, known) : bare));
+        CHECK(same(*builder.get(layer), bare) == (layer != 3));
+        CHECK_FALSE(builder.busy(layer));
+    }
+    EXPECT_ERROR(builder.busy(5), "layer");
+}
+
 TEST_CASE("plan builder: bad requests are refused before a thread starts", "[plan_builder]") {
     const Profile profile = sample();
     const auto refused = [&](auto change, const char* argument) {
@@ -157,6 +183,9 @@ TEST_CASE("plan builder: bad requests are refused before a thread starts", "[pla
     refused([](PlanRequest& r) { r.block_kv = 4097; }, "block");
     refused([](PlanRequest& r) { r.density = 0.0; }, "density");
     refused([](PlanRequest& r) { r.density = 1.5; }, "density");
+    refused([](PlanRequest& r) { r.known.resize(4); }, "known");
+    const std::vector<float> one(1);
+    refused([&](PlanRequest& r) { r.known.resize(5), r.known[2].counts = one; }, "known.counts");
     Profile empty = sample();
     empty.layers[1].heads.clear();
     EXPECT_ERROR(PlanBuilder(empty, request()), "profile");

@@ -6,7 +6,7 @@ import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, TokenLayout, _core, attention, reference, sampling
 from paroattention.budget import LADDER, Budget, Curves
-from paroattention.seen_blocks import plan_head
+from plan_reference import plan_head
 from problems import profile, tensors
 
 GRID = (6, 8, 8)

@@ -9,6 +9,7 @@ import torch
 from fake_host import SIGMAS, Host
 from paroattention import Observer, Settings, TokenLayout, _core, cuda_observe, sampling
 from paroattention.device_watch import DeviceWatch, block_sums
+from paroattention.seen_blocks import PRIOR
 from problems import random_plan, tensors
 from test_watching import GRID, retained_at, shifted
 
@@ -109,6 +110,30 @@ def test_rows_of_dense_steps_serve_masks_where_they_are_few(monkeypatch, few):
     assert counts == [2 * 2 * 64 if few else 0] * 2
     host.run(SIGMAS[3:-1])
     assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
+
+
+@pytest.mark.parametrize("observed", [1, 2])
+def test_plans_of_what_samples_saw_are_made_in_the_background(monkeypatch, observed):
+    """The first ones too, also where others were begun ahead of the last samples."""
+    made = []
+    plan_layer = _core.plan_layer
+    monkeypatch.setattr(_core, "plan_layer", lambda *given, **options: made.append(given))
+    host = Host(Settings(observe_steps=observed, density=0.2, dense_below=0.0), grid=GRID)
+    host.session.observer.on_device = on_device
+    for sigma in SIGMAS[: observed + 1]:
+        host.evaluate(sigma)
+    planner = host.session.planner
+    for key, plan in planner.plans().items():
+        seen = planner.seen[key.layer]
+        assert seen.counts.sum() == observed * 2 * 64
+        given = host.session.profile, planner.index(key.layer), 0, GRID
+        known = _core.KnownBlocks(sums=seen.sums, counts=seen.counts, prior=PRIOR)
+        want = plan_layer(*given, density=0.2, known=known)
+        assert (_core.plan_words(plan) == _core.plan_words(want)).all()
+        assert (_core.plan_words(plan) != _core.plan_words(plan_layer(*given, density=0.2))).any()
+    summary = host.run(SIGMAS[observed + 1 : -1])
+    assert summary["renewals"] and sum(summary["renewals"][-1][2:]) == 4
+    assert not made and not host.reasons()
 
 
 @pytest.mark.parametrize("after", [0, 1, 10**6], ids=["at once", "a step later", "never"])

@@ -5,7 +5,9 @@ import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, TokenLayout, _core, exact_maps
-from paroattention.exact_maps import ExactMaps, ExactSums, decode, encode, map_block, refine
+from paroattention.exact_maps import ExactMaps, ExactSums, encode, map_block
+from paroattention.planning import Planner
+from plan_reference import decode, joined, kernel_map, plan_head, refine, seen_importance
 from problems import profile
 from test_watching import exact_maps as full_maps
 from test_watching import shifted
@@ -41,30 +43,94 @@ def test_maps_fit_a_capture(grid, side):
     assert -(-np.prod(grid) // side) <= 512
 
 
-def test_a_map_of_the_same_blocks_is_taken_as_it_is():
-    cells = random_map(6, 6, 1)
-    found = refine(random_map(6, 6), cells, 64, (64, 64))
-    assert np.allclose(found / found.sum(), cells / cells.sum(), rtol=1e-5)
+# Two grids: whole blocks, and a ragged last one.
+GRIDS = [GRID, (5, 9, 11)]
+TILES = [(64, 64), (128, 64), (64, 128), (128, 128)]
 
 
-@pytest.mark.parametrize("side", [128, 256, 512])
-def test_larger_cells_bring_their_masses(side):
-    """6 x 6 blocks of 64: cells of 4 are cut off at the edge."""
-    step = side // 64
-    count = -(-6 // step)
-    by_kernel, cells = random_map(6, 6), random_map(count, count, 1)
-    found = refine(by_kernel, cells, side, (64, 64))
-    assert found.shape == (6, 6) and found.sum() == pytest.approx(by_kernel.sum(), rel=1e-5)
-    edges = np.arange(0, 6, step)
-    got = np.add.reduceat(np.add.reduceat(found, edges, 0), edges, 1)
-    assert np.allclose(got / got.sum(), cells / cells.sum(), rtol=1e-3)
+def cells_of(grid, side, heads=2, seed=1):
+    """Codes of a head each, but of the last head, which has no map."""
+    count = -(-np.prod(grid) // side)
+    return [encode(random_map(count, count, seed + head)) for head in range(heads - 1)] + [None]
 
 
-def test_smaller_cells_are_summed():
-    cells = random_map(11, 11, 1)
-    found = refine(random_map(6, 11), cells, 64, (128, 64))
-    want = np.add.reduceat(cells, np.arange(0, 11, 2), 0)
-    assert np.allclose(found / found.sum(), want / want.sum(), rtol=1e-4)
+def importance(built, tile, **known):
+    """By head, and what its kernel alone says."""
+    grid, size = built.calibration.grids[0], {"block_q": tile[0], "block_kv": tile[1]}
+    known = _core.KnownBlocks(**known)
+    maps = _core.layer_importance(built, 0, 0, grid, known=known, **size)
+    bare = [kernel_map(built.bins, head, 0, grid, *tile) for head in built.layers[0].heads]
+    return [one.numpy() for one in maps], bare
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("side", [64, 128, 256, 512])
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_exact_maps_refine_what_kernels_say(grid, side, tile):
+    built, codes = profile(grid=grid), cells_of(grid, side)
+    found, bare = importance(built, tile, exact=codes)
+    want = refine(bare[0], decode(codes[0]), side, tile)
+    assert np.allclose(found[0], want, rtol=1e-4, atol=1e-6 * want.max())
+    assert found[0].sum() == pytest.approx(bare[0].sum(), rel=1e-4)
+    assert np.array_equal(found[1], bare[1])
+    # At the size of the larger of cells and blocks the masses are the exact ones.
+    got = joined(found[0], *(max(1, side // block) for block in tile))
+    masses = joined(decode(codes[0]), *(max(1, block // side) for block in tile))
+    assert np.allclose(got / got.sum(), masses / masses.sum(), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("side", [64, 256])
+def test_samples_are_blended_into_exact_maps_too(side):
+    grid, tile = GRIDS[1], (64, 64)
+    built, codes, draws = profile(grid=grid), cells_of(grid, side), np.random.default_rng(2)
+    blocks = -(-np.prod(grid) // 64)
+    sums = draws.random((2, blocks, blocks)).astype(np.float32)
+    counts = draws.integers(0, 9, (2, blocks)).astype(np.float32)
+    seen = {"sums": sums, "counts": counts, "prior": 4.0, "exact": codes, "exact_prior": 16.0}
+    found, bare = importance(built, tile, **seen)
+    bases = [refine(bare[0], decode(codes[0]), side, tile), bare[1]]
+    plan = _core.plan_layer(built, 0, 0, grid, density=0.4, known=_core.KnownBlocks(**seen))
+    for head, (base, prior) in enumerate(zip(bases, (16.0, 4.0), strict=True)):
+        want = seen_importance(sums[head], counts[head], base, prior, np.prod(grid), 64)
+        assert np.allclose(found[head], want, rtol=1e-4, atol=1e-6 * want.max())
+        wanted = plan_head(found[head], built.layers[0].heads[head].order, 0.4)
+        assert (plan.heads[head].mask.numpy() == wanted.mask.numpy()).all()
+        assert plan.heads[head].retained == pytest.approx(wanted.retained, rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["plan_layer", "plan_heads", "layer_importance", "PlanBuilder"])
+@pytest.mark.parametrize(
+    ("exact", "message"),
+    [
+        ([np.ones((6, 6), np.uint8)], r"known.exact must be one a head, 2 \(got 1\)"),
+        ([np.ones((5, 5), np.uint8), None], r"known.exact\[0\] must be of cells of 64 .*got 25\)"),
+        ([None, np.ones((6, 6), np.uint8)], r"known.exact\[1\] must be of cells that are whole"),
+    ],
+    ids=["heads", "cells", "tile"],
+)
+def test_refuses_exact_maps_of_another_layer(where, exact, message):
+    built, known = profile(grid=GRID), _core.KnownBlocks(exact=exact)
+    size = {"block_q": 96} if "whole" in message else {}
+    with pytest.raises(_core.Error, match=message):
+        if where == "PlanBuilder":
+            _core.PlanBuilder(built, 0, GRID, known={"double.0.0": known}, **size)
+        else:
+            getattr(_core, where)(built, 0, 0, GRID, known=known, **size)
+
+
+@pytest.mark.parametrize(
+    ("exact", "message"),
+    [
+        (np.ones((6, 6), np.float32), r"exact\[0\] must be uint8 \(got float32\)"),
+        (np.ones(36, np.uint8), r"exact\[0\] must have 2 dimensions \(got 1\)"),
+        (np.ones((6, 4), np.uint8), r"exact\[0\] must be square \(got 6 x 4\)"),
+        (np.ones((6, 12), np.uint8)[:, ::2], r"exact\[0\] must be contiguous"),
+    ],
+    ids=["dtype", "dimensions", "shape", "strides"],
+)
+def test_refuses_what_is_no_exact_map(exact, message):
+    with pytest.raises(_core.Error, match=message):
+        _core.KnownBlocks(exact=[exact])
 
 
 def test_sums_are_those_of_full_attention():
@@ -115,9 +181,15 @@ def test_maps_survive_the_capture_and_are_found_again(tmp_path):
     _core.save_capture(path, built, tensors)
     captured, again = _core.load_capture(path)
     maps = ExactMaps.of(built, captured, again, GRID)
-    assert maps.layers() == {"double.0.0", "double.1.0"}
-    values, side = maps.get("double.0.0", 1, 0)
-    assert values.shape == (6, 6) and side == 64
+    name = f"maps/double.0.0/1/0/{built.layers[0].heads[1].order}"
+    (other, codes) = maps.codes("double.0.0", 0)
+    assert codes.shape == (6, 6) and (codes == tensors[name]).all() and other is not None
+    assert len(maps.codes("double.1.0", 1)) == 2 and maps.codes("double.2.0", 0) == []
+    assert maps.grid == GRID
+    del again[name]
+    assert [
+        one is None for one in ExactMaps.of(built, captured, again, GRID).codes("double.0.0", 0)
+    ] == [False, True]
 
 
 def test_a_run_plans_from_the_exact_maps():
@@ -134,6 +206,29 @@ def test_a_run_plans_from_the_exact_maps():
         retained[name] = host.session.watch.measured()[0]
         assert ("exact maps" in host.session.profile_note) == (name == "exact")
     assert retained["exact"] > 0.95 and retained["kernels"] < retained["exact"] - 0.2
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_plans_of_exact_maps_are_the_same_in_the_background(background):
+    built, tensors = calibrated(frames=1)
+    planner = Planner(Settings(density=0.3), background=background)
+    planner.use(built)
+    planner.exact = ExactMaps.of(built, built, tensors, GRID)
+    q = torch.empty(1, 2, 1, 64)
+    for place, layer in enumerate(built.layer_ids()):
+        plan = planner.get(planner.key(layer, 1.0, LAYOUT, q))
+        codes = planner.exact.codes(layer, 0)
+        for head, entry in enumerate(built.layers[place].heads):
+            base = kernel_map(built.bins, entry, 0, GRID, 64, 64)
+            wanted = plan_head(refine(base, decode(codes[head]), 64, (64, 64)), entry.order, 0.3)
+            assert (plan.heads[head].mask.numpy() == wanted.mask.numpy()).all()
+    # Another grid than theirs is planned from kernels alone.
+    near = TokenLayout((6, 8, 7))
+    plan = planner.get(planner.key("double.0.0", 1.0, near, q))
+    assert (
+        _core.plan_words(plan)
+        == _core.plan_words(_core.plan_layer(built, 0, 0, near.grid, density=0.3))
+    ).all()
 
 
 def other(built, **changes):

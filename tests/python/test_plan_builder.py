@@ -1,13 +1,15 @@
 """Plans built in the background, from Python."""
 
+import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from paroattention import Error, _core
-from paroattention.renewal import blend
-from paroattention.seen_blocks import SeenBlocks, kernel_map, plan_head
+from paroattention.seen_blocks import SeenBlocks
+from plan_reference import blend, kernel_map, plan_head, seen_importance
 from problems import GRID, profile
 
 TWO = ((1.0, 0.6), (0.6, 0.0))
@@ -101,16 +103,23 @@ def _seen(built, block, seed=0):
     return seen, heads, places, sums
 
 
+def known(seen, **change):
+    given = {"sums": seen.sums, "counts": seen.counts, "prior": 4.0}
+    return _core.KnownBlocks(**given | change)
+
+
 @pytest.mark.parametrize("block", [64, 128])
 def test_what_samples_saw_makes_the_masks_that_the_slow_way_makes(block):
     built = profile(groups=TWO)
     seen, *_ = _seen(built, block)
     size = {"block_q": block, "block_kv": block}
-    plan = _core.plan_layer(built, 0, 1, GRID, density=0.4, threads=2, **size, **seen.given(4.0))
+    plan = _core.plan_layer(built, 0, 1, GRID, density=0.4, threads=2, **size, known=known(seen))
     bare = _core.plan_layer(built, 0, 1, GRID, density=0.4, **size)
     for place, (head, entry) in enumerate(zip(plan.heads, built.layers[0].heads, strict=True)):
         kernel = kernel_map(built.bins, entry, 1, GRID, block, block)
-        wanted = plan_head(seen.importance(place, kernel, 4.0), entry.order, 0.4)
+        of_head = seen.sums[place], seen.counts[place]
+        blended = seen_importance(*of_head, kernel, 4.0, np.prod(GRID), block)
+        wanted = plan_head(blended, entry.order, 0.4)
         assert (head.mask.numpy() == wanted.mask.numpy()).all() and head.order == entry.order
         assert head.retained == pytest.approx(wanted.retained, rel=1e-5)
     assert not same(plan, bare)
@@ -133,35 +142,234 @@ def test_many_heads_at_once_are_seen_as_one_by_one():
     np.testing.assert_allclose(seen.sums, by_hand, rtol=1e-6)
 
 
+@pytest.mark.parametrize("block", [64, 128])
+def test_the_builder_makes_masks_of_what_samples_saw(block):
+    """Of one layer; the other's are those of its kernels alone."""
+    built = profile(groups=TWO)
+    seen, *_ = _seen(built, block)
+    size = {"block_q": block, "block_kv": block, "density": 0.4}
+    builder = _core.PlanBuilder(built, 1, GRID, known={"double.0.0": known(seen)}, **size)
+    expected = _core.plan_layer(built, 0, 1, GRID, known=known(seen), **size)
+    assert same(builder.get(0), expected)
+    assert same(builder.get(1), _core.plan_layer(built, 1, 1, GRID, **size))
+    assert not builder.busy(0) and not builder.busy("double.1.0")
+    assert not same(expected, _core.plan_layer(built, 0, 1, GRID, **size))
+
+
+def test_the_builder_keeps_the_arrays_that_it_reads():
+    built, size = profile(heads=8), {"density": 0.4}
+    seen, *_ = _seen(built, 64)
+    expected = _core.plan_layer(built, 0, 0, GRID, known=known(seen), **size)
+    arrays = seen.sums.copy(), seen.counts.copy()
+    given = {"double.0.0": _core.KnownBlocks(sums=arrays[0], counts=arrays[1], prior=4.0)}
+    builder = _core.PlanBuilder(built, 0, GRID, known=given, threads=1, **size)
+    del arrays, given
+    assert same(builder.get(0), expected)
+
+
+def test_only_what_is_read_is_busy():
+    """A cancelled builder is until the heads under way are done."""
+    built = profile(heads=4)
+    builder = _core.PlanBuilder(built, 0, (21, 45, 80), threads=1)
+    assert builder.busy(1)
+    builder.cancel()
+    for _ in range(1000):
+        if not (builder.busy(0) or builder.busy(1)):
+            break
+        time.sleep(0.01)
+    else:
+        raise AssertionError("busy for ten seconds")
+    assert builder.progress[0] < 8
+    with pytest.raises(Error, match="layer must be one of the profile's layers"):
+        builder.busy("double.7.0")
+
+
+def test_some_heads_are_those_of_the_whole_layer():
+    built = profile(heads=5)
+    seen, *_ = _seen(built, 64)
+    plan = _core.plan_layer(built, 0, 0, GRID, known=known(seen))
+    maps = _core.layer_importance(built, 0, 0, GRID, known=known(seen))
+    some = _core.plan_heads(built, 0, 0, GRID, known=known(seen), heads=[3, 1])
+    of_some = _core.layer_importance(built, 0, 0, GRID, known=known(seen), heads=[3, 1])
+    for head, own, blocks in zip((3, 1), some, of_some, strict=True):
+        assert (own.mask.numpy() == plan.heads[head].mask.numpy()).all()
+        assert (own.order, own.retained) == (plan.heads[head].order, plan.heads[head].retained)
+        assert (blocks.numpy() == maps[head].numpy()).all() and blocks.order == own.order
+    with pytest.raises(Error, match=r"heads must be indices .* .got 5"):
+        _core.plan_heads(built, 0, 0, GRID, heads=[5])
+
+
+ONES = {name: np.ones(shape, np.float32) for name, shape in (("two", (2, 3)), ("three", (2, 3, 3)))}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"counts": None}, "counts must come with sums"),
-        ({"counts": np.ones((1, 2))}, "seen.counts must be heads x rows"),
-        ({"sums": np.ones((1, 2, 3))}, "seen.sums must be heads x rows x cols"),
-        ({"prior": 0.0}, "seen.prior must be above 0"),
+        ({"counts": ONES["two"][:1]}, "counts must be heads x rows of sums .got 1"),
+        ({"counts": ONES["two"].astype(int)}, "counts must be float32 .got int64"),
+        ({"sums": ONES["three"].astype(float)}, "sums must be float32 .got float64"),
+        ({"sums": ONES["two"]}, "sums must have 3 dimensions .got 2"),
+        ({"sums": ONES["three"].T}, "sums must be contiguous"),
     ],
 )
-def test_refuses_what_was_seen_of_another_layer(change, message):
-    built = profile()
-    seen, *_ = _seen(built, 64)
+def test_refuses_what_is_not_what_samples_saw(change, message):
     with pytest.raises(Error, match=message):
-        _core.plan_layer(built, 0, 0, GRID, **seen.given(4.0) | change)
+        _core.KnownBlocks(**{"sums": ONES["three"], "counts": ONES["two"], "prior": 4.0} | change)
+
+
+@pytest.mark.parametrize("where", ["plan_layer", "PlanBuilder"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"sums": ONES["three"][:1], "counts": ONES["two"][:1]},
+            "known.counts must be heads x rows",
+        ),
+        (
+            {"sums": ONES["three"][:, :, :2].copy()},
+            "known.sums must be heads x rows x cols, 2 x 3 x 3",
+        ),
+        ({"prior": 0.0}, "known.prior must be above 0"),
+    ],
+)
+def test_refuses_what_was_seen_of_another_layer(where, change, message):
+    built = profile()
+    given = {"sums": ONES["three"], "counts": ONES["two"], "prior": 4.0} | change
+    with pytest.raises(Error, match=message):
+        if where == "PlanBuilder":
+            _core.PlanBuilder(built, 0, GRID, known={0: _core.KnownBlocks(**given)})
+        else:
+            _core.plan_layer(built, 0, 0, GRID, known=_core.KnownBlocks(**given))
+
+
+def test_refuses_what_is_known_of_a_layer_that_is_not_there():
+    known = _core.KnownBlocks()
+    with pytest.raises(Error, match="layer must be one of the profile's layers"):
+        _core.PlanBuilder(profile(), 0, GRID, known={"double.7.0": known})
+    with pytest.raises(Error, match=r"known must be of the profile.s layers .got 2"):
+        _core.PlanBuilder(profile(), 0, GRID, known={2: known})
+
+
+# -- renewal -------------------------------------------------------------------------------------
+
+
+def watched(built, rows, seed, bins=None):
+    """An accumulator a head of random sums from so many rows; offset 1 was never observed."""
+    draws = np.random.default_rng(seed)
+    bins = bins or built.bins
+    heads = [_core.OffsetAccumulator(bins, GRID) for _ in rows]
+    pairs = draws.integers(1, 9, (len(rows), len(bins))).astype(float)
+    sums = pairs * draws.random((len(rows), len(bins))) / 10
+    sums[:, 1] = pairs[:, 1] = 0
+    _core.add_sums(heads, sums, pairs, rows)
+    return heads
+
+
+def code(built, values):
+    return _core.quantise(built.bins, values)
 
 
 def test_renewed_kernels_are_the_weighted_mean():
+    """Of two groups of samples, one of which counts less, and of the profile's own kernel."""
+    built = profile(groups=TWO)
+    first, second = watched(built, [30, 0, 8], 1)[:2], watched(built, [0, 0, 8], 2)[:2]
+    second = [watched(built, [24], 3)[0], second[1]]
+    samples = {"double.1.0": [(first, 1.0), (second, 0.25)]}
+    fresh = _core.renew_profile(built, 1, samples, 10.0)
+    groups = [layer.heads[0].groups for layer in built.layers]
+    old = _core.dequantise(built.bins, groups[1][1].code, groups[1][1].peak)
+    seen = blend(first[0].kernel(), second[0].kernel(), 30 / 36)
+    assert seen[1] == 0
+    wanted = blend(old, seen, 10 / 46)
+    found = fresh.layers[1].heads[0].groups
+    got, (codes, peak) = found[1], code(built, wanted)
+    assert got.peak == pytest.approx(peak, rel=1e-6) and got.mass == groups[1][1].mass
+    # A value between two codes may be rounded either way.
+    apart = np.frombuffer(got.code, np.uint8).astype(int) - np.frombuffer(codes, np.uint8)
+    assert np.abs(apart).max() <= 1 and (apart != 0).mean() < 0.01
+    assert got.code != groups[1][1].code
+    # The other group, the head without rows and the layer without samples stay.
+    assert found[0].code == groups[1][0].code
+    for layer, head in ((1, 1), (0, 0), (0, 1)):
+        one, other = (p.layers[layer].heads[head].groups[1] for p in (built, fresh))
+        assert (one.code, one.peak) == (other.code, other.peak)
+    assert built.layers[1].heads[0].groups[1].code == groups[1][1].code
+
+
+@pytest.mark.parametrize("make", [_core.Bins.signed, lambda grid: _core.Bins([0, 2], [0, 5], [0])])
+def test_samples_in_other_bins_are_looked_up_at_the_profiles_edges(make):
     built = profile()
-    heads, rng = built.layers[0].heads, np.random.default_rng(1)
-    old = [_core.dequantise(built.bins, h.groups[0].code, h.groups[0].peak) for h in heads]
-    kernels = np.stack([rng.permutation(one) for one in old]).astype(np.float32)
-    kernels[:, 1] = 0.0  # never observed
-    rows = np.array([30.0] + [0.0] * (len(heads) - 1))
-    fresh = _core.renew_groups(built.bins, heads, 0, kernels, rows, 10.0)
-    wanted = blend(old[0], kernels[0], 10.0 / 40.0)
-    assert (fresh[0].code, fresh[0].peak) == _core.quantise(built.bins, wanted)
-    for before, after in zip(heads[1:], fresh[1:], strict=True):
-        assert (after.code, after.peak) == (before.groups[0].code, before.groups[0].peak)
-    with pytest.raises(Error, match="rows must be one a head"):
-        _core.renew_groups(built.bins, heads, 0, kernels, rows[:-1], 10.0)
-    with pytest.raises(Error, match="kernels must have the profile's bins"):
-        _core.renew_groups(built.bins, heads, 0, kernels[:, :-1], rows, 10.0)
+    bins, target = make(GRID), built.bins
+    (own,) = watched(built, [64], 5, bins)
+    quiet = watched(built, [0], 5, bins)
+    fresh = _core.renew_profile(built, 0, {"double.0.0": [([own, *quiet], 1.0)]}, 0.0)
+    value = own.kernel().reshape(len(bins.F), len(bins.H), len(bins.W))
+
+    def near(edges, offset):
+        return min(range(len(edges)), key=lambda i: (abs(edges[i] - offset), abs(edges[i])))
+
+    wanted = np.zeros(len(target), np.float32)
+    for f, h, w in itertools.product(target.F, target.H, target.W):
+        axes = tuple(zip((bins.F, bins.H, bins.W), (f, h, w), strict=True))
+        if any(offset > max(map(abs, edges)) for edges, offset in axes):
+            continue
+        sides = [(offset,) if edges[0] == 0 else (offset, -offset) for edges, offset in axes]
+        hits = [
+            value[tuple(near(edges, x) for (edges, _), x in zip(axes, point, strict=True))]
+            for point in itertools.product(*sides)
+        ]
+        wanted[target.index(f, h, w)] = np.mean(hits)
+    got = fresh.layers[0].heads[0].groups[0]
+    before = built.layers[0].heads[0].groups[0]
+    old = _core.dequantise(target, before.code, before.peak)
+    codes, peak = code(built, blend(old, wanted, 0.0))
+    assert got.peak == pytest.approx(peak, rel=1e-5)
+    apart = np.frombuffer(got.code, np.uint8).astype(int) - np.frombuffer(codes, np.uint8)
+    assert np.abs(apart).max() <= 1 and (apart != 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group": 1}, "group must be an index into the timestep groups .got 1"),
+        ({"prior": -1.0}, "prior must not be negative .got -1"),
+        ({"heads": 1}, r"samples\[0\].groups\[0\].heads must be one a head of the layer, 2 .got 1"),
+        ({"weight": -0.5}, r"samples\[0\].groups\[0\].weight must not be negative .got -0.5"),
+        ({"bins": _core.Bins.observed(GRID)}, r"samples\[0\] must have the profile's bins"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_refuses_samples_that_do_not_fit(change, message):
+    built = profile()
+    given = {"group": 0, "prior": 10.0, "heads": 2, "weight": 1.0, "bins": built.bins} | change
+    heads = [_core.OffsetAccumulator(given["bins"], GRID) for _ in range(given["heads"])]
+    samples = {"double.0.0": [(heads, given["weight"])]}
+    with pytest.raises(Error, match=message):
+        _core.renew_profile(built, given["group"], samples, given["prior"])
+
+
+def test_many_accumulators_are_added_to_and_read_as_one_by_one():
+    built = profile()
+    draws, shape = np.random.default_rng(4), (3, len(built.bins))
+    sums, pairs = draws.random(shape), draws.integers(0, 3, shape).astype(float)
+    many, single = ([_core.OffsetAccumulator(built.bins, GRID) for _ in range(3)] for _ in range(2))
+    _core.add_sums(many, sums, pairs, [1, 2, 3], threads=2)
+    for head, rows in enumerate((1, 2, 3)):
+        single[head].add_sums(sums[head], pairs[head], rows)
+    kernels = _core.kernels(many, threads=2)
+    assert kernels.dtype == np.float32 and kernels.shape == shape
+    for head, one in enumerate(single):
+        assert (kernels[head] == one.kernel()).all() and many[head].rows == one.rows
+    for given, message in (
+        ((many, sums, pairs, [1, 2]), "rows must be one a head, 3 .got 2"),
+        ((many, sums[0], pairs, [1, 2, 3]), r"sum must have the shape \[heads, bins\] .got 1"),
+        ((many, sums, pairs[:2], [1, 2, 3]), "pairs must hold one row per accumulator, 3 .got 2"),
+        ((many, sums[:, :4], pairs, [1, 2, 3]), "sum must have .* one per bin .got 4"),
+    ):
+        with pytest.raises(Error, match=message):
+            _core.add_sums(*given)
+    with pytest.raises(Error, match="accumulators must hold at least one head"):
+        _core.kernels([])
+    with pytest.raises(Error, match="accumulators must share their bins"):
+        _core.kernels([many[0], _core.OffsetAccumulator(_core.Bins.signed(GRID), GRID)])

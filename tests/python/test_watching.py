@@ -5,7 +5,8 @@ import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, TokenLayout, _core, attention, reference, renewal, sampling
-from paroattention.seen_blocks import SeenBlocks, make_mask
+from paroattention.seen_blocks import SeenBlocks
+from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
 
 GRID = (6, 8, 8)
@@ -93,28 +94,57 @@ def test_many_samples_make_the_exact_importance():
         seen.add(sampled)
     for head, blocks in enumerate(exact_maps(qkv, seen.orders, 64, 64)):
         noise = np.random.default_rng(0).random((seen.rows, seen.cols)).astype(np.float32)
-        found = seen.importance(head, noise)
+        of_head = seen.sums[head], seen.counts[head]
+        found = seen_importance(*of_head, noise, 4.0, LAYOUT.grid_size, 64)
         want = blocks.numpy() / 64
         assert np.abs(found - want).sum() < 0.01 * want.sum()
 
 
+def importance(built, seen=None, prior=4.0, **size):
+    """[rows, cols] by head of a profile's first layer, with what was seen."""
+    known = None
+    if seen is not None:
+        known = _core.KnownBlocks(sums=seen.sums, counts=seen.counts, prior=prior)
+    grid = built.calibration.grids[0]
+    return [one.numpy() for one in _core.layer_importance(built, 0, 0, grid, known=known, **size)]
+
+
 def test_without_samples_the_kernel_alone_counts():
-    seen = SeenBlocks(GRID, ["FHW"], 64, 64)
-    by_kernel = np.random.default_rng(0).random((seen.rows, seen.cols)).astype(np.float32)
-    assert np.allclose(seen.importance(0, by_kernel) * 64, by_kernel)
+    built = profile(grid=GRID)
+    seen = SeenBlocks(GRID, [head.order for head in built.layers[0].heads], 64, 64)
+    for found, by_kernel in zip(importance(built, seen), importance(built), strict=True):
+        assert np.allclose(found * 64, by_kernel)
 
 
 def test_a_ragged_last_tile_counts_by_its_own_queries():
     """Samples of its few queries and its kernel's smaller sum stand for the same mass a query."""
     grid = (1, 10, 7)
-    layout = TokenLayout(grid)
-    qkv = tensors(1, layout.length, 64)
-    seen = SeenBlocks(grid, ["FHW"], 64, 64)
-    (blocks,) = exact_maps(qkv, ["FHW"], 64, 64, layout)
-    alone = seen.importance(0, blocks.numpy())
-    (sampled,) = every_query(qkv, layout)
-    seen.add(sampled)
-    assert np.allclose(seen.importance(0, blocks.numpy()), alone, rtol=1e-4)
+    built = profile(grid=grid)
+    seen = SeenBlocks(grid, [head.order for head in built.layers[0].heads], 64, 64)
+    alone = importance(built, seen)
+    # Of every query of the kernel's own map once.
+    for head, by_kernel in enumerate(importance(built)):
+        seen.sums[head], seen.counts[head] = by_kernel, [64, 6]
+    for found, want in zip(importance(built, seen), alone, strict=True):
+        assert np.allclose(found, want, rtol=1e-4)
+        assert np.allclose(found.sum(1), found.sum(1)[0], rtol=1e-3)
+
+
+def test_samples_that_come_while_others_read_go_to_copies():
+    seen = SeenBlocks(GRID, ["WHF"], 64, 64)
+    reading = [True]
+    read = seen.sums
+    seen.lend(lambda: reading[0])
+    places, sums = torch.tensor([[0]]), torch.ones(1, 1, seen.cols)
+    seen.add_many([0], places, sums)
+    assert not read.any() and seen.sums.sum() == seen.cols
+    # Once is enough; and where nobody reads nothing is copied.
+    read = seen.sums
+    seen.add_many([0], places, sums)
+    seen.lend(lambda: reading[0])
+    reading[0] = False
+    seen.fade(0.5)
+    assert seen.sums is read and seen.sums.sum() == seen.cols
 
 
 # -- renewal ---------------------------------------------------------------------------------------

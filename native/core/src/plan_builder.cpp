@@ -60,6 +60,13 @@ PlanRequest checked(const Profile& profile, PlanRequest request) {
     block_layout(request.layout, request.block_kv);
     require(request.density > 0.0 && request.density <= 1.0, "density", "must be above 0 and at most 1",
             request.density);
+    require(request.known.empty() || request.known.size() == profile.layers.size(), "known",
+            "must be one a layer of the profile", request.known.size());
+    request.known.resize(profile.layers.size());
+    for (const std::size_t layer : request.layers) {
+        validate(request.known[layer], profile.layers[layer].heads.size(), request.layout.grid, request.block_q,
+                 request.block_kv);
+    }
     return request;
 }
 
@@ -87,6 +94,13 @@ class PlanBuilder::State {
     bool ready(std::size_t layer) const {
         const std::lock_guard lock(mutex_);
         return work(layer).finished || cancelled_;
+    }
+
+    bool busy(std::size_t layer) const {
+        const std::lock_guard lock(mutex_);
+        const Work& own = work(layer);
+        // Of a cancelled builder the heads that were taken are still finished.
+        return !own.finished && !(cancelled_ && own.done == own.taken);
     }
 
     bool wait(std::size_t layer, std::optional<std::chrono::milliseconds> limit) {
@@ -166,8 +180,9 @@ class PlanBuilder::State {
 
     std::exception_ptr build(std::size_t layer, std::size_t head) {
         try {
-            works_[layer].heads[head] = plan_head(profile_.bins, profile_.layers[layer].heads[head], 0, request_.layout,
-                                                  request_.block_q, request_.block_kv, request_.density);
+            works_[layer].heads[head] =
+                plan_head(profile_.bins, profile_.layers[layer].heads[head], 0, request_.layout, request_.block_q,
+                          request_.block_kv, request_.density, request_.known[layer], head);
         } catch (...) {
             return std::current_exception();
         }
@@ -203,6 +218,8 @@ PlanBuilder::PlanBuilder(const Profile& profile, PlanRequest request)
 PlanBuilder::~PlanBuilder() = default;
 
 bool PlanBuilder::ready(std::size_t layer) const { return state_->ready(layer); }
+
+bool PlanBuilder::busy(std::size_t layer) const { return state_->busy(layer); }
 
 bool PlanBuilder::wait(std::size_t layer, std::chrono::milliseconds limit) { return state_->wait(layer, limit); }
 

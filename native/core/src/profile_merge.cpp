@@ -4,10 +4,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <span>
 #include <unordered_map>
 #include <utility>
 
+#include "kernel_blend.h"
 #include "paro/error.h"
 #include "paro/thread_pool.h"
 #include "text.h"
@@ -73,77 +73,6 @@ Bins common_bins(const Bins& a, const Bins& b) {
     // Only where axes come from different files can they be too many together: then one of the files' own will do.
     if (both.size() <= std::int64_t{1} << 22) return both;
     return a.size() >= b.size() ? a : b;
-}
-
-// Shares of the source bins in one target bin of an axis, none beyond the source's own reach. To go from signed offsets
-// to even ones is the mean of both sides; back, every side gets the value of |offset|.
-struct Share {
-    std::int32_t bin;
-    float weight;
-};
-std::vector<std::vector<Share>> shares(const AxisBins& source, const AxisBins& target) {
-    std::vector<std::vector<Share>> result;
-    for (const std::int32_t offset : target.edges) {
-        std::vector<Share> own;
-        if (std::abs(offset) <= reach(source)) {
-            if (target.even() && !source.even()) {
-                own = {{source.bin(offset), 0.5f}, {source.bin(-offset), 0.5f}};
-            } else {
-                own = {{source.bin(offset), 1.0f}};
-            }
-        }
-        result.push_back(std::move(own));
-    }
-    return result;
-}
-
-// A kernel's values at other bins' edges; offsets beyond its own reach stay unobserved (0).
-OffsetKernel rebinned(const OffsetKernel& kernel, const Bins& bins) {
-    if (kernel.bins == bins) return kernel;
-    const auto f = shares(kernel.bins.f, bins.f), h = shares(kernel.bins.h, bins.h), w = shares(kernel.bins.w, bins.w);
-    const std::int64_t height = kernel.bins.h.count(), width = kernel.bins.w.count();
-    OffsetKernel result{bins, {}};
-    result.value.reserve(static_cast<std::size_t>(bins.size()));
-    for (const auto& in_f : f) {
-        for (const auto& in_h : h) {
-            for (const auto& in_w : w) {
-                float sum = 0.0f;
-                for (const Share& a : in_f) {
-                    for (const Share& b : in_h) {
-                        for (const Share& c : in_w) {
-                            const std::int64_t index = (a.bin * height + b.bin) * width + c.bin;
-                            sum += a.weight * b.weight * c.weight * kernel.value[static_cast<std::size_t>(index)];
-                        }
-                    }
-                }
-                result.value.push_back(sum);
-            }
-        }
-    }
-    // Gains at the same share of the side; of a kernel without any they are 1.
-    std::span<const float> rest(kernel.value);
-    rest = rest.subspan(static_cast<std::size_t>(kernel.bins.size()));
-    for (int axis = 0; axis < 3; ++axis) {
-        const std::int64_t places = rest.empty() ? 0 : kernel.bins.keys[axis];
-        for (std::int64_t i = 0; i < bins.keys[axis]; ++i) {
-            result.value.push_back(places == 0 ? 1.0f : rest[(2 * i + 1) * places / (2 * bins.keys[axis])]);
-        }
-        rest = rest.subspan(static_cast<std::size_t>(places));
-    }
-    return result;
-}
-
-OffsetKernel mean(OffsetKernel a, const OffsetKernel& b, double weight) {
-    const auto w = static_cast<float>(weight);
-    for (std::size_t i = 0; i < a.value.size(); ++i) {
-        const float other = b.value[i];
-        if (a.value[i] <= 0.0f) {
-            a.value[i] = other;
-        } else if (other > 0.0f) {
-            a.value[i] = a.value[i] * w + other * (1.0f - w);
-        }
-    }
-    return a;
 }
 
 ProfileCalibration merged_calibration(const ProfileCalibration& old, const ProfileCalibration& fresh) {
@@ -236,14 +165,15 @@ Profile merge_profiles(const Profile& old, const Profile& fresh, double density,
     merged.bins = common_bins(old.bins, fresh.bins);
     merged.calibration = merged_calibration(old.calibration, fresh.calibration);
     const Grid grid = fresh.calibration.grids.front();
+    const Rebin of_old(old.bins, merged.bins), of_fresh(fresh.bins, merged.bins);
     const auto heads = static_cast<std::int64_t>(old.model.heads);
     parallel_for(static_cast<std::int64_t>(old.layers.size()) * heads, threads, [&](std::int64_t index, int) {
         const auto layer = static_cast<std::size_t>(index / heads), place = static_cast<std::size_t>(index % heads);
         const ProfileHead &a = old.layers[layer].heads[place], &b = fresh.layers[layer].heads[place];
         std::vector<OffsetKernel> kernels;
         for (std::size_t group = 0; group < a.groups.size(); ++group) {
-            kernels.push_back(mean(rebinned(dequantise(old.bins, a.groups[group].kernel), merged.bins),
-                                   rebinned(dequantise(fresh.bins, b.groups[group].kernel), merged.bins), weight));
+            kernels.push_back(of_old(dequantise(old.bins, a.groups[group].kernel)));
+            blend(kernels.back(), of_fresh(dequantise(fresh.bins, b.groups[group].kernel)), weight);
         }
         ProfileHead built = build_head(kernels, grid, density, a.locked ? std::optional(a.order) : std::nullopt).head;
         built.density = a.density;

@@ -24,17 +24,28 @@ HeadGroup build_group(const OffsetKernel& kernel, const Grid& grid, AxisOrder or
     return group;
 }
 
-// What the samples saw in place of what the kernel says, where they saw enough.
-void blend(const SeenMass& seen, std::int64_t grid_size, BlockMap& map) {
-    for (std::int64_t row = 0; row < map.rows; ++row) {
-        const std::int64_t queries = std::min<std::int64_t>(map.block_q, grid_size - row * map.block_q);
-        const float known = seen.prior / static_cast<float>(queries);
-        const float whole = 1.0f / (seen.counts[static_cast<std::size_t>(row)] + seen.prior);
-        for (std::int64_t i = row * map.cols; i < (row + 1) * map.cols; ++i) {
-            const auto at = static_cast<std::size_t>(i);
-            map.value[at] = (seen.sums[at] + map.value[at] * known) * whole;
-        }
+// The heads of the layer asked for, once all of the request holds.
+const std::vector<ProfileHead>& checked(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {
+    require(request.layer < profile.layers.size(), "layer", "must be an index into the profile's layers",
+            request.layer);
+    require(request.group < profile.timestep_groups.size(), "group", "must be an index into the timestep groups",
+            request.group);
+    validate(request.layout);
+    const auto& heads = profile.layers[request.layer].heads;
+    validate(known, heads.size(), request.layout.grid, request.block_q, request.block_kv);
+    return heads;
+}
+
+// work(head, place among those asked for) for the heads of a request, in parallel.
+template <typename Work>
+void for_heads(const LayerRequest& request, std::size_t every, std::size_t asked, Work work) {
+    for (const std::size_t head : request.heads) {
+        require(head < every, "heads", "must be indices into the layer's heads", head);
     }
+    parallel_for(static_cast<std::int64_t>(asked), request.threads, [&](std::int64_t index, int) {
+        const auto place = static_cast<std::size_t>(index);
+        work(request.heads.empty() ? place : request.heads[place], place);
+    });
 }
 
 }  // namespace
@@ -68,34 +79,17 @@ std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> he
     return built;
 }
 
-std::vector<HeadGroup> renew_groups(const Bins& bins, std::span<const ProfileHead> heads, std::size_t group,
-                                    std::span<const float> kernels, std::span<const float> rows, float prior,
-                                    int threads) {
-    require(rows.size() == heads.size(), "rows", "must be one a head", rows.size());
-    require(prior >= 0.0f, "prior", "must not be negative", prior);
-    require(heads.empty() || kernels.size() % heads.size() == 0, "kernels", "must be heads x bins", kernels.size());
-    std::vector<HeadGroup> renewed(heads.size());
-    parallel_for(static_cast<std::int64_t>(heads.size()), threads, [&](std::int64_t index, int) {
-        const auto head = static_cast<std::size_t>(index);
-        require(group < heads[head].groups.size(), "group", "must be an index into the head's groups", group);
-        renewed[head] = heads[head].groups[group];
-        if (rows[head] <= 0.0f) return;
-        OffsetKernel kernel = dequantise(bins, renewed[head].kernel);
-        const std::size_t size = kernels.size() / heads.size();
-        require(kernel.value.size() == size, "kernels", "must have the profile's bins", size);
-        const float weight = prior / (prior + rows[head]);
-        for (std::size_t i = 0; i < size; ++i) {
-            const float fresh = kernels[head * size + i];
-            float& value = kernel.value[i];
-            value = value <= 0.0f ? fresh : fresh <= 0.0f ? value : value * weight + fresh * (1.0f - weight);
-        }
-        renewed[head].kernel = quantise(kernel);
-    });
-    return renewed;
+void head_importance(const Bins& bins, const ProfileHead& head, std::size_t group, const Grid& grid,
+                     std::int32_t block_q, std::int32_t block_kv, const KnownBlocks& known, std::size_t place,
+                     BlockMap& map) {
+    require(group < head.groups.size(), "group", "must be an index into the head's groups", group);
+    importance(dequantise(bins, head.groups[group].kernel), grid, head.order, block_q, block_kv, map);
+    apply_known(known, place, grid, map);
 }
 
 HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
-                   std::int32_t block_q, std::int32_t block_kv, double density, const SeenMass& seen) {
+                   std::int32_t block_q, std::int32_t block_kv, double density, const KnownBlocks& known,
+                   std::size_t place) {
     require(group < head.groups.size(), "group", "must be an index into the head's groups", group);
     const double own = head.density.value_or(density);
     if (own == 1.0) {
@@ -104,36 +98,33 @@ HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group,
         full.order = head.order;
         return full;
     }
-    const OffsetKernel kernel = dequantise(bins, head.groups[group].kernel);
     thread_local BlockMap map;
-    importance(kernel, layout.grid, head.order, block_q, block_kv, map);
-    if (!seen.empty()) blend(seen, layout.grid.size(), map);
+    head_importance(bins, head, group, layout.grid, block_q, block_kv, known, place, map);
     return plan_head(map, own);
 }
 
-Plan plan_layer(const Profile& profile, std::size_t layer, std::size_t group, const TokenLayout& layout,
-                std::int32_t block_q, std::int32_t block_kv, double density, int threads, const SeenMass& seen) {
-    require(layer < profile.layers.size(), "layer", "must be an index into the profile's layers", layer);
-    require(group < profile.timestep_groups.size(), "group", "must be an index into the timestep groups", group);
-    validate(layout);
-    const auto& heads = profile.layers[layer].heads;
-    const BlockMap shape = map_shape(layout.grid, AxisOrder::FHW, block_q, block_kv);
-    const auto rows = static_cast<std::size_t>(shape.rows), cells = rows * static_cast<std::size_t>(shape.cols);
-    if (!seen.empty()) {
-        require(seen.counts.size() == heads.size() * rows, "seen.counts", "must be heads x rows", seen.counts.size());
-        require(seen.sums.size() == heads.size() * cells, "seen.sums", "must be heads x rows x cols", seen.sums.size());
-        require(seen.prior > 0.0f, "seen.prior", "must be above 0", seen.prior);
-    }
-    std::vector<HeadPlan> plans(heads.size());
-    parallel_for(static_cast<std::int64_t>(heads.size()), threads, [&](std::int64_t index, int) {
-        const auto head = static_cast<std::size_t>(index);
-        SeenMass own;
-        if (!seen.empty()) {
-            own = {seen.sums.subspan(head * cells, cells), seen.counts.subspan(head * rows, rows), seen.prior};
-        }
-        plans[head] = plan_head(profile.bins, heads[head], group, layout, block_q, block_kv, density, own);
+std::vector<HeadPlan> plan_heads(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {
+    const auto& heads = checked(profile, request, known);
+    std::vector<HeadPlan> plans(request.heads.empty() ? heads.size() : request.heads.size());
+    for_heads(request, heads.size(), plans.size(), [&](std::size_t head, std::size_t place) {
+        plans[place] = plan_head(profile.bins, heads[head], request.group, request.layout, request.block_q,
+                                 request.block_kv, request.density, known, head);
     });
-    return make_plan(layout, block_q, block_kv, std::move(plans));
+    return plans;
+}
+
+Plan plan_layer(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {
+    return make_plan(request.layout, request.block_q, request.block_kv, plan_heads(profile, request, known));
+}
+
+std::vector<BlockMap> layer_importance(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {
+    const auto& heads = checked(profile, request, known);
+    std::vector<BlockMap> maps(request.heads.empty() ? heads.size() : request.heads.size());
+    for_heads(request, heads.size(), maps.size(), [&](std::size_t head, std::size_t place) {
+        head_importance(profile.bins, heads[head], request.group, request.layout.grid, request.block_q,
+                        request.block_kv, known, head, maps[place]);
+    });
+    return maps;
 }
 
 }  // namespace paro

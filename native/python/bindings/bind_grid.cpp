@@ -1,5 +1,7 @@
 // Orders, layouts, bins, kernels and the accumulator.
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "bindings.h"
 #include "paro/thread_pool.h"
@@ -30,6 +32,45 @@ void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexAr
                                                                   {row, static_cast<std::size_t>(width)});
         }
     });
+}
+
+// sum, pairs: [heads, bins]; rows: one a head. One accumulator per head, heads in parallel.
+void add_sums(const std::vector<OffsetAccumulator*>& accumulators, const DoubleArray& sum, const DoubleArray& pairs,
+              const std::vector<std::int64_t>& rows, int threads) {
+    const std::size_t heads = accumulators.size();
+    require(rows.size() == heads, "rows", "must be one a head, " + std::to_string(heads), rows.size());
+    for (const auto& [name, array] : {std::pair{"sum", &sum}, std::pair{"pairs", &pairs}}) {
+        require(array->ndim() == 2, name, "must have the shape [heads, bins]", array->ndim());
+        require(array->shape(0) == static_cast<py::ssize_t>(heads), name,
+                "must hold one row per accumulator, " + std::to_string(heads), array->shape(0));
+    }
+    const auto of = [](const DoubleArray& array, std::size_t head) {
+        return view(array).subspan(head * static_cast<std::size_t>(array.shape(1)),
+                                   static_cast<std::size_t>(array.shape(1)));
+    };
+    const py::gil_scoped_release release;
+    parallel_for(static_cast<std::int64_t>(heads), threads, [&](std::int64_t index, int) {
+        const auto head = static_cast<std::size_t>(index);
+        accumulators[head]->add_sums(of(sum, head), of(pairs, head), rows[head]);
+    });
+}
+
+// float32 [heads, values], all of the same bins.
+py::array_t<float> kernels(const std::vector<const OffsetAccumulator*>& accumulators, int threads) {
+    require(!accumulators.empty(), "accumulators", "must hold at least one head", accumulators.size());
+    const Bins& bins = accumulators.front()->bins();
+    for (const OffsetAccumulator* one : accumulators) {
+        require(one->bins() == bins, "accumulators", "must share their bins", "different bins");
+    }
+    const auto heads = static_cast<std::int64_t>(accumulators.size());
+    py::array_t<float> found({heads, bins.codes()});
+    float* values = found.mutable_data();
+    const py::gil_scoped_release release;
+    parallel_for(heads, threads, [&](std::int64_t head, int) {
+        const OffsetKernel kernel = accumulators[static_cast<std::size_t>(head)]->kernel();
+        std::copy(kernel.value.begin(), kernel.value.end(), values + head * bins.codes());
+    });
+    return found;
 }
 
 void bind_bins(py::module_& m) {
@@ -99,6 +140,10 @@ void bind_grid(py::module_& m) {
             return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});
         });
     m.def("add_rows", &add_rows, py::arg("accumulators"), py::arg("queries"), py::arg("rows"), py::arg("threads") = 0);
+    m.def("add_sums", &add_sums, py::arg("accumulators"), py::arg("sum"), py::arg("pairs"), py::arg("rows"),
+          py::arg("threads") = 0, "OffsetAccumulator.add_sums of every head: sum, pairs [heads, bins], rows [heads].");
+    m.def("kernels", &kernels, py::arg("accumulators"), py::arg("threads") = 0,
+          "OffsetAccumulator.kernel of every head: float32 [heads, values].");
 }
 
 }  // namespace paro::python

@@ -1,9 +1,45 @@
 // Plans.
-#include "bindings.h"
+#include "known_arrays.h"
 #include "paro/plan.h"
 #include "paro/profile_plan.h"
 
 namespace paro::python {
+
+namespace {
+
+using Known = std::shared_ptr<KnownArrays>;
+
+// work(profile, request, known) runs without the interpreter's lock.
+template <typename Work>
+void def_layer(py::module_& m, const char* name, Work work, const char* doc) {
+    m.def(
+        name,
+        [work](const Profile& profile, std::size_t layer, std::size_t group, const GridTuple& grid, std::int64_t prefix,
+               std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads,
+               const Known& known, const std::vector<std::size_t>& heads) {
+            const TokenLayout layout{prefix, to_grid(grid), suffix};
+            const LayerRequest request{layer, group, layout, block_q, block_kv, density, threads, heads};
+            const py::gil_scoped_release release;
+            return work(profile, request, known ? known->known : KnownBlocks{});
+        },
+        py::arg("profile"), py::arg("layer"), py::arg("group"), py::arg("grid"), py::kw_only(), py::arg("prefix") = 0,
+        py::arg("suffix") = 0, py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3,
+        py::arg("threads") = 0, py::arg("known") = py::none(), py::arg("heads") = std::vector<std::size_t>{}, doc);
+}
+
+void bind_layer(py::module_& m) {
+    def_layer(
+        m, "plan_layer", [](const auto&... given) { return plan_layer(given...); },
+        "The Plan of a layer, of the heads named or of all; known: KnownBlocks of all its heads.");
+    def_layer(
+        m, "plan_heads", [](const auto&... given) { return plan_heads(given...); },
+        "The HeadPlans that plan_layer makes a Plan of.");
+    def_layer(
+        m, "layer_importance", [](const auto&... given) { return layer_importance(given...); },
+        "The BlockMaps that plan_layer makes its masks from; density does not enter.");
+}
+
+}  // namespace
 
 void bind_plan(py::module_& m) {
     py::class_<HeadPlan>(m, "HeadPlan")
@@ -42,37 +78,7 @@ void bind_plan(py::module_& m) {
             return dense_head({0, to_grid(grid), 0}, block_q, block_kv);
         },
         py::arg("grid"), py::arg("block_q") = 64, py::arg("block_kv") = 64);
-    m.def(
-        "plan_layer",
-        [](const Profile& profile, std::size_t layer, std::size_t group, const GridTuple& grid, std::int64_t prefix,
-           std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads,
-           const std::optional<FloatArray>& sums, const std::optional<FloatArray>& counts, float prior) {
-            const TokenLayout layout{prefix, to_grid(grid), suffix};
-            require(sums.has_value() == counts.has_value(), "counts", "must come with sums", counts.has_value());
-            SeenMass seen;
-            if (sums) {
-                seen = {{sums->data(), static_cast<std::size_t>(sums->size())},
-                        {counts->data(), static_cast<std::size_t>(counts->size())},
-                        prior};
-            }
-            py::gil_scoped_release release;
-            return plan_layer(profile, layer, group, layout, block_q, block_kv, density, threads, seen);
-        },
-        py::arg("profile"), py::arg("layer"), py::arg("group"), py::arg("grid"), py::kw_only(), py::arg("prefix") = 0,
-        py::arg("suffix") = 0, py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3,
-        py::arg("threads") = 0, py::arg("sums") = py::none(), py::arg("counts") = py::none(), py::arg("prior") = 0.0f,
-        "A layer's plan. sums float32 [heads, rows, cols], counts [heads, rows], prior: what samples saw (SeenMass).");
-    m.def(
-        "renew_groups",
-        [](const Bins& bins, const std::vector<ProfileHead>& heads, std::size_t group, const FloatArray& kernels,
-           const FloatArray& rows, float prior, int threads) {
-            const std::span<const float> values(kernels.data(), static_cast<std::size_t>(kernels.size()));
-            const std::span<const float> counts(rows.data(), static_cast<std::size_t>(rows.size()));
-            py::gil_scoped_release release;
-            return renew_groups(bins, heads, group, values, counts, prior, threads);
-        },
-        py::arg("bins"), py::arg("heads"), py::arg("group"), py::arg("kernels"), py::arg("rows"), py::arg("prior"),
-        py::arg("threads") = 0, "HeadGroups of a layer with kernels [heads, bins] of rows [heads] blended in.");
+    bind_layer(m);
     m.def(
         "build_heads",
         [](const Bins& bins, const std::vector<std::vector<FloatArray>>& heads, const GridTuple& grid, double density,

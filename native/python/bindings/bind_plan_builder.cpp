@@ -1,9 +1,10 @@
 // Plans built in the background.
 #include <chrono>
+#include <map>
 #include <memory>
 #include <variant>
 
-#include "bindings.h"
+#include "known_arrays.h"
 #include "paro/plan_builder.h"
 
 namespace paro::python {
@@ -15,9 +16,18 @@ using LayerKey = std::variant<std::size_t, std::string>;
 // A PlanBuilder that also knows layers by their ids.
 class NamedPlanBuilder {
    public:
-    NamedPlanBuilder(const Profile& profile, PlanRequest request, const std::vector<LayerKey>& layers) {
+    NamedPlanBuilder(const Profile& profile, PlanRequest request, const std::vector<LayerKey>& layers,
+                     const std::map<LayerKey, std::shared_ptr<KnownArrays>>& known) {
         for (const ProfileLayer& layer : profile.layers) ids_.push_back(layer.id);
         for (const LayerKey& layer : layers) request.layers.push_back(index(layer));
+        request.known.resize(ids_.size());
+        for (const auto& [layer, arrays] : known) {
+            const std::size_t place = index(layer);
+            require(place < ids_.size(), "known", "must be of the profile's layers", place);
+            require(arrays != nullptr, "known", "must be KnownBlocks", "None");
+            request.known[place] = arrays->known;
+            known_.push_back(arrays);
+        }
         py::gil_scoped_release release;
         builder_ = std::make_unique<PlanBuilder>(profile, std::move(request));
     }
@@ -49,7 +59,8 @@ class NamedPlanBuilder {
 
    private:
     std::vector<std::string> ids_;
-    std::unique_ptr<PlanBuilder> builder_;
+    std::vector<std::shared_ptr<KnownArrays>> known_;
+    std::unique_ptr<PlanBuilder> builder_;  // last: its threads read what is known
 };
 
 }  // namespace
@@ -59,14 +70,17 @@ void bind_plan_builder(py::module_& m) {
                                  "Builds the plans of a profile's layers on threads of its own, from construction on.")
         .def(py::init([](const Profile& profile, std::size_t group, const GridTuple& grid, std::int64_t prefix,
                          std::int64_t suffix, std::int32_t block_q, std::int32_t block_kv, double density, int threads,
-                         const std::vector<LayerKey>& layers) {
+                         const std::vector<LayerKey>& layers,
+                         const std::map<LayerKey, std::shared_ptr<KnownArrays>>& known) {
                  PlanRequest request{group, {prefix, to_grid(grid), suffix}, block_q, block_kv, density, threads, {}};
-                 return std::make_unique<NamedPlanBuilder>(profile, std::move(request), layers);
+                 return std::make_unique<NamedPlanBuilder>(profile, std::move(request), layers, known);
              }),
              py::arg("profile"), py::arg("group"), py::arg("grid"), py::arg("prefix") = 0, py::arg("suffix") = 0,
              py::arg("block_q") = 64, py::arg("block_kv") = 64, py::arg("density") = 0.3, py::arg("threads") = 0,
              py::arg("layers") = std::vector<LayerKey>{},
-             "layers: indices or ids in the order in which they will be needed; all of them if empty.")
+             py::arg("known") = std::map<LayerKey, std::shared_ptr<KnownArrays>>{},
+             "layers: indices or ids in the order in which they will be needed; all of them if empty. known:\n"
+             "KnownBlocks by layer; their arrays must stay as they are while the layer is busy.")
         .def(
             "get", &NamedPlanBuilder::get, py::arg("layer"),
             "The Plan of a layer (index or id); waits for it. Raises what building it raised, or Error once cancelled.")
@@ -74,6 +88,10 @@ void bind_plan_builder(py::module_& m) {
             "ready",
             [](const NamedPlanBuilder& self, const LayerKey& layer) { return self.builder().ready(self.index(layer)); },
             py::arg("layer"), "Whether get(layer) would return at once.")
+        .def(
+            "busy",
+            [](const NamedPlanBuilder& self, const LayerKey& layer) { return self.builder().busy(self.index(layer)); },
+            py::arg("layer"), "Whether a thread reads, or may come to read, what is known of the layer.")
         .def_property_readonly(
             "progress",
             [](const NamedPlanBuilder& self) {

@@ -1,10 +1,35 @@
-// Profiles merged and compared.
+// Profiles merged, renewed and compared.
 #include "bindings.h"
 #include "paro/profile_merge.h"
+#include "paro/profile_renew.h"
 
 namespace paro::python {
 
+namespace {
+
+using Accumulators = std::vector<const OffsetAccumulator*>;
+
+Profile renewed(const Profile& profile, std::size_t group,
+                const std::map<std::string, std::vector<std::pair<Accumulators, double>>>& samples, float prior,
+                int threads) {
+    std::vector<LayerSamples> given;
+    for (std::size_t layer = 0; layer < profile.layers.size(); ++layer) {
+        const auto own = samples.find(profile.layers[layer].id);
+        if (own == samples.end()) continue;
+        given.push_back({layer, {}});
+        for (const auto& [heads, weight] : own->second) given.back().groups.push_back({heads, weight});
+    }
+    const py::gil_scoped_release release;
+    return renew_profile(profile, group, given, prior, threads);
+}
+
+}  // namespace
+
 void bind_profile_merge(py::module_& m) {
+    m.def("renew_profile", &renewed, py::arg("profile"), py::arg("group"), py::arg("samples"), py::arg("prior"),
+          py::arg("threads") = 0,
+          "The profile with a timestep group's kernels renewed. samples: by layer id [(OffsetAccumulators by head,\n"
+          "weight of a row)]; prior: rows that the profile's own kernels count as.");
     m.def("merge_profiles", &merge_profiles, py::arg("old"), py::arg("fresh"), py::arg("density"),
           py::arg("threads") = 0, py::call_guard<py::gil_scoped_release>(),
           "The mean of two profiles of one model, weighted by their prompts; orders chosen anew unless locked.");

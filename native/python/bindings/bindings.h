@@ -54,6 +54,7 @@ inline OffsetKernel to_kernel(const Bins& bins, const FloatArray& values) {
 
 void bind_grid(py::module_& m);
 void bind_importance(py::module_& m);
+void bind_known(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_plan_builder(py::module_& m);
 void bind_profile_merge(py::module_& m);

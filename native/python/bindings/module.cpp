@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
     py::register_exception<paro::Error>(m, "Error", PyExc_ValueError);
     bind_grid(m);
     bind_importance(m);
+    bind_known(m);
     bind_plan(m);
     bind_plan_builder(m);
     bind_profile(m);

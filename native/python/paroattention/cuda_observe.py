@@ -60,13 +60,13 @@ class ObserveState:
         self.counts = tuple(len(axis) for axis in edges)
         edges = tuple(tuple(axis) for axis in edges)
         self._tables, self._flat = observe_inputs.tables_on(edges, self.grid, self.device)
-        shape = (heads, len(self.bins))
-        dtype = plain.sum_dtype(self.device)
-        self._sum = torch.zeros(shape, dtype=dtype, device=self.device)
-        self._pairs = torch.zeros(shape, dtype=dtype, device=self.device)
-        # What the kernels add to: probabilities in units of 2^-32, and pairs. Made when needed.
+        # [2, heads, bins]: probabilities and pairs. What the kernels add to, in units of 2^-32, and
+        # what plain torch does; each made when needed.
         self._units: torch.Tensor | None = None
+        self._sums: torch.Tensor | None = None
         self._rows = torch.zeros(heads, 2, dtype=torch.int64, device=self.device)
+        # Whether anything was added since it was made or cleared.
+        self.fresh = False
 
     @torch.no_grad()
     def observe(
@@ -105,9 +105,13 @@ class ObserveState:
         if keep:
             shape = (len(keep), places.shape[1], layout.grid_size)
             kept = torch.zeros(shape, dtype=torch.float16, device=q.device)
+        self.fresh = True
         if kernels_refuse(q) is None:
             self._observe_kernel(q, k, layout, places, scale, keep, kept)
         else:
+            if self._sums is None:
+                dtype = plain.sum_dtype(self.device)
+                self._sums = torch.zeros(self._shape, dtype=dtype, device=self.device)
             plain.observe(
                 q,
                 k,
@@ -116,8 +120,7 @@ class ObserveState:
                 scale,
                 self._tables,
                 self.counts,
-                self._sum,
-                self._pairs,
+                *self._sums,
                 self._rows,
                 (keep, kept) if keep else None,
             )
@@ -125,8 +128,7 @@ class ObserveState:
 
     def _observe_kernel(self, q, k, layout, places, scale, keep, kept) -> None:
         if self._units is None:
-            shape = (2, self.heads, len(self.bins))
-            self._units = torch.zeros(shape, dtype=torch.int64, device=q.device)
+            self._units = torch.zeros(self._shape, dtype=torch.int64, device=q.device)
         slots = [keep.index(head) if head in keep else -1 for head in range(self.heads)]
         cuda.run(
             torch.ops.paro.observe.default,
@@ -143,12 +145,20 @@ class ObserveState:
             scale,
         )
 
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return 2, self.heads, len(self.bins)
+
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of probabilities, number of pairs), float64 (H, bins) on the CPU. Waits."""
-        total, pairs = self._sum.cpu().double(), self._pairs.cpu().double()
+        found = torch.zeros(self._shape, dtype=torch.float64)
         if self._units is not None:
-            units = self._units.cpu().double()
-            total, pairs = total + units[0] / _UNIT, pairs + units[1]
+            units = self._units.double()
+            units[0] /= _UNIT
+            found = units.cpu()
+        if self._sums is not None:
+            found = found + self._sums.cpu().double()
+        total, pairs = found
         return total, pairs
 
     def rows(self) -> tuple[list[int], list[int]]:
@@ -161,14 +171,15 @@ class ObserveState:
         if len(accumulators) != self.heads:
             rule = f"must hold one per head, {self.heads}"
             raise _core.Error(f"accumulators {rule} (got {len(accumulators)})")
-        total, pairs = self.sums()
+        total, pairs = (x.numpy() for x in self.sums())
         counted, _ = self.rows()
-        for head, accumulator in enumerate(accumulators):
-            accumulator.add_sums(total[head].numpy(), pairs[head].numpy(), counted[head])
+        threads = torch.get_num_threads()
+        _core.add_sums(accumulators, total, pairs, counted, threads=threads)
 
     def clear(self) -> None:
         """Forgets everything. Does not wait."""
-        for tensor in (self._sum, self._pairs, self._units, self._rows):
+        self.fresh = False
+        for tensor in (self._units, self._sums, self._rows):
             if tensor is not None:
                 tensor.zero_()
 

@@ -31,20 +31,12 @@ class DynamicPlanner(Planner):
         return cuda_masks.find_masks(q, k, plan, scale)
 
     def build(self, profile: _core.Profile, key: Key):
-        return self.mixed(key, self.heads(profile, key))
+        return self.mixed(key, self.heads(profile, key, range(profile.model.heads)))
 
-    def heads(self, profile: _core.Profile, key: Key, places=None) -> list[OrderedHead]:
-        """All heads of a layer, or those at some places; a head's own density comes first."""
-        every = profile.layers[self.index(key.layer)].heads
-        density = self._settings.start_density
-        chosen = every if places is None else [every[place] for place in places]
-        return [
-            OrderedHead(head.order, density if head.density is None else head.density)
-            for head in chosen
-        ]
-
-    def head(self, profile, key: Key, head: int, density: float) -> OrderedHead:
-        return OrderedHead(self.heads(profile, key, [head])[0].order, density)
+    def heads(self, profile: _core.Profile, key: Key, heads) -> list[OrderedHead]:
+        entries, start = profile.layers[self.index(key.layer)].heads, self._settings.start_density
+        own = ((entries[head].order, entries[head].density) for head in heads)
+        return [OrderedHead(order, start if given is None else given) for order, given in own]
 
     def mixed(self, key: Key, heads: list):
         tile = self._settings.block_q, self._settings.block_kv

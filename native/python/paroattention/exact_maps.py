@@ -38,33 +38,6 @@ def encode(values: np.ndarray) -> np.ndarray:
     return np.clip(code, 0, 255).astype(np.uint8)
 
 
-def decode(codes: np.ndarray) -> np.ndarray:
-    values = np.exp2((codes.astype(np.float32) - 255) * np.float32(_STEP))
-    return np.where(codes == 0, np.float32(0), values)
-
-
-def _joined(values: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """Sums of rows x cols neighbours."""
-    joined = np.add.reduceat(values, np.arange(0, values.shape[0], rows), axis=0)
-    return np.add.reduceat(joined, np.arange(0, values.shape[1], cols), axis=1)
-
-
-def refine(by_kernel: np.ndarray, cells: np.ndarray, side: int, tile: tuple[int, int]):
-    """Importance [rows, cols] of a kernel's map, at this tile, with the exact masses of `cells`,
-    blocks of `side` tokens: where these are larger, spread within each as the kernel has it; where
-    they are smaller, summed."""
-    total = by_kernel.sum(dtype=np.float64)
-    cells = _joined(cells, *(max(1, block // side) for block in tile))
-    rows, cols = (max(1, side // block) for block in tile)
-    down = _joined(by_kernel, rows, cols)
-    ratio = np.divide(cells, down, out=np.zeros_like(cells), where=down > 0)
-    ratio = ratio.repeat(rows, 0).repeat(cols, 1)
-    found = by_kernel * ratio[: by_kernel.shape[0], : by_kernel.shape[1]]
-    # One block a cell: the exact map itself, also where the kernel has nothing.
-    found = cells if rows == cols == 1 else found
-    return (found * (total / max(found.sum(dtype=np.float64), 1e-30))).astype(np.float32)
-
-
 class ExactSums:
     """Block sums of every head of a calibration, on the host; one layer's are always still on
     their way from the device while the next one computes."""
@@ -131,17 +104,19 @@ class ExactMaps:
     """The maps of a capture that go with a profile and a grid, by layer, head and group."""
 
     def __init__(self, profile: _core.Profile, tensors: dict[str, np.ndarray], grid):
-        size = math.prod(grid)
-        self._codes: dict[tuple[str, int, int], tuple[np.ndarray, int]] = {}
+        # As many as cells of 64 tokens, doubled any number of times, cut the grid into.
+        blocks = {-(-math.prod(grid) // (64 << power)) for power in range(24)}
+        self.grid, self._heads = tuple(grid), profile.model.heads
+        self._codes: dict[tuple[str, int, int], np.ndarray] = {}
         orders = {layer.id: [head.order for head in layer.heads] for layer in profile.layers}
         for name, codes in tensors.items():
             kind, *place = name.split("/")
             if kind != "maps":
                 continue
             layer, head, group, order = place[0], int(place[1]), int(place[2]), place[3]
-            side = _side(size, codes.shape[0])
-            if side and orders.get(layer, [])[head : head + 1] == [order]:
-                self._codes[(layer, head, group)] = codes, side
+            fits = codes.shape[0] in blocks and codes.shape[0] == codes.shape[1]
+            if fits and orders.get(layer, [])[head : head + 1] == [order]:
+                self._codes[(layer, head, group)] = codes
 
     @staticmethod
     def of(profile: _core.Profile, captured: _core.Profile, tensors: dict, grid):
@@ -155,16 +130,8 @@ class ExactMaps:
         maps = ExactMaps(profile, tensors, grid)
         return maps if maps._codes else None
 
-    def layers(self) -> set[str]:
-        return {layer for layer, _, _ in self._codes}
-
-    def get(self, layer: str, head: int, group: int) -> tuple[np.ndarray, int] | None:
-        """(masses [rows, cols] relative to the greatest block's, side of a block), or None."""
-        found = self._codes.get((layer, head, group))
-        return None if found is None else (decode(found[0]), found[1])
-
-
-def _side(size: int, blocks: int) -> int | None:
-    """The side, 64 doubled any number of times, that cuts `size` tokens into so many blocks."""
-    sides = (64 << power for power in range(24))
-    return next((side for side in sides if -(-size // side) == blocks), None)
+    def codes(self, layer: str, group: int) -> list[np.ndarray | None]:
+        """By head uint8 [cells, cells] as encode() makes them, or None where there is no map; of a
+        layer without any nothing."""
+        found = [self._codes.get((layer, head, group)) for head in range(self._heads)]
+        return found if any(one is not None for one in found) else []

@@ -34,10 +34,11 @@ class _Watched:
         self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def _take_sums(self) -> None:
-        """Takes over what devices have seen; waits for them."""
+        """Takes over what devices have seen since the last time; waits for them then."""
         for (group, _), state in self.states.items():
-            state.add_to(self._own(group))
-            state.clear()
+            if state.fresh:
+                state.add_to(self._own(group))
+                state.clear()
 
     @property
     def groups(self) -> dict[int, list]:
@@ -186,9 +187,10 @@ class Observer:
             watched.coming.clear()
             watched.states.clear()
 
-    def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
-        """One offset kernel (float32 [bins]) per head."""
-        return [head.kernel() for head in self.layers[layer].accumulators(group)]
+    def kernels(self, layer: str, group: int = 0) -> np.ndarray:
+        """Offset kernels of the heads, float32 [heads, bins]."""
+        heads = self.layers[layer].accumulators(group)
+        return _core.kernels(heads, threads=torch.get_num_threads())
 
 
 class Snapshot:
@@ -207,7 +209,7 @@ class Snapshot:
             for group in groups:
                 self._kernels[(name, group)] = observer.kernels(name, group)
 
-    def kernels(self, layer: str, group: int = 0) -> list[np.ndarray]:
+    def kernels(self, layer: str, group: int = 0) -> np.ndarray:
         return self._kernels[(layer, group)]
 
 

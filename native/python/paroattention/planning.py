@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 
 from . import _core
-from .exact_maps import refine
 from .layout import TokenLayout
-from .seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks, kernel_map, plan_head
+from .seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
 from .settings import Settings
 
 
@@ -51,8 +49,6 @@ class Planner:
         # Exact maps of a calibration: ExactMaps, where there are any for this profile and grid.
         self.exact = None
         self._ids: dict[str, int] = {}
-        # Reading a profile's layers makes an object a head: done once.
-        self._layers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._plans: dict[Key, _core.Plan | str] = {}
         self._builders: dict[tuple, object] = {}
         self._lock = threading.RLock()
@@ -95,11 +91,9 @@ class Planner:
 
     def maps(self, key: Key, q, k, scale: float) -> list:
         """(order, importance [rows, cols]) by head: what a call's masks are chosen by."""
-        heads = self._heads(self.profile, key.layer)
-        return [
-            (head.order, self.importance(self.profile, key, place))
-            for place, head in enumerate(heads)
-        ]
+        place, group, grid, options = self._request(key)
+        found = _core.layer_importance(self.profile, place, group, grid, **options)
+        return [(one.order, one.numpy()) for one in found]
 
     def replace(self, key: Key, plan: _core.Plan) -> None:
         with self._lock:
@@ -160,38 +154,40 @@ class Planner:
 
     def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
         """A plan of another profile with the same layers, which the cache does not learn of."""
-        layout, seen = key.layout, self.seen.get(key.layer)
-        if self._refined(key.layer):
-            heads = self._heads(profile, key.layer)
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                one = lambda head: self.head(profile, key, head)  # noqa: E731
-                return self.mixed(key, list(pool.map(one, range(len(heads)))))
-        if seen is not None or not self.background or profile is not self.profile:
-            options = self._options(layout) | (seen.given(PRIOR) if seen is not None else {})
-            return _core.plan_layer(
-                profile, self._ids[key.layer], key.group, layout.grid, **options
-            )
-        name = (key.group, layout)
+        if not self.background or profile is not self.profile:
+            place, group, grid, options = self._request(key)
+            return _core.plan_layer(profile, place, group, grid, **options)
+        name = (key.group, key.layout)
         if name not in self._builders:
             self._builders[name] = self.builder(profile, *name)
         return self._builders[name].get(key.layer)
 
-    def blended(self, layer: str) -> bool:
-        """Whether a layer's masks are made of more than kernels."""
-        return layer in self.seen or self._refined(layer)
-
-    def _refined(self, layer: str) -> bool:
-        """Whether there are exact maps of the layer."""
-        return self.exact is not None and layer in self.exact.layers()
+    def heads(self, profile: _core.Profile, key: Key, heads: list[int]) -> list:
+        """HeadPlans of these heads of a layer."""
+        place, group, grid, options = self._request(key)
+        return _core.plan_heads(profile, place, group, grid, heads=heads, **options)
 
     def builder(self, profile: _core.Profile, group: int, layout: TokenLayout):
         """A PlanBuilder of all layers, under way."""
-        return _core.PlanBuilder(profile, group, layout.grid, **self._options(layout))
+        known = {}
+        for layer in profile.layer_ids():
+            own = self._known(layer, group, layout)
+            if own is not None:
+                known[layer] = own
+        builder = _core.PlanBuilder(
+            profile, group, layout.grid, known=known, **self._options(layout)
+        )
+        for layer in known.keys() & self.seen.keys():
+            self.seen[layer].lend(functools.partial(builder.busy, layer))
+        return builder
 
     def adopt(self, builder, group: int, layout: TokenLayout) -> None:
-        """Plans of the profile in use come from this builder."""
+        """Plans of the profile in use come from this builder, unless samples say more by now."""
         with self._lock:
-            self._builders[(group, layout)] = builder
+            if self.seen:
+                builder.cancel()
+            else:
+                self._builders[(group, layout)] = builder
 
     def _options(self, layout: TokenLayout) -> dict:
         settings = self._settings
@@ -204,28 +200,22 @@ class Planner:
             "threads": torch.get_num_threads(),
         }
 
-    def _heads(self, profile, layer: str) -> list:
-        if profile not in self._layers:
-            self._layers[profile] = [one.heads for one in profile.layers]
-        return self._layers[profile][self._ids[layer]]
+    def _request(self, key: Key) -> tuple:
+        """What plans of a layer depend on, as _core asks for it after the profile."""
+        options = self._options(key.layout)
+        options["known"] = self._known(key.layer, key.group, key.layout)
+        return self._ids[key.layer], key.group, key.layout.grid, options
 
-    def importance(self, profile, key: Key, head: int):
-        """[rows, cols]: what a head's mask is made from."""
-        settings, entry = self._settings, self._heads(profile, key.layer)[head]
-        tile = settings.block_q, settings.block_kv
-        found = kernel_map(profile.bins, entry, key.group, key.layout.grid, *tile)
-        seen, prior = self.seen.get(key.layer), PRIOR
-        cells = self.exact.get(key.layer, head, key.group) if self.exact else None
-        if cells is not None:
-            found, prior = refine(found, *cells, tile), EXACT_PRIOR
-        return found if seen is None else seen.importance(head, found, prior)
-
-    def head(self, profile, key: Key, head: int, density: float | None = None):
-        """One head's HeadPlan; its own density comes first, then the run's."""
-        entry = self._heads(profile, key.layer)[head]
-        own = self._settings.start_density if entry.density is None else entry.density
-        importance = self.importance(profile, key, head)
-        return plan_head(importance, entry.order, own if density is None else density)
+    def _known(self, layer: str, group: int, layout: TokenLayout):
+        """KnownBlocks of what samples and exact maps say of a layer on this grid, or None."""
+        seen, exact, known = self.seen.get(layer), self.exact, {}
+        if seen is not None and seen.grid == layout.grid:
+            known = {"sums": seen.sums, "counts": seen.counts, "prior": PRIOR}
+        if exact is not None and exact.grid == layout.grid:
+            codes = exact.codes(layer, group)
+            if codes:
+                known |= {"exact": codes, "exact_prior": EXACT_PRIOR}
+        return _core.KnownBlocks(**known) if known else None
 
     def mixed(self, key: Key, heads: list) -> _core.Plan:
         """A plan of these heads, with this key's layout."""

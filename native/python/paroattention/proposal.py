@@ -33,7 +33,7 @@ class Proposal:
         kept waiting: the samples of the next steps judge as well."""
         planner = self._planner
         if key not in self._plans:
-            if not planner.background or planner.blended(key.layer):
+            if not planner.background:
                 self._plans[key] = planner.build(self.profile, key)
                 return self._plans[key]
             name = key.group, key.layout

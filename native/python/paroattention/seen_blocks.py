@@ -8,10 +8,11 @@ samples change little, and many come near exact maps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from . import _core
 from .sampling import Sampled, block_sums, permutation
 
 # Queries of a tile that its kernel counts as. Measured on the bundled model at 4.7 samples a tile:
@@ -23,23 +24,6 @@ EXACT_PRIOR = 16.0
 MOST_BYTES = 512 << 20
 
 
-def make_mask(importance: np.ndarray, density: float) -> np.ndarray:
-    """bool [rows, cols]: round(density * blocks) blocks of greatest importance, ties to the lower
-    index; a row left without a block gets its best one."""
-    wanted = min(importance.size, int(np.floor(density * importance.size + 0.5)))
-    mask = np.zeros(importance.size, dtype=bool)
-    flat = importance.ravel()
-    if wanted:
-        least = np.partition(flat, flat.size - wanted)[flat.size - wanted]
-        mask[flat > least] = True
-        ties = np.flatnonzero(flat == least)
-        mask[ties[: wanted - int(mask.sum())]] = True
-    mask = mask.reshape(importance.shape)
-    empty = ~mask.any(1)
-    mask[empty, importance[empty].argmax(1)] = True
-    return mask
-
-
 class SeenBlocks:
     """Of one layer: sums [heads, rows, cols] of sampled rows by block, counts [heads, rows]."""
 
@@ -48,10 +32,9 @@ class SeenBlocks:
         self.block_q, self.block_kv = block_q, block_kv
         size = grid[0] * grid[1] * grid[2]
         self.rows, self.cols = -(-size // block_q), -(-size // block_kv)
-        self._tile_sizes = np.full((self.rows, 1), block_q, dtype=np.float32)
-        self._tile_sizes[-1] = size - (self.rows - 1) * block_q
         self.sums = np.zeros((len(orders), self.rows, self.cols), dtype=np.float32)
         self.counts = np.zeros((len(orders), self.rows), dtype=np.float32)
+        self._readers: list[Callable[[], bool]] = []
 
     @staticmethod
     def bytes(grid, heads: int, block_q: int, block_kv: int) -> int:
@@ -80,36 +63,23 @@ class SeenBlocks:
             for head, where in zip(heads, places, strict=True)
         ]
         rows = torch.cat(own)
+        self._own()
         everything = torch.from_numpy(self.sums).view(-1, self.cols)
         everything.index_add_(0, rows, sums.reshape(-1, self.cols).float().cpu())
         counts = torch.from_numpy(self.counts).view(-1)
         counts.index_add_(0, rows, torch.ones(len(rows)))
 
-    def given(self, prior: float) -> dict:
-        """What _core.plan_layer takes of it."""
-        return {"sums": self.sums, "counts": self.counts, "prior": prior}
+    def lend(self, busy: Callable[[], bool]) -> None:
+        """The arrays are read elsewhere as long as busy(): what comes meanwhile goes to copies."""
+        self._readers.append(busy)
+
+    def _own(self) -> None:
+        if any(busy() for busy in self._readers):
+            self.sums, self.counts = self.sums.copy(), self.counts.copy()
+        self._readers.clear()
 
     def fade(self, share: float) -> None:
         """Lets older samples count less."""
+        self._own()
         self.sums *= share
         self.counts *= share
-
-    def importance(self, head: int, known: np.ndarray, prior: float = PRIOR) -> np.ndarray:
-        """Mean mass a query by tile and block: this head's samples, blended with what is known of
-        it otherwise: the map of its kernel, counting as `prior` queries a tile."""
-        counts = self.counts[head][:, None]
-        return (self.sums[head] + known * (prior / self._tile_sizes)) / (counts + prior)
-
-
-def kernel_map(bins, head, group: int, grid, block_q: int, block_kv: int) -> np.ndarray:
-    """Importance [rows, cols] of a profile's head by its kernel alone."""
-    code = head.groups[group]
-    kernel = _core.dequantise(bins, code.code, code.peak)
-    return _core.importance(bins, kernel, grid, head.order, block_q, block_kv).numpy()
-
-
-def plan_head(importance: np.ndarray, order: str, density: float) -> _core.HeadPlan:
-    mask = make_mask(importance, density)
-    total = float(importance.sum(dtype=np.float64))
-    kept = float(importance[mask].sum(dtype=np.float64)) / total if total > 0 else 1.0
-    return _core.HeadPlan(order, _core.BlockMask(mask), kept)

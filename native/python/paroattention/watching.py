@@ -344,9 +344,11 @@ class Watch:
             # Once denser, then dense: a head that twice the density does not help is spread out.
             changed[head] = 1.0 if head in raised else min(1.0, 2 * heads[head].density)
             raised[head] = changed[head]
-            heads[head] = planner.head(planner.profile, key, head, changed[head])
         if changed:
-            planner.replace(key, planner.mixed(key, heads))
             planner.use(with_densities(planner.profile, {key.layer: raised}))
+            denser = planner.heads(planner.profile, key, list(changed))
+            for head, plan in zip(changed, denser, strict=True):
+                heads[head] = plan
+            planner.replace(key, planner.mixed(key, heads))
             self._since.pop(key, None)
             self._seen.pop(key, None)

@@ -19,6 +19,9 @@ struct PlanRequest {
     double density = 0.3;  // of heads without a density of their own
     int threads = 0;
     std::vector<std::size_t> layers;
+    // By layer of the profile, or empty: nothing is known of any but its kernels. The memory must stay as it is while
+    // the layer is busy.
+    std::vector<KnownBlocks> known = {};
 };
 
 // Counted in heads, the unit of work.
@@ -31,7 +34,7 @@ struct PlanProgress {
 class PlanBuilder {
    public:
     // Starts at once, on a copy of what it needs of the profile. Throws Error for a layer, group, layout, tile or
-    // density that does not exist or is out of range.
+    // density that does not exist or is out of range, and for what is known of other sizes.
     PlanBuilder(const Profile& profile, PlanRequest request);
     // Cancels, and returns when the heads under way are done.
     ~PlanBuilder();
@@ -40,6 +43,8 @@ class PlanBuilder {
 
     // Whether get(layer) would return (or throw) at once.
     bool ready(std::size_t layer) const;
+    // Whether a thread reads, or may come to read, what is known of the layer.
+    bool busy(std::size_t layer) const;
     // Waits at most `limit`; whether the layer is ready then. Throws Error for a layer that was not asked for.
     bool wait(std::size_t layer, std::chrono::milliseconds limit);
     // Waits for a layer's plan. Rethrows what building it threw; the other layers go on. Throws Error for a layer that

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "paro/known_blocks.h"
 #include "paro/order_select.h"
 #include "paro/plan.h"
 #include "paro/profile.h"
@@ -29,31 +30,34 @@ BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, dou
 std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> heads, const Grid& grid, double density,
                                    std::span<const std::optional<AxisOrder>> fixed, int threads);
 
-// A layer's kernels of one timestep group, renewed: the mean of what the profile holds, counting as `prior` rows, and
-// of kernels [heads, bins] that stand for rows [heads]; where one never observed an offset (0) the other counts alone.
-// Heads of 0 rows stay. In parallel over `threads`. Throws Error on mismatching sizes or a negative prior.
-std::vector<HeadGroup> renew_groups(const Bins& bins, std::span<const ProfileHead> heads, std::size_t group,
-                                    std::span<const float> kernels, std::span<const float> rows, float prior,
-                                    int threads);
+// What the plan of a head is made from: the importance of its kernel, and of what else is `known` of its layer, where
+// it is number `place`. Throws Error if the head has no such group. Expects known to be valid.
+void head_importance(const Bins& bins, const ProfileHead& head, std::size_t group, const Grid& grid,
+                     std::int32_t block_q, std::int32_t block_kv, const KnownBlocks& known, std::size_t place,
+                     BlockMap& map);
 
-// What a run's samples saw of a layer, in the heads' own orders: sums [heads, rows, cols] of softmax rows by block,
-// counts [heads, rows] of queries; masks are then made of the mean mass a query, to which a head's kernel contributes
-// as `prior` queries a tile do. Nothing seen: empty.
-struct SeenMass {
-    std::span<const float> sums, counts;
-    float prior = 0.0f;
+// The plan of one head of a profile. The head's own density comes before `density`. known, place as above.
+HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
+                   std::int32_t block_q, std::int32_t block_kv, double density, const KnownBlocks& known = {},
+                   std::size_t place = 0);
 
-    bool empty() const { return counts.empty(); }
+// What plans to make of one layer of a profile. A head's own density comes before `density` (DESIGN: head, node,
+// profile's default).
+struct LayerRequest {
+    std::size_t layer = 0, group = 0;
+    TokenLayout layout;
+    std::int32_t block_q = 64, block_kv = 64;
+    double density = 0.3;
+    int threads = 0;                      // heads run in parallel
+    std::vector<std::size_t> heads = {};  // in this order; empty: all of them
 };
 
-// The plan of one head of a profile. The head's own density comes before `density`. `seen` is of this head alone.
-// Throws Error if the head has no such group.
-HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
-                   std::int32_t block_q, std::int32_t block_kv, double density, const SeenMass& seen = {});
-
-// The plan of one layer. A head's own density comes before `density` (DESIGN: head, node, profile's default). Heads run
-// in parallel over `threads`. Throws Error if the layer or group does not exist, or if `seen` is of another size.
-Plan plan_layer(const Profile& profile, std::size_t layer, std::size_t group, const TokenLayout& layout,
-                std::int32_t block_q, std::int32_t block_kv, double density, int threads, const SeenMass& seen = {});
+// All three throw Error if layer, group or head does not exist, or if `known`, which is of all heads, is of other
+// sizes.
+std::vector<HeadPlan> plan_heads(const Profile& profile, const LayerRequest& request, const KnownBlocks& known = {});
+Plan plan_layer(const Profile& profile, const LayerRequest& request, const KnownBlocks& known = {});
+// What plan_layer makes its masks from, by head; density does not enter.
+std::vector<BlockMap> layer_importance(const Profile& profile, const LayerRequest& request,
+                                       const KnownBlocks& known = {});
 
 }  // namespace paro

@@ -1,0 +1,143 @@
+#include "paro/known_blocks.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "paro/error.h"
+
+namespace paro {
+
+namespace {
+
+// Masses in squares of `side` tokens.
+struct Cells {
+    std::int64_t side = 0, count = 0;
+    std::span<const std::uint8_t> codes;
+};
+
+// The side of the cells that so many codes are of; nothing if there is none.
+std::optional<Cells> cells_of(std::span<const std::uint8_t> codes, std::int64_t tokens) {
+    for (std::int64_t side = 64; side <= 64ll << 24; side *= 2) {
+        const std::int64_t count = (tokens + side - 1) / side;
+        if (count * count == static_cast<std::int64_t>(codes.size())) return Cells{side, count, codes};
+        if (count == 1) break;
+    }
+    return {};
+}
+
+const std::array<float, 256>& decoded() {
+    static const std::array<float, 256> value = [] {
+        std::array<float, 256> table{};
+        for (int code = 1; code < 256; ++code) table[code] = static_cast<float>(std::exp2((code - 255) * 24.0 / 254.0));
+        return table;
+    }();
+    return value;
+}
+
+// How blocks and cells of one axis go together: so many blocks a cell, or cells a block.
+struct Ratio {
+    std::int64_t blocks = 1, cells = 1;
+    Ratio(std::int64_t block, std::int64_t side)
+        : blocks(std::max<std::int64_t>(1, side / block)), cells(std::max<std::int64_t>(1, block / side)) {}
+};
+
+// The square of every index of an axis, so many to a square.
+std::vector<std::int32_t> squares(std::int64_t count, std::int64_t each) {
+    std::vector<std::int32_t> of(static_cast<std::size_t>(count));
+    for (std::int64_t i = 0; i < count; ++i) of[i] = static_cast<std::int32_t>(i / each);
+    return of;
+}
+
+bool divides(std::int64_t block, std::int64_t side) { return side % block == 0 || block % side == 0; }
+
+// The exact masses in place of the kernel's, as far as the cells tell; the total stays.
+void refine(const Cells& cells, BlockMap& map) {
+    const Ratio q(map.block_q, cells.side), kv(map.block_kv, cells.side);
+    const std::int64_t height = (map.rows + q.blocks - 1) / q.blocks, width = (map.cols + kv.blocks - 1) / kv.blocks;
+    const bool same = q.blocks == 1 && kv.blocks == 1;
+    const auto of_cell = squares(cells.count, kv.cells), of_block = squares(map.cols, kv.blocks);
+    // Exact mass and the kernel's, of every square that both can tell apart.
+    std::vector<float> exact(static_cast<std::size_t>(height * width), 0.0f), own(exact);
+    for (std::int64_t row = 0; row < cells.count; ++row) {
+        const std::uint8_t* code = cells.codes.data() + row * cells.count;
+        float* sum = exact.data() + row / q.cells * width;
+        for (std::int64_t col = 0; col < cells.count; ++col) sum[of_cell[col]] += decoded()[code[col]];
+    }
+    double total = 0.0, found = 0.0;
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        const float* value = map.value.data() + row * map.cols;
+        float* sum = own.data() + row / q.blocks * width;
+        for (std::int64_t col = 0; col < map.cols; ++col) {
+            sum[of_block[col]] += value[col];
+            total += value[col];
+        }
+    }
+    // One block a square: the exact masses themselves, also where the kernel has nothing.
+    for (std::size_t i = 0; i < exact.size() && !same; ++i) exact[i] = own[i] > 0.0f ? exact[i] / own[i] : 0.0f;
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        float* value = map.value.data() + row * map.cols;
+        const float* by = exact.data() + row / q.blocks * width;
+        for (std::int64_t col = 0; col < map.cols; ++col) {
+            value[col] = same ? by[col] : value[col] * by[of_block[col]];
+            found += value[col];
+        }
+    }
+    const auto scale = static_cast<float>(total / std::max(found, 1e-30));
+    for (float& value : map.value) value *= scale;
+}
+
+// What the samples saw in place of what the map says, where they saw enough.
+void blend_seen(const float* sums, const float* counts, float prior, std::int64_t grid_size, BlockMap& map) {
+    for (std::int64_t row = 0; row < map.rows; ++row) {
+        const std::int64_t queries = std::min<std::int64_t>(map.block_q, grid_size - row * map.block_q);
+        const float known = prior / static_cast<float>(queries), whole = 1.0f / (counts[row] + prior);
+        for (std::int64_t i = row * map.cols; i < (row + 1) * map.cols; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            map.value[at] = (sums[i] + map.value[at] * known) * whole;
+        }
+    }
+}
+
+}  // namespace
+
+void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std::int32_t block_q,
+              std::int32_t block_kv) {
+    const BlockMap shape = map_shape(grid, AxisOrder::FHW, block_q, block_kv);
+    const auto rows = static_cast<std::size_t>(shape.rows), cols = static_cast<std::size_t>(shape.cols);
+    const auto text = [](std::size_t a, std::size_t b) { return std::to_string(a) + " x " + std::to_string(b); };
+    if (!known.counts.empty() || !known.sums.empty()) {
+        require(known.counts.size() == heads * rows, "known.counts", "must be heads x rows, " + text(heads, rows),
+                known.counts.size());
+        require(known.sums.size() == heads * rows * cols, "known.sums",
+                "must be heads x rows x cols, " + text(heads, rows) + " x " + std::to_string(cols), known.sums.size());
+        require(known.prior > 0.0f, "known.prior", "must be above 0", known.prior);
+    }
+    if (known.exact.empty()) return;
+    require(known.exact.size() == heads, "known.exact", "must be one a head, " + std::to_string(heads),
+            known.exact.size());
+    require(known.counts.empty() || known.exact_prior > 0.0f, "known.exact_prior", "must be above 0",
+            known.exact_prior);
+    for (std::size_t head = 0; head < heads; ++head) {
+        if (known.exact[head].empty()) continue;
+        const std::string name = "known.exact[" + std::to_string(head) + "]";
+        const auto cells = cells_of(known.exact[head], grid.size());
+        require(cells.has_value(), name, "must be of cells of 64 tokens or of 64 doubled, as many as the grid has",
+                known.exact[head].size());
+        require(divides(block_q, cells->side) && divides(block_kv, cells->side), name,
+                "must be of cells that are whole blocks or parts of one, of " + text(block_q, block_kv), cells->side);
+    }
+}
+
+void apply_known(const KnownBlocks& known, std::size_t head, const Grid& grid, BlockMap& map) {
+    const bool exact = head < known.exact.size() && !known.exact[head].empty();
+    if (exact) refine(*cells_of(known.exact[head], grid.size()), map);
+    if (known.counts.empty()) return;
+    const auto rows = static_cast<std::size_t>(map.rows), cols = static_cast<std::size_t>(map.cols);
+    blend_seen(known.sums.data() + head * rows * cols, known.counts.data() + head * rows,
+               exact ? known.exact_prior : known.prior, grid.size(), map);
+}
+
+}  // namespace paro

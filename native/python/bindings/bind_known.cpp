@@ -1,0 +1,63 @@
+// What is known of a layer's blocks beside its kernels.
+#include "known_arrays.h"
+
+namespace paro::python {
+
+namespace {
+
+// Strict, since a converted copy would go stale: the arrays are read while plans are built.
+template <typename T>
+std::span<const T> values(const std::string& name, const py::array& array, int dimensions, const char* type) {
+    if (!py::isinstance<py::array_t<T>>(array)) {
+        fail(name, std::string("must be ") + type, std::string(py::str(array.dtype())));
+    }
+    require(array.ndim() == dimensions, name, "must have " + std::to_string(dimensions) + " dimensions", array.ndim());
+    require((array.flags() & py::array::c_style) != 0, name, "must be contiguous", "strides");
+    return {static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size())};
+}
+
+std::shared_ptr<KnownArrays> known_arrays(const std::optional<py::array>& sums, const std::optional<py::array>& counts,
+                                          float prior, const std::vector<std::optional<py::array>>& exact,
+                                          float exact_prior) {
+    require(sums.has_value() == counts.has_value(), "counts", "must come with sums", counts.has_value());
+    auto result = std::make_shared<KnownArrays>();
+    KnownBlocks& known = result->known;
+    if (sums) {
+        known.sums = values<float>("sums", *sums, 3, "float32");
+        known.counts = values<float>("counts", *counts, 2, "float32");
+        for (int axis = 0; axis < 2; ++axis) {
+            require(counts->shape(axis) == sums->shape(axis), "counts", "must be heads x rows of sums",
+                    counts->shape(axis));
+        }
+        result->kept = {*sums, *counts};
+    }
+    known.prior = prior;
+    known.exact_prior = exact_prior;
+    for (std::size_t head = 0; head < exact.size(); ++head) {
+        known.exact.emplace_back();
+        if (!exact[head]) continue;
+        const std::string name = "exact[" + std::to_string(head) + "]";
+        known.exact.back() = values<std::uint8_t>(name, *exact[head], 2, "uint8");
+        require(exact[head]->shape(0) == exact[head]->shape(1), name, "must be square",
+                std::to_string(exact[head]->shape(0)) + " x " + std::to_string(exact[head]->shape(1)));
+        result->kept.push_back(*exact[head]);
+    }
+    return result;
+}
+
+}  // namespace
+
+void bind_known(py::module_& m) {
+    py::class_<KnownArrays, std::shared_ptr<KnownArrays>>(
+        m, "KnownBlocks",
+        "What is known of one layer's blocks beside its kernels, in the heads' own orders. The arrays are not copied.\n"
+        "sums float32 [heads, rows, cols], counts float32 [heads, rows]: softmax rows that samples saw, by block, and\n"
+        "their number; the map of a head's kernel counts as `prior` of them a tile. exact: by head uint8 [cells, "
+        "cells]\n"
+        "as a capture holds it, or None; such a map counts as `exact_prior` samples a tile.")
+        .def(py::init(&known_arrays), py::kw_only(), py::arg("sums") = py::none(), py::arg("counts") = py::none(),
+             py::arg("prior") = 0.0f, py::arg("exact") = std::vector<std::optional<py::array>>{},
+             py::arg("exact_prior") = 0.0f);
+}
+
+}  // namespace paro::python

@@ -1,0 +1,110 @@
+#include <catch2/catch_approx.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "expect_error.h"
+#include "paro/known_blocks.h"
+
+using namespace paro;
+using Catch::Approx;
+
+namespace {
+
+// A map of 3 x 3 blocks of 64 tokens, the last ones of 22: 150 tokens.
+constexpr Grid kGrid{3, 5, 10};
+
+BlockMap map_of(std::vector<float> value, std::int32_t block_q = 64, std::int32_t block_kv = 64) {
+    BlockMap map = map_shape(kGrid, AxisOrder::HFW, block_q, block_kv);
+    map.value = std::move(value);
+    return map;
+}
+
+float decoded(int code) { return code == 0 ? 0.0f : static_cast<float>(std::exp2((code - 255) * 24.0 / 254.0)); }
+
+}  // namespace
+
+TEST_CASE("known blocks: an exact map at the tile's size takes the kernel's place", "[known_blocks]") {
+    const std::vector<std::uint8_t> codes{255, 0, 200, 150, 254, 0, 1, 90, 255};
+    BlockMap map = map_of({4, 0, 1, 1, 0, 2, 2, 1, 1});
+    const KnownBlocks known{{}, {}, 0.0f, {codes}, 0.0f};
+    validate(known, 1, kGrid, 64, 64);
+    apply_known(known, 0, kGrid, map);
+    double sum = 0.0;
+    for (const int code : codes) sum += decoded(code);
+    for (std::size_t i = 0; i < codes.size(); ++i) CHECK(map.value[i] == Approx(decoded(codes[i]) * 12.0 / sum));
+    CHECK(map.total() == Approx(12.0));
+}
+
+TEST_CASE("known blocks: larger cells are spread as the kernel has it, smaller ones summed", "[known_blocks]") {
+    SECTION("larger") {
+        // Cells of 128 tokens: 2 x 2, of 2 x 2, 2 x 1, 1 x 2 and 1 x 1 blocks. One has no mass of the kernel's.
+        const std::vector<std::uint8_t> codes{255, 244, 255, 233};
+        BlockMap map = map_of({3, 1, 0, 2, 2, 0, 1, 3, 4});
+        const KnownBlocks known{{}, {}, 0.0f, {codes}, 0.0f};
+        apply_known(known, 0, kGrid, map);
+        const double whole = 1.0 + 1.0 + decoded(233), scale = 16.0 / whole;
+        const std::vector<double> wanted{3.0 / 8, 1.0 / 8, 0, 2.0 / 8, 2.0 / 8, 0, 1.0 / 4, 3.0 / 4, decoded(233)};
+        for (std::size_t i = 0; i < wanted.size(); ++i) CHECK(map.value[i] == Approx(wanted[i] * scale));
+    }
+    SECTION("smaller along the queries") {
+        const std::vector<std::uint8_t> codes{255, 0, 200, 150, 254, 0, 1, 90, 255};
+        BlockMap map = map_of({1, 2, 3, 4, 5, 6}, 128, 64);
+        const KnownBlocks known{{}, {}, 0.0f, {codes}, 0.0f};
+        validate(known, 1, kGrid, 128, 64);
+        apply_known(known, 0, kGrid, map);
+        double sum = 0.0;
+        for (const int code : codes) sum += decoded(code);
+        for (int col = 0; col < 3; ++col) {
+            CHECK(map.value[col] == Approx((decoded(codes[col]) + decoded(codes[3 + col])) * 21.0 / sum));
+            CHECK(map.value[3 + col] == Approx(decoded(codes[6 + col]) * 21.0 / sum));
+        }
+    }
+}
+
+TEST_CASE("known blocks: nothing of a kernel stays nothing", "[known_blocks]") {
+    const std::vector<std::uint8_t> codes{255, 244, 255, 233};
+    BlockMap map = map_of(std::vector<float>(9, 0.0f));
+    apply_known({{}, {}, 0.0f, {codes}, 0.0f}, 0, kGrid, map);
+    for (const float value : map.value) CHECK(value == 0.0f);
+}
+
+TEST_CASE("known blocks: samples count by their number, the map by its prior", "[known_blocks]") {
+    std::vector<float> sums(18), counts{0, 4, 12, 1, 2, 3};
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = static_cast<float>(i);
+    const std::vector<float> own{4, 0, 1, 1, 0, 2, 2, 1, 1};
+    for (const std::size_t head : {0u, 1u}) {
+        BlockMap map = map_of(own);
+        const KnownBlocks known{sums, counts, 4.0f, {}, 0.0f};
+        validate(known, 2, kGrid, 64, 64);
+        apply_known(known, head, kGrid, map);
+        for (std::size_t i = 0; i < own.size(); ++i) {
+            const std::size_t row = i / 3;
+            const double tokens = row < 2 ? 64.0 : 22.0;
+            const double wanted = (sums[head * 9 + i] + own[i] * 4.0 / tokens) / (counts[head * 3 + row] + 4.0);
+            CHECK(map.value[i] == Approx(wanted));
+        }
+    }
+}
+
+TEST_CASE("known blocks: other sizes are refused", "[known_blocks]") {
+    const std::vector<float> sums(18), counts(6);
+    const std::vector<std::uint8_t> codes(9);
+    const auto refused = [&](auto change, const char* argument, std::int32_t block = 64) {
+        KnownBlocks known{sums, counts, 4.0f, {codes, {}}, 16.0f};
+        change(known);
+        EXPECT_ERROR(validate(known, 2, kGrid, block, 64), argument);
+    };
+    validate({}, 2, kGrid, 64, 64);
+    refused([&](KnownBlocks& k) { k.counts = k.counts.first(5); }, "known.counts");
+    refused([&](KnownBlocks& k) { k.counts = {}; }, "known.counts");
+    refused([&](KnownBlocks& k) { k.sums = k.sums.first(9); }, "known.sums");
+    refused([&](KnownBlocks& k) { k.prior = 0.0f; }, "known.prior");
+    refused([&](KnownBlocks& k) { k.exact_prior = 0.0f; }, "known.exact_prior");
+    refused([&](KnownBlocks& k) { k.exact.pop_back(); }, "known.exact");
+    refused([&](KnownBlocks& k) { k.exact[0] = k.exact[0].first(8); }, "known.exact[0]");
+    // The samples' sizes are those of this tile, the cells' 64 tokens are not.
+    refused([&](KnownBlocks& k) { k.sums = {}, k.counts = {}; }, "known.exact[0]", 96);
+    refused([](KnownBlocks&) {}, "block_q", 0);
+}
