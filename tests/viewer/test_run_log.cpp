@@ -24,6 +24,20 @@ TEST_CASE("shares that do not go with the heads are left out") {
     CHECK(log.runs[0].lines[0].head_retained == std::vector<double>{0.0, 1.0});
 }
 
+TEST_CASE("what was not measured is not made up") {
+    const std::string head = R"({"step":1,"layer":"a","heads":[0],"path":"sparse","density":0.3)";
+    for (const char* rest : {R"(,"retained":null})", "}", R"(,"retained":"most"})"}) {
+        const RunLog log = parse_run_log(head + rest + "\n");
+        REQUIRE(log.runs.size() == 1);
+        CHECK(log.runs[0].lines[0].density == 0.3);
+        CHECK(!log.runs[0].lines[0].retained);
+    }
+    const RunLog log =
+        parse_run_log(head + R"(,"retained":0.75})" + "\n" + R"({"end":true,"ok":true,"mask":"dynamic"})" + "\n");
+    CHECK(log.runs[0].lines[0].retained == 0.75);
+    CHECK(log.runs[0].mask == "dynamic");
+}
+
 TEST_CASE("a run log is read run by run") {
     const RunLog log = parse_run_log(samples::run_log("abc"));
     REQUIRE(log.runs.size() == 2);

@@ -73,8 +73,8 @@ void read_summary(const Json& line, Run& run) {
     run.observe_seconds = number(line, "observe_seconds", 0.0);
     run.density = number(line, "density", 1.0);
     run.density_total = number(line, "density_total", run.density);
-    run.retained = number(line, "retained", 1.0);
     run.precision = text(line, "precision");
+    run.mask = text(line, "mask");
     run.profile = text(line, "profile");
     run.tail = flag(line, "tail");
     run.block_q = whole(line, "block_q", 64);
@@ -96,7 +96,8 @@ bool read_call(const Json& line, Run& run) {
     out.sigma = number(line, "sigma", 0.0);
     out.reason = text(line, "reason");
     out.density = number(line, "density", 1.0);
-    out.retained = number(line, "retained", 1.0);
+    if (const auto kept = line.find("retained"); kept != line.end() && kept->is_number())
+        out.retained = kept->get<double>();
     if (const auto error = line.find("error"); error != line.end() && error->is_number())
         out.error = error->get<double>();
     if (const auto heads = line.find("heads"); heads != line.end() && heads->is_array()) {

@@ -27,7 +27,9 @@ struct RunLine {
     std::vector<int> heads;
     Path path = Path::dense;
     std::string reason;
-    double density = 1.0, retained = 1.0;
+    double density = 1.0;
+    // None where masks were found on the fly and nothing was sampled.
+    std::optional<double> retained;
     // Of the meter, measured on sampled queries: how far the layer's output is off, relative to it; and the mass that
     // the mask of each of `heads` keeps, empty where none was sampled.
     std::optional<double> error;
@@ -41,8 +43,8 @@ struct Run {
     int steps = 0;                    // 1 + greatest step
     bool ended = false, ok = false;
     double seconds = 0.0, attention_seconds = 0.0, observe_seconds = 0.0;
-    double density = 1.0, density_total = 1.0, retained = 1.0;
-    std::string precision, profile;
+    double density = 1.0, density_total = 1.0;
+    std::string precision, mask, profile;
     bool tail = false;
     int block_q = 64, block_kv = 64;
     std::optional<Grid> grid;

@@ -121,10 +121,10 @@ StepSeries by_step(const Run& run) {
     std::map<int, Sum> sums;
     for (const RunLine& line : run.lines) {
         Sum& sum = sums[line.step];
-        if (line.path == Path::sparse) {
-            sum.sum += line.retained;
-            sum.least = std::min(sum.least, line.retained);
-            sum.most = std::max(sum.most, line.retained);
+        if (line.path == Path::sparse && line.retained) {
+            sum.sum += *line.retained;
+            sum.least = std::min(sum.least, *line.retained);
+            sum.most = std::max(sum.most, *line.retained);
             ++sum.count;
         }
         if (line.error) {
@@ -156,7 +156,8 @@ void draw_history(Ui& ui, ImVec2 size) {
     }
     const StepSeries s = by_step(*run);
     if (s.step.empty()) {
-        muted("No call of this run was sparse (choose another run under What ran).");
+        muted(run->sparse_calls() > 0 ? "No sparse call of this run was measured (choose another run under What ran)."
+                                      : "No call of this run was sparse (choose another run under What ran).");
         return;
     }
     if (!ImPlot::BeginPlot("##history", size, kPlain)) return;
@@ -176,7 +177,7 @@ void draw_history(Ui& ui, ImVec2 size) {
     line.LineWeight = ui.px(2);
     line.Marker = ImPlotMarker_Circle;
     line.MarkerSize = ui.px(2.5f);
-    ImPlot::PlotLine("planned, mean", s.step.data(), s.mean.data(), n, line);
+    ImPlot::PlotLine(run->mask == "dynamic" ? "sampled, mean" : "planned, mean", s.step.data(), s.mean.data(), n, line);
     if (!s.error.empty()) {
         ImPlotSpec meter;
         meter.LineColor = warning_color(ui);

@@ -52,7 +52,11 @@ void explain(const RunLine& line) {
     ImGui::Text("%s: %s", std::string(to_string(line.path)).c_str(), std::string(explain(line.path)).c_str());
     if (!line.reason.empty()) ImGui::Text("why: %s", line.reason.c_str());
     if (line.path == Path::sparse) {
-        ImGui::Text("density %.1f %%, keeps %.1f %%", 100.0 * line.density, 100.0 * line.retained);
+        if (line.retained) {
+            ImGui::Text("density %.1f %%, keeps %.1f %%", 100.0 * line.density, 100.0 * *line.retained);
+        } else {
+            ImGui::Text("density %.1f %%, what it keeps was not measured", 100.0 * line.density);
+        }
     }
     if (line.error) ImGui::Text("measured: the output is off by %.1f %%", 100.0 * *line.error);
     ImGui::EndTooltip();
@@ -165,6 +169,7 @@ void draw_reasons(Ui& ui, const Run& run) {
         muted("%s, tail %s, tile %d x %d, density %.1f %%", run.precision.c_str(), run.tail ? "on" : "off", run.block_q,
               run.block_kv, 100.0 * run.density);
     }
+    if (run.mask == "dynamic") muted("Every call found its own masks: those in the pictures are the profile's.");
     ImGui::Spacing();
     ImGui::TextUnformatted("Reasons");
     if (run.reasons.empty()) muted("Nothing was refused: every call ran as planned.");
