@@ -51,6 +51,17 @@ def test_ours_ran_sparse_after_the_observed_steps(rows):
     assert observing["density_run"] < 0.7 and profiled["density_run"] == 1.0
 
 
+def test_masks_of_every_calls_own(comfyui_dir, tmp_path):
+    out = tmp_path / "comfy.json"
+    given = ("--mask", "dynamic", "--density", "0.3", "--steps", "1", "--observe", "1")
+    done = bench(comfyui_dir, *given, "--out", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours = json.loads(out.read_text())["rows"][1:]
+    assert [row["mask"] for row in ours] == ["dynamic"] * 2
+    assert [set(row["paths"]) for row in ours] == [{"observe", "sparse"}, {"sparse"}]
+    assert all(row["density_run"] < 0.7 and not row["reasons"] for row in ours)
+
+
 def test_times_add_up(rows):
     for row in rows:
         assert 0 < row["attention_s_it"] < row["s_it"] <= row["run_s"]

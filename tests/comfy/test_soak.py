@@ -58,6 +58,7 @@ def graph(draw, seed):
             "profile": draw.choice(["auto", "none", "auto"]),
             "density": draw.choice([0.05, 0.3, 0.5, 1.0]),
             "precision": draw.choice(["int8", "bf16"]),
+            "mask": draw.choice(["static", "static", "dynamic"]),
             "tail": draw.random() < 0.5,
             "start_percent": start,
             "end_percent": draw.choice([start, 0.8, 1.0]),

@@ -1,8 +1,9 @@
 """The fp32 attention that `bench fidelity --kernel torch` runs on a GPU equals the reference."""
 
 import pytest
-from paroattention import Settings, TokenLayout, reference
+from paroattention import Settings, TokenLayout, cuda_masks, reference
 from paroattention.bench.torch_attention import TorchSession
+from paroattention.head_orders import HeadOrders, OrderedHead
 from problems import random_plan, tensors
 
 
@@ -19,3 +20,21 @@ def test_equals_the_reference(tail, block, prefix, suffix):
     assert reference.relative_error(out, expected) < 2e-6
     other = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=not tail)
     assert reference.relative_error(out, other) > 1e-3
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["host", "device"])
+def test_masks_of_a_calls_own_are_used_once(monkeypatch, stays):
+    """Another call's masks never stand in for them, wherever they were found."""
+    monkeypatch.setattr(cuda_masks, "_attends", lambda q: stays)
+    layout = TokenLayout((3, 13, 11), prefix=5)
+    settings = Settings(mask="dynamic", tail=False, precision="bf16")
+    session = TorchSession(settings, [1.0, 0.5, 0.0])
+    asked = HeadOrders(layout, (OrderedHead("HWF", 0.3), OrderedHead("WHF", 0.3)))
+    for seed in range(4):
+        q, k, v = tensors(2, layout.length, 64, seed=seed)
+        found = session.planner.for_call(asked, q, k, 0.125)
+        out = session._run_sparse(q, k, v, found, 0.125)
+        plan = cuda_masks.host_plan(found)
+        expected = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=False)
+        assert reference.relative_error(out, expected) < 2e-6
+        del found, plan

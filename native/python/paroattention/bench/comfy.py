@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ..settings import Settings
+from ..settings import MASKS, Settings
 from .attention import _commit, _write
 from .comfy_host import MODELS, plugin, random_wan, start
 
@@ -197,7 +197,7 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         profile=profile,
         density=density,
         precision=options.precision,
-        mask="static",
+        mask=options.mask,
         tail=not options.no_tail,
         start_percent=0.0,
         end_percent=1.0,
@@ -216,6 +216,7 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         density=density,
         density_run=round(told["density_total"], 4),
         precision=told["precision"],
+        mask=told["mask"],
         tail=told["tail"],
         observed=watched,
         observe_s=round(told["observe_seconds"], 4),
@@ -268,6 +269,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--plugin", help="the plugin's folder (default: the current one)")
     parser.add_argument("--density", type=float, action="append")
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
+    parser.add_argument("--mask", choices=MASKS, default="static")
     parser.add_argument("--no-tail", action="store_true")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
