@@ -190,7 +190,9 @@ TEST_CASE("order select: on a large grid spread query tiles stand for all of the
     const auto best = static_cast<std::size_t>(std::max_element(all.begin(), all.end()) - all.begin());
     CHECK(all[static_cast<std::size_t>(scores.by_retained_mass)] > all[best] - 0.005);
     const std::array<double, 2> densities = {0.5, 0.1};
-    const std::vector<double> two = retained_of_order(kernel, grid, AxisOrder::HWF, 128, 64, densities);
+    OrderMap some;
+    map_order(kernel, grid, AxisOrder::HWF, 128, 64, some);
+    const std::vector<double> two = retained_of(some, densities);
     const BlockMap wide = importance(kernel, grid, AxisOrder::HWF, 128, 64);
     for (std::size_t i = 0; i < 2; ++i) {
         CHECK(two[i] == Catch::Approx(retained_mass(wide, make_mask(wide, densities[i]))).margin(0.01));
@@ -198,4 +200,32 @@ TEST_CASE("order select: on a large grid spread query tiles stand for all of the
     EXPECT_ERROR(score_orders(kernel, grid, 64, 64, 0.0), "density");
     kernel.value[5] = -1.0f;
     EXPECT_ERROR(score_orders(kernel, grid, 64, 64, 0.3), "kernel.value");
+}
+
+TEST_CASE("order select: the maps that orders were scored by say what a head keeps at any density", "[order_select]") {
+    // A small grid, seen whole, one with a side of 1, and one of which only some tiles are looked at.
+    for (const Grid grid : {Grid{4, 6, 5}, Grid{1, 20, 13}, Grid{6, 40, 41}}) {
+        OffsetKernel kernel{Bins::even(grid), {}};
+        for (std::int64_t i = 0; i < kernel.bins.size(); ++i) {
+            kernel.value.push_back(static_cast<float>(1 + i * 7919 % 1000) * 1e-6f);
+        }
+        // The memory of an earlier kernel is used again.
+        std::array<OrderMap, 6> maps;
+        for (OrderMap& map : maps) map.value.assign(1000000, 7.0f);
+        const OrderScores scores = score_orders(kernel, grid, 64, 64, 0.3, &maps);
+        CHECK(scores.retained == score_orders(kernel, grid, 64, 64, 0.3).retained);
+        for (const AxisOrder order : kAxisOrders) {
+            const AxisOrder same = same_flattened(grid, order);
+            CHECK(same_flattened(grid, same) == same);
+            CHECK((same == order || grid.f == 1));
+            OrderMap alone;
+            map_order(kernel, grid, order, 64, 64, alone);
+            const std::array<double, 3> densities = {0.3, 0.1, 1.0};
+            const OrderMap& kept = maps[static_cast<std::size_t>(same)];
+            CHECK(kept.value == alone.value);
+            CHECK(retained_of(kept, densities) == retained_of(alone, densities));
+            CHECK(retained_of(kept, densities).front() == scores.retained[static_cast<std::size_t>(order)]);
+            EXPECT_ERROR(retained_of(kept, std::array<double, 1>{0.0}), "density");
+        }
+    }
 }

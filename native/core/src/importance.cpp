@@ -34,22 +34,6 @@ void mirror(BlockMap& map) {
     }
 }
 
-// In lanes, which keeps the additions from waiting for each other.
-double row_sum(const float* value, std::int64_t count) {
-    double sum = 0.0;
-    for (std::int64_t first = 0; first < count; first += 64) {
-        const std::int64_t end = std::min(first + 64, count);
-        float lanes[8] = {};
-        std::int64_t i = first;
-        for (; i + 8 <= end; i += 8) {
-            for (int lane = 0; lane < 8; ++lane) lanes[lane] += value[i + lane];
-        }
-        for (; i < end; ++i) lanes[0] += value[i];
-        sum += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-    }
-    return sum;
-}
-
 void fill_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                std::int32_t block_kv, BlockMap& map) {
     validate(kernel);
@@ -128,7 +112,7 @@ void importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, s
     std::vector<double> sums;
     double total = 0.0;
     for (std::int64_t row = 0; row < map.rows; ++row) {
-        sums.push_back(row_sum(map.value.data() + row * map.cols, map.cols));
+        sums.push_back(sum_of({map.value.data() + row * map.cols, static_cast<std::size_t>(map.cols)}));
         total += sums.back();
     }
     const double per_query = total / static_cast<double>(grid.size());

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <numeric>
 #include <string>
 
 #include "block_choice.h"
@@ -122,46 +121,60 @@ std::array<double, 6> normalised(const std::array<double, 6>& values) {
 
 }  // namespace
 
-std::vector<double> retained_of_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order,
-                                      std::int32_t block_q, std::int32_t block_kv, std::span<const double> densities) {
+void map_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
+               std::int32_t block_kv, OrderMap& map) {
     const BlockMap shape = map_shape(grid, order, block_q, block_kv);
-    if (shape.rows <= 2 * kScoredTiles) {
-        const BlockMap map = importance(kernel, grid, order, block_q, block_kv);
-        std::vector<double> retained;
-        for (const double density : densities) {
-            retained.push_back(choose_blocks(map.value, map.rows, map.cols, density).retained());
-        }
-        return retained;
+    map.whole = shape.rows <= 2 * kScoredTiles;
+    map.rows = map.whole ? shape.rows : kScoredTiles;
+    map.cols = shape.cols;
+    if (map.whole) {
+        map.value = importance(kernel, grid, order, block_q, block_kv).value;
+        return;
     }
     validate(kernel);
     BlockSums sums(kernel, FlatGrid(grid, order), block_q, block_kv);
     const std::vector<float> gains = block_gains(kernel, grid, order, block_kv);
-    thread_local std::vector<float> value;
-    value.resize(static_cast<std::size_t>(kScoredTiles * shape.cols));
-    for (std::int64_t i = 0; i < kScoredTiles; ++i) {
-        const std::span<float> row(value.data() + i * shape.cols, static_cast<std::size_t>(shape.cols));
-        sums.row((2 * i + 1) * shape.rows / (2 * kScoredTiles), 0, row);
+    map.value.resize(static_cast<std::size_t>(map.rows * map.cols));
+    for (std::int64_t i = 0; i < map.rows; ++i) {
+        const std::span<float> row(map.value.data() + i * map.cols, static_cast<std::size_t>(map.cols));
+        sums.row((2 * i + 1) * shape.rows / (2 * map.rows), 0, row);
         for (std::size_t col = 0; col < gains.size(); ++col) row[col] *= gains[col];
         // As importance has it: every query's mass is the same (and only the grid's last tile may be short).
-        const double sum = std::accumulate(row.begin(), row.end(), 0.0);
+        const double sum = sum_of(row);
         const auto scale = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
         for (float& mass : row) mass *= scale;
     }
-    return retained_at(value, densities);
+}
+
+std::vector<double> retained_of(const OrderMap& map, std::span<const double> densities) {
+    if (!map.whole) return retained_at(map.value, densities);
+    std::vector<double> retained;
+    for (const double density : densities) {
+        retained.push_back(choose_blocks(map.value, map.rows, map.cols, density).retained());
+    }
+    return retained;
+}
+
+AxisOrder same_flattened(const Grid& grid, AxisOrder order) {
+    std::size_t same = 0;
+    while (flattened_axes(grid, kAxisOrders[same]) != flattened_axes(grid, order)) ++same;
+    return kAxisOrders[same];
 }
 
 OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int32_t block_q, std::int32_t block_kv,
-                         double density) {
+                         double density, std::array<OrderMap, 6>* maps) {
     validate(grid);
     OrderScores scores;
+    OrderMap own;
     for (std::size_t i = 0; i < kAxisOrders.size(); ++i) {
-        std::size_t same = 0;
-        while (flattened_axes(grid, kAxisOrders[same]) != flattened_axes(grid, kAxisOrders[i])) ++same;
+        const auto same = static_cast<std::size_t>(same_flattened(grid, kAxisOrders[i]));
         if (same < i) {
             scores.retained[i] = scores.retained[same];
             continue;
         }
-        scores.retained[i] = retained_of_order(kernel, grid, kAxisOrders[i], block_q, block_kv, {&density, 1}).front();
+        OrderMap& map = maps != nullptr ? (*maps)[i] : own;
+        map_order(kernel, grid, kAxisOrders[i], block_q, block_kv, map);
+        scores.retained[i] = retained_of(map, {&density, 1}).front();
     }
     select(scores);
     return scores;

@@ -15,10 +15,10 @@ AxisOrder best_order(const std::array<double, 6>& retained) {
     return kAxisOrders[static_cast<std::size_t>(best - retained.begin())];
 }
 
-HeadGroup build_group(const OffsetKernel& kernel, const Grid& grid, AxisOrder order) {
+HeadGroup build_group(const OffsetKernel& kernel, const OrderMap& map) {
     HeadGroup group;
     group.kernel = coarse(kernel.bins, quantise(kernel));
-    const std::vector<double> mass = retained_of_order(kernel, grid, order, kMassTile, kMassTile, kMassDensities);
+    const std::vector<double> mass = retained_of(map, kMassDensities);
     // Four digits are what an estimate holds; rounding may carry the share past 1, which the schema refuses.
     for (std::size_t i = 0; i < mass.size(); ++i) group.mass[i] = std::clamp(std::round(mass[i] * 1e4) / 1e4, 0.0, 1.0);
     return group;
@@ -54,16 +54,23 @@ BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, dou
                      std::optional<AxisOrder> fixed) {
     require(!groups.empty(), "groups", "must hold at least one kernel", groups.size());
     BuiltHead built;
-    for (const OffsetKernel& kernel : groups) {
+    // Kept until the order is known. By thread, since fresh memory costs as much as what is written to it.
+    thread_local std::vector<std::array<OrderMap, 6>> maps;
+    maps.resize(std::max(maps.size(), groups.size()));
+    for (std::size_t group = 0; group < groups.size(); ++group) {
+        const OffsetKernel& kernel = groups[group];
         require(kernel.bins == groups.front().bins, "groups", "must share their bins", "kernels of different bins");
-        const OrderScores scores = score_orders(kernel, grid, kMassTile, kMassTile, density);
+        const OrderScores scores = score_orders(kernel, grid, kMassTile, kMassTile, density, &maps[group]);
         for (std::size_t i = 0; i < scores.retained.size(); ++i) {
             built.retained[i] += scores.retained[i] / static_cast<double>(groups.size());
         }
     }
     built.head.order = fixed.value_or(best_order(built.retained));
     built.head.locked = fixed.has_value();
-    for (const OffsetKernel& kernel : groups) built.head.groups.push_back(build_group(kernel, grid, built.head.order));
+    const auto chosen = static_cast<std::size_t>(same_flattened(grid, built.head.order));
+    for (std::size_t group = 0; group < groups.size(); ++group) {
+        built.head.groups.push_back(build_group(groups[group], maps[group][chosen]));
+    }
     return built;
 }
 

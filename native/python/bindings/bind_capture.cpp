@@ -1,4 +1,7 @@
 // Captures: tensors cross as numpy arrays.
+#include <map>
+#include <utility>
+
 #include "bindings.h"
 #include "paro/capture.h"
 
@@ -12,17 +15,30 @@ struct TypeName {
 };
 constexpr TypeName kTypes[] = {{"F16", "float16"}, {"I32", "int32"}, {"U8", "uint8"}};
 
-CaptureTensor to_tensor(const std::string& key, const py::array& array) {
-    const std::string name = py::str(array.dtype().attr("name"));
+// A tensor without its bytes, which lie in `dense`.
+CaptureTensor header_of(const std::string& key, const py::array& dense) {
+    const std::string name = py::str(dense.dtype().attr("name"));
     for (const TypeName& type : kTypes) {
-        if (name != type.numpy) continue;
-        const py::array dense = py::array::ensure(array, py::array::c_style);
-        CaptureTensor tensor{type.safetensors, {dense.shape(), dense.shape() + dense.ndim()}, {}};
-        const auto* bytes = static_cast<const std::uint8_t*>(dense.data());
-        tensor.bytes.assign(bytes, bytes + dense.nbytes());
-        return tensor;
+        if (name == type.numpy) return {type.safetensors, {dense.shape(), dense.shape() + dense.ndim()}, {}};
     }
     fail(key, "must be float16, int32 or uint8", name);
+}
+
+void save(const std::filesystem::path& path, const Profile& profile, const std::map<std::string, py::array>& tensors) {
+    Capture capture{{}, {}};
+    std::vector<py::array> dense;
+    std::vector<std::pair<CaptureTensor*, std::span<const std::uint8_t>>> bytes;
+    for (const auto& [key, array] : tensors) {
+        dense.push_back(py::array::ensure(array, py::array::c_style));
+        CaptureTensor& tensor = capture.tensors.emplace(key, header_of(key, dense.back())).first->second;
+        const auto* first = static_cast<const std::uint8_t*>(dense.back().data());
+        bytes.push_back({&tensor, {first, static_cast<std::size_t>(dense.back().nbytes())}});
+    }
+    // Hundreds of megabytes, beside a run that needs the interpreter.
+    const py::gil_scoped_release release;
+    capture.profile = profile;
+    for (const auto& [tensor, own] : bytes) tensor->bytes.assign(own.begin(), own.end());
+    save_capture(capture, path);
 }
 
 py::array from_tensor(const CaptureTensor& tensor) {
@@ -38,15 +54,7 @@ py::array from_tensor(const CaptureTensor& tensor) {
 }  // namespace
 
 void bind_capture(py::module_& m) {
-    m.def(
-        "save_capture",
-        [](const std::filesystem::path& path, const Profile& profile, const std::map<std::string, py::array>& tensors) {
-            Capture capture{profile, {}};
-            for (const auto& [key, array] : tensors) capture.tensors.emplace(key, to_tensor(key, array));
-            py::gil_scoped_release release;
-            save_capture(capture, path);
-        },
-        py::arg("path"), py::arg("profile"), py::arg("tensors"));
+    m.def("save_capture", &save, py::arg("path"), py::arg("profile"), py::arg("tensors"));
     m.def("load_capture", [](const std::filesystem::path& path) {
         const Capture capture = load_capture(path);
         py::dict tensors;

@@ -26,15 +26,27 @@ struct OrderScores {
 // shares of neighbouring tiles differ by little, and all six orders of a large grid cost less than one of its maps.
 inline constexpr std::int64_t kScoredTiles = 64;
 
-// Share of its mass that a head keeps in one order at each density, of all query tiles or of kScoredTiles of them (the
-// blocks that tiles without one get on top are not counted then). Throws Error for a bad kernel, grid, tile or density.
-std::vector<double> retained_of_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order,
-                                      std::int32_t block_q, std::int32_t block_kv, std::span<const double> densities);
+// What one order is scored by: its importance, or that of kScoredTiles of its query tiles.
+struct OrderMap {
+    std::int64_t rows = 0, cols = 0;
+    bool whole = true;  // all query tiles
+    std::vector<float> value;
+};
 
-// Retained mass of all six orders at `density`, as retained_of_order states it. Orders that flatten the grid alike (a
-// side of 1) share one score.
+// Into `map`, whose memory is used again. Throws Error for a bad kernel, grid or tile.
+void map_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
+               std::int32_t block_kv, OrderMap& map);
+
+// Share of its mass that a head keeps at each density; of some tiles the blocks that those without one get on top are
+// not counted. Throws Error for a bad density.
+std::vector<double> retained_of(const OrderMap& map, std::span<const double> densities);
+
+// Retained mass of all six orders at `density`. Orders that flatten the grid alike (a side of 1) share one score, and
+// the map of the first of them. maps: by AxisOrder, or null.
 OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int32_t block_q, std::int32_t block_kv,
-                         double density);
+                         double density, std::array<OrderMap, 6>* maps = nullptr);
+// The first order that flattens the grid as this one does.
+AxisOrder same_flattened(const Grid& grid, AxisOrder order);
 // The same from six exact maps, one per order, in the order of kAxisOrders.
 OrderScores score_orders(std::span<const BlockMap> maps, double density);
 
