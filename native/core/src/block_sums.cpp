@@ -86,7 +86,8 @@ void BlockSums::make_tables(const OffsetKernel& kernel) {
     }
     const std::int64_t one = lines_ * width_, both = kernel_axis(kernel, grid_.axis[1]).bins->count() * both_width_;
     memory_ = std::move(spare_memory);
-    memory_.resize(static_cast<std::size_t>(count * (2 * one + both)));
+    // Never smaller: growing again would fill what is written anyway.
+    memory_.resize(std::max(memory_.size(), static_cast<std::size_t>(count * (2 * one + both))));
     double* next = memory_.data();
     for (std::size_t bin = 0; bin < tables_.size(); ++bin) {
         if (!used[bin]) continue;
