@@ -6,45 +6,20 @@
 
 #include "launch_kernel.h"
 #include "paro/cuda/launch.h"
-#include "problem.h"
 #include "ptx_hopper.cuh"
+#include "rate_bench.cuh"
 #include "rates.h"
 
 namespace paro::cuda::bench {
 namespace {
 
-constexpr int kTurns = 2048, kChains = 8;
-
-// Clocks of a CTA, by its first thread.
-__device__ __forceinline__ long long now() {
-    long long clocks;
-    asm volatile("mov.u64 %0, %%clock64;" : "=l"(clocks)::"memory");
-    return clocks;
-}
-__device__ __forceinline__ void keep_clocks(long long begin, long long* out) {
-    if (threadIdx.x == 0) out[blockIdx.x] = now() - begin;
-}
+constexpr int kChains = 8;
 
 // One instruction on each of kChains registers.
-struct Exp2 {
-    static constexpr const char* name = "ex2.f32";
-    __device__ static float apply(float x) { return exp2_fast(x); }
-};
-struct Fma {
-    static constexpr const char* name = "ffma";
-    __device__ static float apply(float x) { return fmaf(x, 1.25f, -0.5f); }
-};
 struct IntToFloat {
     static constexpr const char* name = "i2fp + xor";
     __device__ static float apply(float x) {
         return __int_as_float(__float_as_int(__int2float_rn(__float_as_int(x))) ^ 5);
-    }
-};
-struct Max3 {
-    static constexpr const char* name = "vimnmx3";
-    __device__ static float apply(float x) {
-        return __int_as_float(
-            max_of_three(__float_as_int(x), static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)));
     }
 };
 struct ToHalves {
@@ -180,40 +155,8 @@ __global__ void spin(long long* clocks) {
     keep_clocks(begin, clocks);
 }
 
-class Bench {
-   public:
-    explicit Bench(Watchdog& watchdog) : watchdog_(watchdog), clocks_(allocate(1024 * 8)), sink_(allocate(64)) {
-        check(cudaEventCreate(&begin_), "cudaEventCreate");
-        check(cudaEventCreate(&end_), "cudaEventCreate");
-    }
-    long long* clocks() { return reinterpret_cast<long long*>(clocks_.get()); }
-    float* sink() { return reinterpret_cast<float*>(sink_.get()); }
-
-    // Runs twice; the second counts. Clocks: the median CTA's. False where an earlier start has done it.
-    template <class Launch>
-    bool time(const char* name, int ctas, Launch launch) {
-        if (!watchdog_.step(name)) return false;
-        launch();
-        check(cudaEventRecord(begin_), name);
-        launch();
-        check(cudaEventRecord(end_), name);
-        ms = watchdog_.elapsed(begin_, end_, 5.0);
-        std::vector<long long> all(static_cast<std::size_t>(ctas));
-        check(cudaMemcpy(all.data(), clocks(), all.size() * 8, cudaMemcpyDeviceToHost), name);
-        std::nth_element(all.begin(), all.begin() + ctas / 2, all.end());
-        median = static_cast<double>(all[static_cast<std::size_t>(ctas / 2)]);
-        return true;
-    }
-    double ms = 0.0, median = 1.0;
-
-   private:
-    Watchdog& watchdog_;
-    Device<std::byte> clocks_, sink_;
-    cudaEvent_t begin_ = nullptr, end_ = nullptr;
-};
-
 template <class Op>
-void instruction(Bench& bench, int ctas) {
+void instruction(RateBench& bench, int ctas) {
     constexpr int threads = 512;
     const auto launch = [&] { instruction_rate<Op><<<ctas, threads>>>(bench.clocks(), bench.sink()); };
     if (!bench.time(Op::name, ctas, launch)) return;
@@ -221,7 +164,7 @@ void instruction(Bench& bench, int ctas) {
 }
 
 template <int N, bool FROM_SHARED>
-void wgmma(Bench& bench, int ctas, int groups) {
+void wgmma(RateBench& bench, int ctas, int groups) {
     const auto kernel = wgmma_rate<N, FROM_SHARED>;
     constexpr int bytes = 64 << 10;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "wgmma_rate");
@@ -238,7 +181,7 @@ void wgmma(Bench& bench, int ctas, int groups) {
 
 void measure_rates(Watchdog& watchdog) {
     const int sms = multiprocessors();
-    Bench bench(watchdog);
+    RateBench bench(watchdog);
     for (const int warps : {4, 8, 16}) {
         char name[64];
         std::snprintf(name, sizeof(name), "mma.sync m16n8k32 s8, %d warps", warps);
@@ -254,6 +197,7 @@ void measure_rates(Watchdog& watchdog) {
     }
     wgmma<64, true>(bench, sms, 2);
     wgmma<64, false>(bench, sms, 2);
+    measure_mixed_rates(bench, sms);
     instruction<Exp2>(bench, sms);
     instruction<Fma>(bench, sms);
     instruction<IntToFloat>(bench, sms);

@@ -20,32 +20,20 @@ using Sums = std::int32_t[D / 8][4];
 
 #if defined(PARO_SM90A)
 
-// Scores of 64 keys.
-template <int BLOCK>
-__device__ __forceinline__ Scores<64>& half_of(Scores<BLOCK>& s, int half) {
-    return reinterpret_cast<Scores<64>&>(s[0][8 * half]);
-}
-
-// s += q8 k8, 64 keys a group.
+// s += q8 k8.
 template <int D, int BLOCK>
 __device__ __forceinline__ void start_scores(std::uint64_t q, std::uint64_t k, Scores<BLOCK>& s) {
     hold(s[0]);
     wgmma_fence();
 #pragma unroll
-    for (int half = 0; half < BLOCK / 64; ++half) {
-#pragma unroll
-        for (int ks = 0; ks < D / 32; ++ks) {
-            wgmma_ss(half_of<BLOCK>(s, half)[0], q + ks * kDescriptorStep,
-                     k + half * (64 * D / 16) + ks * kDescriptorStep, true);
-        }
-        wgmma_commit();
-    }
+    for (int ks = 0; ks < D / 32; ++ks) wgmma_ss(s[0], q + ks * kDescriptorStep, k + ks * kDescriptorStep, true);
+    wgmma_commit();
 }
 
 template <int D>
 struct State {
     float o[1][D / 8][4];
-    float l[2];  // of this thread's columns only
+    float l[2], shift[2];  // of this thread's columns only
     Softmax<1> rows;
 };
 
@@ -61,7 +49,7 @@ __device__ __forceinline__ void rescale(State<D>& state, const RowFactors<1>& f)
     }
 }
 
-// o takes in the integer sums.
+// o takes in the integer sums, which are subnormal numbers as they are.
 template <int D>
 __device__ __forceinline__ void add_values(State<D>& state, const Sums<D>& sums, const RowFactors<1>& f) {
 #pragma unroll
@@ -69,7 +57,7 @@ __device__ __forceinline__ void add_values(State<D>& state, const Sums<D>& sums,
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float& o = state.o[0][nt][i];
-            o = fmaf(static_cast<float>(sums[nt][i]), f.beta[0][i / 2], o);
+            o = fmaf(__int_as_float(sums[nt][i]), f.beta[0][i / 2], o);
         }
     }
 }
@@ -88,29 +76,25 @@ struct Consumer {
     static constexpr bool kEarly = D == 128 && P::stages > 2;
     const AttentionParams& p;
     std::uint32_t base;  // of a StageInfo, in shared memory
-    std::uint32_t ring;
+    std::uint32_t ring;  // low half of its descriptor
     State<D>& state;
     Trace<O.trace> trace;
     Turn<P::stages> turn;
 
-    __device__ std::uint64_t keys(int stage) const {
-        return tile_descriptor(ring, D) + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16));
-    }
-    __device__ std::uint64_t values(int stage) const {
-        return tile_descriptor(ring + P::k_bytes, BLOCK) + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16));
+    __device__ std::uint64_t keys(int stage) const { return tile(stage, 0, D); }
+    __device__ std::uint64_t values(int stage) const { return tile(stage, P::k_bytes, BLOCK); }
+    __device__ std::uint64_t tile(int stage, int offset, int row_bytes) const {
+        const auto low = ring + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16) + offset / 16);
+        return (tile_descriptor(0, row_bytes) >> 32 << 32) | low;
     }
 
-    __device__ __forceinline__ void release(int stage) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(base + offsetof(StageInfo, empty) + 8 * stage);
-    }
+    __device__ __forceinline__ void release(int stage) { arrive_warp(base + offsetof(StageInfo, empty) + 8 * stage); }
 
     // The tile at the turn's stage; waits for it. Asked for long before it is needed.
     __device__ __forceinline__ KeyTile tile_at(const Turn<P::stages>& turn) const {
         barrier_wait(base + offsetof(StageInfo, full) + 8 * turn.stage, turn.parity);
-        const auto slot = load_shared<int2>(base + offsetof(StageInfo, tile) + 8 * turn.stage);
-        const std::uint32_t scale = base + offsetof(StageInfo, scale) + 16 * turn.stage + 8 * (slot.y & kOddScale);
-        return {slot.x, static_cast<std::uint32_t>(slot.y), load_shared<float2>(scale)};
+        const auto word = load_shared<int4>(base + offsetof(StageInfo, tile) + 16 * turn.stage);
+        return {word.x, static_cast<std::uint32_t>(word.y), {__int_as_float(word.z), __int_as_float(word.w)}};
     }
     static __device__ __forceinline__ Turn<P::stages> after(Turn<P::stages> turn) {
         turn.next();
@@ -131,28 +115,23 @@ struct Consumer {
         wgmma_commit();
     }
 
-    // What makes weights of the tile's scores, as they come: the products of their halves are groups of their own, and
-    // BEHIND groups follow them.
+    // What makes weights of the tile's scores, once they are there; BEHIND groups of products follow theirs.
     template <int BEHIND>
     __device__ __forceinline__ void look(const KeyTile& tile, Scores<BLOCK>& s, Exponents<1>& exponents,
                                          RowFactors<1>& factors) {
-        constexpr int halves = BLOCK / 64;
-        std::int32_t greatest[1][2];
+        wgmma_wait<BEHIND>();
+        hold(s[0]);
+        if (tile.flags & kSome) {
 #pragma unroll
-        for (int half = 0; half < halves; ++half) {
-            Scores<64>& mine = half_of<BLOCK>(s, half);
-            half + 1 < halves ? wgmma_wait<BEHIND + 1>() : wgmma_wait<BEHIND>();
-            hold(mine[0]);
-            if (tile.flags & (kSomeOfFirst << half)) {
+            for (int half = 0; half < BLOCK / 64; ++half) {
                 const std::uint32_t valid = base + offsetof(StageInfo, valid) + 16 * turn.stage + 8 * half;
-                mask_scores<1>(mine, load_shared<std::uint64_t>(valid));
+                mask_scores<1>(reinterpret_cast<Scores<64>&>(s[0][8 * half]), load_shared<std::uint64_t>(valid));
             }
-            half == 0 ? greatest_of<true>(mine[0], greatest[0]) : greatest_of<false>(mine[0], greatest[0]);
-            if (half + 1 < halves) pin(max(greatest[0][0], greatest[0][1]));
         }
-        const float bias = tile.which < p.kv_blocks.blocks() ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
+        std::int32_t greatest[1][2];
+        greatest_of(s[0], greatest[0]);
+        const float bias = tile.flags & kPooled ? BLOCK == 64 ? 6.0f : 7.0f : 0.0f;
         move_maxima(state.rows, greatest, tile.scale, bias, exponents, factors);
-        if (kEarly && BEHIND > 0) pin(max(greatest[0][0], greatest[0][1]));
     }
 
     __device__ __forceinline__ void add_weights(const Weights<BLOCK>& weights, const RowFactors<1>& f) {
@@ -160,7 +139,9 @@ struct Consumer {
         sum_weights<BLOCK / 8>(weights, sum);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            state.l[half] = fmaf(state.l[half], f.alpha[0][half], static_cast<float>(sum[half]) * f.unit[0][half]);
+            const auto all = static_cast<float>(sum[half]);
+            state.l[half] = fmaf(state.l[half], f.alpha[0][half], all * f.unit[0][half]);
+            state.shift[half] = fmaf(state.shift[half], f.alpha[0][half], all * f.beta[0][half]);
         }
     }
 
@@ -178,7 +159,9 @@ struct Consumer {
         sum_weights<BLOCK / 8>(weights, after);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            state.l[half] -= static_cast<float>(before[half] - after[half]) * f.unit[0][half];
+            const auto less = static_cast<float>(before[half] - after[half]);
+            state.l[half] -= less * f.unit[0][half];
+            state.shift[half] -= less * f.beta[0][half];
         }
     }
 
@@ -219,14 +202,20 @@ struct Consumer {
         Exponents<1> exponents;
         look<1>(tile, scores, exponents, pending.factors);
         trace.template mark<kTraceScores>();
-        // The wait for it is a branch too: it keeps that for the products behind it.
-        if constexpr (!kEarly && P::stages > 2) next = tile_after();
+        // Where the block of the softmax begins, before or after the wait for the values, is as measured too.
+        const std::int32_t looked = __float_as_int(exponents.offset[0][0] + exponents.offset[0][1]);
+        if constexpr (kEarly) {
+            pin(looked);
+        } else if constexpr (P::stages > 2) {
+            next = tile_after();
+        }
         wgmma_wait<0>();
         hold(sums);
         hold(pending.weights[0]);
         trace.template mark<kTraceValues>();
         release(pending.stage);
         if constexpr (P::stages == 2) next = tile_after();  // which waits for the stage just released
+        if constexpr (!kEarly) pin(looked);
         add_values<D>(state, sums, last);
         weigh(tile, scores, exponents, pending);
         hold(scores[0]);
@@ -278,7 +267,7 @@ __device__ __forceinline__ void start(const float* q_scale, State<D>& state) {
     for (int half = 0; half < 2; ++half) {
         state.rows.m[0][half] = __int_as_float(0xff800000);
         state.rows.q_scale[0][half] = q_scale[half * 8 + row];
-        state.l[half] = 0.0f;
+        state.l[half] = state.shift[half] = 0.0f;
     }
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
@@ -287,22 +276,28 @@ __device__ __forceinline__ void start(const float* q_scale, State<D>& state) {
     }
 }
 
+__device__ __forceinline__ float sum_of_four(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // o / l, times the factors per channel of v.
 template <int D>
 __device__ __forceinline__ void finish(const float* channel, State<D>& state) {
-    float inverse[2];
+    float inverse[2], shift[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        float l = state.l[half];
-        l += __shfl_xor_sync(0xffffffffu, l, 1);
-        l += __shfl_xor_sync(0xffffffffu, l, 2);
-        inverse[half] = 1.0f / l;
+        inverse[half] = 1.0f / sum_of_four(state.l[half]);
+        shift[half] = sum_of_four(state.shift[half]) * kShiftDown;
     }
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
         const float2 factor = *reinterpret_cast<const float2*>(channel + nt * 8 + threadIdx.x % 4 * 2);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) state.o[0][nt][i] *= inverse[i / 2] * (i % 2 ? factor.y : factor.x);
+        for (int i = 0; i < 4; ++i) {
+            float& o = state.o[0][nt][i];
+            o = fmaf(o, kSumsUp, -shift[i / 2]) * (inverse[i / 2] * (i % 2 ? factor.y : factor.x));
+        }
     }
 }
 
@@ -313,7 +308,10 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
     using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
     const int warp = threadIdx.x % kGroup / 32, row = group * kHopperRows + warp * 16;
     State<D> state;
-    Consumer<D, BLOCK, GROUPS, O> consumer{p, shared_address(&info), ring, state, {}, {}};
+    // From one lane: ptxas would otherwise make them again in every step.
+    const std::uint32_t base = __shfl_sync(0xffffffffu, shared_address(&info), 0);
+    const std::uint32_t tiles = __shfl_sync(0xffffffffu, static_cast<std::uint32_t>(tile_descriptor(ring, D)), 0);
+    Consumer<D, BLOCK, GROUPS, O> consumer{p, base, tiles, state, {}, {}};
     consumer.trace.start();
     for (Turn<kQueryStages> queries;; queries.next()) {
         const int s = queries.stage;
@@ -324,7 +322,7 @@ __device__ __forceinline__ void consume(const AttentionParams& p, StageInfo& inf
         p.work_item(item, slot, tile);
         start<D>(p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + row, state);
         consumer.run(tile_descriptor(q_shared + s * P::q_bytes + group * kHopperRows * D, D));
-        if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&info.queries_empty[s]));
+        arrive_warp(shared_address(&info.queries_empty[s]));
         finish<D>(p.packed.channel + std::int64_t{slot} * D, state);
         const std::int64_t offset = output_offset(p, slot, tile, row + threadIdx.x % 16);
         store_output<D, 1>(p, state.o, offset, staging + (group * 4 + warp) * P::staging_bytes);
@@ -347,11 +345,11 @@ __global__ void __launch_bounds__((GROUPS + 1) * kGroup, decode(CODE).ctas)
     if (threadIdx.x == 0) {
         for (int s = 0; s < kQueryStages; ++s) {
             barrier_init(shared_address(&info.queries_full[s]), 1);
-            barrier_init(shared_address(&info.queries_empty[s]), GROUPS * 4);
+            barrier_init(shared_address(&info.queries_empty[s]), GROUPS * kArrivals);
         }
         for (int s = 0; s < P::stages; ++s) {
             barrier_init(shared_address(&info.full[s]), 1);
-            barrier_init(shared_address(&info.empty[s]), GROUPS * 4);
+            barrier_init(shared_address(&info.empty[s]), GROUPS * kArrivals);
         }
         fence_barrier_init();
     }

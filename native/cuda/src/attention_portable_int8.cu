@@ -29,6 +29,7 @@ struct StageInfo {
 template <int D>
 struct State {
     float o[2][D / 8][4];
+    float shift[2][2];
     Softmax<2> rows;
 };
 using Scores = ScoreTiles<2, kTiles>;
@@ -44,10 +45,10 @@ __device__ __forceinline__ void copy_step(const AttentionParams& p, std::int64_t
 #pragma unroll
     for (int i = 0; i < k_copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, k + i * THREADS * 16);
     to += Stage<D>::k_bytes;
-    const std::int8_t* v = p.packed.v + tile * BLOCK * D;
+    const std::uint8_t* v = p.packed.v + tile * BLOCK * D;
     constexpr int rows = THREADS / 4;  // v rows that one copy of all threads covers: a multiple of 8
     const int row = thread / 4, piece = (thread % 4) ^ ((row >> 1) & 3);
-    const std::int8_t* from = v + tile_offset(row, (half * 4 + piece) * 16, BLOCK);
+    const std::uint8_t* from = v + tile_offset(row, (half * 4 + piece) * 16, BLOCK);
 #pragma unroll
     for (int i = 0; i < v_copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, from + i * rows * BLOCK);
 }
@@ -78,13 +79,28 @@ __device__ __forceinline__ void score(std::uint32_t q, std::uint32_t k, Scores& 
     }
 }
 
-// o and l take in a step's weights and values. The integer sums start from kRoundBits, so their bits are floats that
-// are off by kRound; |sum| <= 64 * 255 * 127 < 2^22.
+// Most of the time no row of a warp has a new maximum: o then keeps its scale.
+template <int D>
+__device__ __forceinline__ void rescale(State<D>& state, const RowFactors<2>& f) {
+    bool same = true;
+#pragma unroll
+    for (int mt = 0; mt < 2; ++mt) same = same && f.alpha[mt][0] == 1.0f && f.alpha[mt][1] == 1.0f;
+    if (__all_sync(0xffffffffu, same)) return;
+#pragma unroll
+    for (int mt = 0; mt < 2; ++mt) {
+#pragma unroll
+        for (int nt = 0; nt < D / 8; ++nt) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) state.o[mt][nt][i] *= f.alpha[mt][i / 2];
+        }
+    }
+}
+
+// o and l take in a step's weights and values.
 template <int D>
 __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weights, std::uint32_t v,
                                            const RowFactors<2>& f) {
     constexpr std::uint32_t ones = 0x01010101u;
-    float off[2][2];
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
         std::int32_t sum[4];
@@ -92,11 +108,14 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
         mma_u8(sum, weights[mt][1], ones, ones);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            off[mt][half] = -kRound * f.beta[mt][half];
-            state.rows.l[mt][half] =
-                fmaf(state.rows.l[mt][half], f.alpha[mt][half], static_cast<float>(sum[2 * half]) * f.unit[mt][half]);
+            const auto all = static_cast<float>(sum[2 * half]);
+            float& l = state.rows.l[mt][half];
+            l = fmaf(l, f.alpha[mt][half], all * f.unit[mt][half]);
+            float& shift = state.shift[mt][half];
+            shift = fmaf(shift, f.alpha[mt][half], all * f.beta[mt][half]);
         }
     }
+    rescale<D>(state, f);
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
         std::uint32_t b[4];
@@ -104,12 +123,12 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
 #pragma unroll
         for (int mt = 0; mt < 2; ++mt) {
             std::int32_t sum[4];
-            mma_u8_first(sum, weights[mt][0], b[0], b[1], kRoundBits);
+            mma_u8_first(sum, weights[mt][0], b[0], b[1], 0);
             mma_u8(sum, weights[mt][1], b[2], b[3]);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 float& o = state.o[mt][nt][i];
-                o = fmaf(__int_as_float(sum[i]), f.beta[mt][i / 2], fmaf(o, f.alpha[mt][i / 2], off[mt][i / 2]));
+                o = fmaf(__int_as_float(sum[i]), f.beta[mt][i / 2], o);
             }
         }
     }
@@ -126,7 +145,7 @@ __device__ __forceinline__ void start(const AttentionParams& p, std::int32_t slo
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             state.rows.m[mt][half] = __int_as_float(0xff800000);
-            state.rows.l[mt][half] = 0.0f;
+            state.rows.l[mt][half] = state.shift[mt][half] = 0.0f;
             state.rows.q_scale[mt][half] = q_scale[mt * 16 + half * 8 + lane / 4];
         }
 #pragma unroll
@@ -144,11 +163,15 @@ __device__ __forceinline__ void finish(const AttentionParams& p, std::int32_t sl
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
         const float inverse[2] = {1.0f / state.rows.l[mt][0], 1.0f / state.rows.l[mt][1]};
+        const float shift[2] = {state.shift[mt][0] * kShiftDown, state.shift[mt][1] * kShiftDown};
 #pragma unroll
         for (int nt = 0; nt < D / 8; ++nt) {
             const float2 factor = *reinterpret_cast<const float2*>(channel + nt * 8);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) state.o[mt][nt][i] *= inverse[i / 2] * (i % 2 ? factor.y : factor.x);
+            for (int i = 0; i < 4; ++i) {
+                float& o = state.o[mt][nt][i];
+                o = fmaf(o, kSumsUp, -shift[i / 2]) * (inverse[i / 2] * (i % 2 ? factor.y : factor.x));
+            }
         }
     }
 }
@@ -218,7 +241,7 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         Exponents<2> exponents;
         const float bias = pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
         std::int32_t greatest[2][2];
-        for (int mt = 0; mt < 2; ++mt) greatest_of<true>(s[mt], greatest[mt]);
+        for (int mt = 0; mt < 2; ++mt) greatest_of(s[mt], greatest[mt]);
         move_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
 #pragma unroll
         for (int mt = 0; mt < 2; ++mt) {

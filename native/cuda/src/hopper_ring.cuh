@@ -13,6 +13,14 @@ constexpr int kMaxStages = 8;
 constexpr int kQueryStages = 2;  // the next tile's queries, and its keys, come while this one is computed
 constexpr int kGroup = 128;      // threads of a warpgroup
 
+// Consumers free what the producer fills by one arrival a warp, after __syncwarp. compute-sanitizer's racecheck does
+// not follow that: compiled with PARO_EVERY_LANE_ARRIVES each lane speaks for itself.
+#if defined(PARO_EVERY_LANE_ARRIVES)
+constexpr int kArrivals = kGroup;
+#else
+constexpr int kArrivals = kGroup / 32;  // of a warpgroup
+#endif
+
 // What the kernel is compiled with; native/cuda/bench measures them beside each other.
 struct HopperOptions {
     bool trace = false;  // adds up what each role waits for
@@ -25,14 +33,13 @@ constexpr unsigned encode(const HopperOptions& o) {
 }
 constexpr HopperOptions decode(unsigned code) { return {(code & 1) != 0, static_cast<int>(code >> 1)}; }
 
-// Flags of a key tile: the scale is the second of the two, some of the first or second 64 keys do not count.
-constexpr std::uint32_t kOddScale = 1, kSomeOfFirst = 2, kSomeOfSecond = 4;
+// Flags of a key tile: some of its keys do not count, its keys are pooled.
+constexpr std::uint32_t kSome = 1, kPooled = 2;
 
 // What goes with a stage of the ring.
 struct StageInfo {
-    alignas(16) float2 scale[kMaxStages][2];  // of an even key tile and the next: copies come in 16 bytes
+    int4 tile[kMaxStages];  // key tile, -1 after the last of a query tile; flags; scales of k and v
     std::uint64_t valid[kMaxStages][2];
-    int2 tile[kMaxStages];            // -1 after the last of a query tile; flags
     std::int32_t item[kQueryStages];  // work item whose queries have come, -1 after the last
     // Barriers; the last two pairs are for the queries and the item.
     std::uint64_t full[kMaxStages], empty[kMaxStages], queries_full[kQueryStages], queries_empty[kQueryStages];
@@ -99,6 +106,11 @@ struct Trace<false> {
     __device__ void flush(int) {}
 };
 
+__device__ __forceinline__ void arrive_warp(std::uint32_t barrier) {
+    __syncwarp();
+    if (kArrivals == kGroup || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
 // A counter that runs round the ring.
 template <int STAGES>
 struct Turn {
@@ -123,19 +135,20 @@ struct Producer {
     __device__ void bring(const TileWalk<BLOCK>& walk, std::int64_t first, std::int32_t tile) {
         const std::uint64_t low = walk.columns(tile, 0), high = BLOCK == 128 ? walk.columns(tile, 1) : 0;
         if ((low | high) == 0) return;
+        const std::int64_t at = first + tile;
+        const float2 scale = __ldg(p.packed.kv_scale + at);  // on its way while the stage becomes free
+        const bool all = low == ~std::uint64_t{0} && (BLOCK == 64 || high == ~std::uint64_t{0});
+        const std::uint32_t flags = (all ? 0 : kSome) | (tile >= p.kv_blocks.blocks() ? kPooled : 0);
         wait_empty();
         const int s = turn.stage;
-        const std::int64_t at = first + tile;
         info.valid[s][0] = low;
         info.valid[s][1] = high;
-        const std::uint32_t flags = (at & 1 ? kOddScale : 0) | (low != ~std::uint64_t{0} ? kSomeOfFirst : 0) |
-                                    (BLOCK == 128 && high != ~std::uint64_t{0} ? kSomeOfSecond : 0);
-        info.tile[s] = make_int2(tile, static_cast<std::int32_t>(flags));
+        info.tile[s] =
+            make_int4(tile, static_cast<std::int32_t>(flags), __float_as_int(scale.x), __float_as_int(scale.y));
         const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P::stage_bytes;
-        barrier_expect(full, P::stage_bytes + 16);
+        barrier_expect(full, P::stage_bytes);
         copy_bulk(to, p.packed.k + at * P::k_bytes, P::k_bytes, full);
         copy_bulk(to + P::k_bytes, p.packed.v + at * P::k_bytes, P::k_bytes, full);
-        copy_bulk(shared_address(&info.scale[s][0]), p.packed.kv_scale + (at & ~std::int64_t{1}), 16, full);
         turn.next();
     }
 
@@ -161,7 +174,7 @@ struct Producer {
             const std::int64_t first = std::int64_t{slot} * p.key_tiles();
             for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) bring(walk, first, next);
             wait_empty();
-            info.tile[turn.stage] = make_int2(-1, 0);
+            info.tile[turn.stage] = make_int4(-1, 0, 0, 0);
             barrier_arrive(shared_address(&info.full[turn.stage]));
             turn.next();
         }

@@ -35,9 +35,9 @@ __device__ __forceinline__ void transpose_bytes(std::uint32_t (&x)[4]) {
     x[3] = __byte_perm(c, d, 0x7632);
 }
 
-// Rows of s8 in shared memory to the v tile: transposed, keys at their places (v_place).
+// Rows of bytes in shared memory to the v tile: transposed, keys at their places (v_place).
 template <int D, int BLOCK>
-__device__ __forceinline__ void store_transposed(const std::uint32_t (*rows)[D / 4], std::int8_t* tile) {
+__device__ __forceinline__ void store_transposed(const std::uint32_t (*rows)[D / 4], std::uint8_t* tile) {
     constexpr int groups = BLOCK / 16;
     for (int unit = threadIdx.x; unit < groups * (D / 4); unit += KeyTile<D, BLOCK>::threads) {
         const int group = unit % groups, word = unit / groups;
@@ -83,10 +83,7 @@ __device__ __forceinline__ void store_tiles(const AttentionParams& p, std::int64
         v_top = max(v_top, tops[1][w]);
     }
     if (threadIdx.x == 0) {
-        p.packed.kv_scale[tile] = make_float2(scale_of(k_top), scale_of(v_top));
-        // Scales are also read in pairs: the last one gets a partner.
-        const std::int64_t tiles = std::int64_t{p.slots()} * p.key_tiles();
-        if (tile + 1 == tiles && tiles % 2) p.packed.kv_scale[tiles] = make_float2(0.0f, 0.0f);
+        p.packed.kv_scale[tile] = make_float2(scale_of(k_top), scale_of(v_top) * kScaleUp);
     }
 
     const float k_inverse = inverse_scale(k_top), v_inverse = inverse_scale(v_top);
@@ -99,10 +96,12 @@ __device__ __forceinline__ void store_tiles(const AttentionParams& p, std::int64
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         const float* x = v + 8 * i;
-        const std::uint32_t low = round_bytes(x[0] * v_inverse, x[1] * v_inverse, x[2] * v_inverse, x[3] * v_inverse);
-        const std::uint32_t high = round_bytes(x[4] * v_inverse, x[5] * v_inverse, x[6] * v_inverse, x[7] * v_inverse);
+        const auto word_of = [&](int at) {
+            return round_bytes<kValueShift>(x[at] * v_inverse, x[at + 1] * v_inverse, x[at + 2] * v_inverse,
+                                            x[at + 3] * v_inverse);
+        };
         const int word = mixed_word<D, BLOCK>(row, (i * Tile::lanes + lane) * 2);
-        *reinterpret_cast<uint2*>(&shared.v[row][word]) = make_uint2(low, high);
+        *reinterpret_cast<uint2*>(&shared.v[row][word]) = make_uint2(word_of(0), word_of(4));
     }
     __syncthreads();
     store_transposed<D, BLOCK>(shared.v, p.packed.v + tile * BLOCK * D);

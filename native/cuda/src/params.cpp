@@ -74,7 +74,7 @@ std::size_t carve_keys(AttentionParams& p, std::byte* base) {
         carver.take(packed.k, tile_bytes);
         carver.take(packed.v, tile_bytes);
         Pair* scales = nullptr;
-        carver.take(scales, (slots * p.key_tiles() + 1) / 2 * 2);
+        carver.take(scales, slots * p.key_tiles());
         packed.kv_scale = reinterpret_cast<float2*>(scales);
         carver.take(packed.channel, slots * dim);
         carver.take(packed.shift, slots * dim);

@@ -19,12 +19,23 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// Eight bytes from shared memory, by their address there: pointers would be made into addresses each time.
+// 8 or 16 bytes from shared memory, by their address there: pointers would be made into addresses each time.
 template <class T>
 __device__ __forceinline__ T load_shared(std::uint32_t address) {
-    static_assert(sizeof(T) == 8);
+    static_assert(sizeof(T) == 8 || sizeof(T) == 16);
     T value;
-    asm volatile("ld.shared.u64 %0, [%1];" : "=l"(reinterpret_cast<std::uint64_t&>(value)) : "r"(address) : "memory");
+    if constexpr (sizeof(T) == 8) {
+        asm volatile("ld.shared.u64 %0, [%1];"
+                     : "=l"(reinterpret_cast<std::uint64_t&>(value))
+                     : "r"(address)
+                     : "memory");
+    } else {
+        auto& x = reinterpret_cast<uint4&>(value);
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                     : "r"(address)
+                     : "memory");
+    }
     return value;
 }
 
@@ -77,17 +88,17 @@ __device__ __forceinline__ void mma_s8(std::int32_t (&d)[4], const std::uint32_t
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// The same with unsigned a.
+// The same with unsigned a and b.
 __device__ __forceinline__ void mma_u8_first(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                              std::uint32_t b1, std::int32_t c) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %10, %10, %10};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c));
 }
 __device__ __forceinline__ void mma_u8(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                        std::uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -151,15 +162,22 @@ __device__ __forceinline__ std::uint32_t round_weights(float a, float b, float c
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 constexpr std::int32_t kRoundBits = 0x4b400000;
 
+// Products of weights and values, both unsigned bytes, are less than 2^23: as floats subnormal numbers, sum 2^-149,
+// which cost no conversion. The scales of v carry kScaleUp, so that what o gathers is normal again.
+constexpr int kValueShift = 128;  // a value's byte is 128 more than it
+constexpr float kScaleUp = 0x1p64f, kSumsUp = 0x1p85f, kShiftDown = kValueShift * 0x1p-64f;
+
 // Low bytes of four words, a lowest.
 __device__ __forceinline__ std::uint32_t join_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c,
                                                     std::uint32_t d) {
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
-// Four floats rounded to integers and joined as bytes; |x| <= 255.
+// Four floats rounded to integers, plus `shift`, and joined as bytes; |x| <= 255.
+template <int shift = 0>
 __device__ __forceinline__ std::uint32_t round_bytes(float a, float b, float c, float d) {
-    return join_bytes(__float_as_uint(a + kRound), __float_as_uint(b + kRound), __float_as_uint(c + kRound),
-                      __float_as_uint(d + kRound));
+    constexpr float round = kRound + shift;
+    return join_bytes(__float_as_uint(a + round), __float_as_uint(b + round), __float_as_uint(c + round),
+                      __float_as_uint(d + round));
 }
 
 // Two pairs of fp16 numbers of 0 to 255, rounded and joined as bytes: adding 1024 rounds to integers.

@@ -110,17 +110,18 @@ __device__ __forceinline__ void hold(T (&d)[TILES][4]) {
     }
 }
 
-// The compiler moves neither what makes `witness`, which is never INT_MIN, behind this point nor a later wait before
-// it: ptxas does not see `hold`, but keeps to the ends of basic blocks. Enough is never done here to have a branch
-// round it.
+// The compiler moves neither what makes `witness` behind this point nor a later wait before it: ptxas does not see
+// `hold`, but keeps to the ends of basic blocks. Enough stands here to have a branch round it; a witness of INT_MIN,
+// which is next to impossible, only loses some nanoseconds.
 __device__ __forceinline__ void pin(std::int32_t witness) {
     if (witness != INT_MIN) return;
 #pragma unroll
     for (int i = 0; i < 16; ++i) asm volatile("nanosleep.u32 1;" ::: "memory");
 }
 
-// d (+)= a b^T over 32 bytes: a 64 x 32 from shared memory (ss, signed) or registers (rs, unsigned; as m16n8k32 has
-// them, a warp 16 rows), b N x 32 in shared memory. Accumulators: d[4 j + i] is what m16n8 tile j has in i.
+// d (+)= a b^T over 32 bytes: a 64 x 32 from shared memory (ss, signed) or registers (rs, then both
+// unsigned; as m16n8k32 has them, a warp 16 rows), b N x 32 in shared memory. Accumulators: d[4 j + i] is what m16n8
+// tile j has in i.
 __device__ __forceinline__ void wgmma_ss(std::int32_t (&d)[8][4], std::uint64_t a, std::uint64_t b, bool accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
@@ -162,7 +163,7 @@ __device__ __forceinline__ void wgmma_rs(std::int32_t (&d)[8][4], const std::uin
                                          bool accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.s8 {"
+        "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.u8 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
         "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
         "}, {%32, %33, %34, %35}, %36, p;\n}"
@@ -178,7 +179,7 @@ __device__ __forceinline__ void wgmma_rs(std::int32_t (&d)[16][4], const std::ui
                                          bool accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
+        "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.u8 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
         "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
         "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "

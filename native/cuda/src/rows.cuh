@@ -103,7 +103,6 @@ __device__ __forceinline__ float scale_of(std::uint32_t magnitude_bits) {
     return magnitude_bits < 0x7f800000u ? __uint_as_float(magnitude_bits) * (1.0f / 127.0f)
                                         : __int_as_float(0x7fffffff);
 }
-
 // x * inverse rounded to s8, sixteen of them.
 __device__ __forceinline__ uint4 quantise16(const float* x, float inverse) {
     uint4 word;

@@ -25,7 +25,7 @@ template <int MT>
 struct RowFactors {
     float alpha[MT][2];  // of what was gathered so far
     float beta[MT][2];   // of this step's integer sums
-    float unit[MT][2];   // of this step's integer weights
+    float unit[MT][2];   // of this step's integer weights: 255 times too large, in o as in l
 };
 
 // Scores of keys that do not count become -inf: below every score, and their weights 0.
@@ -72,13 +72,13 @@ struct Exponents {
     float factor[MT][2], offset[MT][2];
 };
 
-// The greatest of a thread's scores in its rows half = 0, 1; of `greatest` too, unless FIRST.
-template <bool FIRST, int NT>
+// The greatest of a thread's scores in its rows half = 0, 1.
+template <int NT>
 __device__ __forceinline__ void greatest_of(const std::int32_t (&s)[NT][4], std::int32_t (&greatest)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         // Positive floats compare as integers do. Two chains, since each waits for itself.
-        std::int32_t even = FIRST ? s[0][2 * half] : greatest[half], odd = s[1][2 * half];
+        std::int32_t even = s[0][2 * half], odd = s[1][2 * half];
 #pragma unroll
         for (int nt = 0; nt < NT; nt += 2) {
             even = max_of_three(even, s[nt][2 * half], s[nt][2 * half + 1]);
@@ -113,7 +113,7 @@ __device__ __forceinline__ void move_maxima(Softmax<MT>& state, std::int32_t (&g
             const float distance = exp2_fast(-fabsf(block_max - old));
             const bool rises = block_max > old;
             f.alpha[mt][half] = rises ? distance : 1.0f;
-            f.unit[mt][half] = (rises ? 1.0f : distance) * (1.0f / 255.0f);
+            f.unit[mt][half] = rises ? 1.0f : distance;
             f.beta[mt][half] = f.unit[mt][half] * scale.y;
         }
     }

@@ -73,7 +73,10 @@ void multiply_now(std::int32_t (&d)[TILES][4], const std::uint32_t (&a)[4], std:
                 }
             }
             for (int col = 0; col < columns; ++col) {
-                for (int k = 0; k < 32; ++k) right[col][k] = descriptor_byte(first.b, col, k);
+                for (int k = 0; k < 32; ++k) {
+                    const std::int32_t byte = descriptor_byte(first.b, col, k);
+                    right[col][k] = FROM_SHARED ? byte : byte & 0xff;
+                }
             }
             for (int lane = 0; lane < 128; ++lane) {
                 for (int r = 0; r < registers; ++r) {

@@ -90,7 +90,8 @@ void mma_int(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0
         using Widen = std::int32_t (*)(std::uint8_t);
         const Widen as_signed = [](std::uint8_t v) -> std::int32_t { return static_cast<std::int8_t>(v); };
         const Widen as_unsigned = [](std::uint8_t v) -> std::int32_t { return v; };
-        multiply<std::uint8_t, std::int32_t>(x, y, is_signed ? as_signed : as_unsigned, as_signed);
+        multiply<std::uint8_t, std::int32_t>(x, y, is_signed ? as_signed : as_unsigned,
+                                             is_signed ? as_signed : as_unsigned);
     });
 }
 inline void mma_s8_first(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,

@@ -112,10 +112,10 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
     CHECK(same(p.packed.k, calls[1].packed.k, keys * p.key_tile()));
     CHECK(same(p.packed.v, calls[1].packed.v, keys * p.key_tile()));
     CHECK(same(p.packed.kv_scale, calls[1].packed.kv_scale, keys * 8));
-    // Within +-127, so that negation would be safe and the sums stay below 2^22.
+    // Within +-127, so that negation would be safe and scores stay below 2^22; values are 128 more than that.
     bool clean = true;
     for (std::int64_t i = 0; i < keys * p.key_tile(); ++i)
-        clean = clean && p.packed.k[i] != -128 && p.packed.v[i] != -128;
+        clean = clean && p.packed.k[i] != -128 && p.packed.v[i] != 0;
     CHECK(clean);
 }
 
@@ -183,6 +183,8 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
               return t == 'v' ? (d % 5 - 2) * 0.37 : 2 * x;
           }) < 5e-5);
     CHECK(error([](char, std::int64_t, std::int64_t, std::int32_t, double) { return 0.0; }) == 0.0);
+    // The greatest sums there are, 255 * 255 * 128 < 2^23: more would not be subnormal numbers.
+    CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t, double x) { return t == 'q' ? x : 1.0; }) < 5e-5);
     CHECK(error([](char t, std::int64_t, std::int64_t, std::int32_t d, double x) {
               return t == 'v' && d == 5 ? 20 * x : t == 'k' && d == 3 ? x + 10 : x;
           }) < 0.03);

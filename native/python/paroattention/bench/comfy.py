@@ -167,6 +167,7 @@ def _row(options, size, name, clock, peak, **more) -> dict:
         "s_it": round(per_step, 4),
         "attention_s_it": round(statistics.median(attention), 4),
         "run_s": round(sum(steps), 3),
+        "step_s": [round(x, 3) for x in steps],
         "peak_gb": round(peak, 3),
         **more,
     }

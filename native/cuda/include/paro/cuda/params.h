@@ -104,13 +104,13 @@ struct PlanParams {
 // tail, `panels` more follow, each of block_kv pooled keys: pooled key j of panel p stands for grid block
 // p * block_kv + j, has the mean key and value of it, and zeros past the last grid block.
 struct PackedParams {
-    std::int8_t* q;          // [slots][q.blocks()] tiles [block_q][head_dim]
-    float* q_scale;          // [slots][q.blocks() * block_q] times sm_scale * log2(e) / head_dim
-    std::int8_t* k;          // [slots][key_tiles] tiles [block_kv][head_dim], zeros where no token stands
-    std::int8_t* v;          // [slots][key_tiles] tiles [head_dim][block_kv], keys permuted (v_place), zeros likewise
-    float2* kv_scale;        // [slots][key_tiles] {k_scale, v_scale}
-    float* channel;          // [slots][head_dim] factor per channel of v, applied once at the end
-    float* shift;            // [slots][head_dim] subtracted from every key (pack only)
+    std::int8_t* q;    // [slots][q.blocks()] tiles [block_q][head_dim]
+    float* q_scale;    // [slots][q.blocks() * block_q] times sm_scale * log2(e) / head_dim
+    std::int8_t* k;    // [slots][key_tiles] tiles [block_kv][head_dim], zeros where no token stands
+    std::uint8_t* v;   // [slots][key_tiles] tiles [head_dim][block_kv], keys permuted (v_place), kValueShift added
+    float2* kv_scale;  // [slots][key_tiles] {k_scale, v_scale times kScaleUp}
+    float* channel;    // [slots][head_dim] factor per channel of v, applied once at the end
+    float* shift;      // [slots][head_dim] subtracted from every key (pack only)
     float* channel_inverse;  // [slots][head_dim] (pack only)
     float* partial;          // [slots][chunks][2][head_dim] sums on the way to shift and channel (pack only)
     float* pooled_k;         // [slots][panels * block_kv][head_dim] mean of k - shift, rotated (int8); bf16: mean of k
