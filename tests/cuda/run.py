@@ -1,8 +1,9 @@
-"""python tests/cuda/run.py [--sanitize] [--seconds N] [pytest arguments]: the GPU tests.
+"""The GPU tests: python tests/cuda/run.py [--sanitize] [--race-package DIR] [--seconds N] [...]
 
 Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes what they measured to
 results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and
-synccheck.
+synccheck. racecheck does not follow one arrival for a whole warp and reports the Hopper kernel for
+it: DIR is a copy of native/python whose library was built with PARO_EVERY_LANE_ARRIVES=ON.
 """
 
 from __future__ import annotations
@@ -46,15 +47,16 @@ class Child:
         return code, self.log.read()
 
 
-def _start_sanitizers(env) -> dict[str, Child]:
+def _start_sanitizers(env, race_package: str) -> dict[str, Child]:
     """All tools at once: they wait for the CPU more than for the GPU."""
     # The caching allocator would hide reads past an end.
     env = {**env, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    script = str(HERE / "sanitize.py")
-    return {
-        tool: Child(["compute-sanitizer", "--tool", tool, sys.executable, script], env)
-        for tool in ("memcheck", "racecheck", "initcheck", "synccheck")
-    }
+    script, children = str(HERE / "sanitize.py"), {}
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        own = {**env, "PARO_PACKAGE": race_package} if tool == "racecheck" and race_package else env
+        command = ["compute-sanitizer", "--tool", tool, sys.executable, script]
+        children[tool] = Child(command, own)
+    return children
 
 
 def _verdicts(children: dict[str, Child], deadline: float) -> dict[str, str]:
@@ -82,6 +84,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--race-package", default="", help="what racecheck looks at instead")
     parser.add_argument("--seconds", type=float, default=1800, help="then whatever runs is ended")
     options, arguments = parser.parse_known_args()
     deadline = time.monotonic() + options.seconds
@@ -91,7 +94,7 @@ def main() -> int:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
     env["PARO_MEASURED"] = measured
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE.parent / "pytest.ini")]
-    sanitizers = _start_sanitizers(env) if options.sanitize else {}
+    sanitizers = _start_sanitizers(env, options.race_package) if options.sanitize else {}
     code, text = Child([*command, str(HERE), *arguments], env).finish(deadline)
     print(text, flush=True)
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent.parent / "native" / "python"), str(HERE)]
+PACKAGE = os.environ.get("PARO_PACKAGE") or str(HERE.parent.parent / "native" / "python")
+sys.path[:0] = [PACKAGE, str(HERE)]
 
 import gpu_problems as problems  # noqa: E402
 import torch  # noqa: E402

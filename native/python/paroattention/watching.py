@@ -27,8 +27,10 @@ from .sampling import LOST, WHOLE, Tally, relative_error, retained
 from .seen_blocks import MOST_BYTES, SeenBlocks
 from .settings import Settings
 
-# Sampled steps between two proposals of new masks.
+# Sampled steps before the first proposal of new masks, and the most between two: each waits twice
+# as long as the last, since what a sample adds to those before it grows less and less.
 PROPOSE_AFTER = 2
+MOST_BETWEEN = 8
 # Queries that must have been seen before a head is judged by the meter.
 _LEAST_QUERIES = 32
 DENSER = "heads made denser: their output was off by more than {limit:.0%}"
@@ -55,6 +57,7 @@ class Watch:
         self._since: dict[Key, np.ndarray] = {}
         self._seen: dict[Key, int] = {}
         self._sparse_steps = self._sampled_since = 0
+        self._patience = PROPOSE_AFTER
         self._half: int | None = None
         self._border = False
         self._proposal: Proposal | None = None
@@ -96,7 +99,7 @@ class Watch:
         self._sampled_since += self.sampling
 
     def _due(self) -> bool:
-        return self._sampled_since >= (1 if self._border else PROPOSE_AFTER)
+        return self._sampled_since >= (1 if self._border else self._patience)
 
     def settle(self) -> None:
         """Reads the samples of the step that is over: the only place that waits for a device."""
@@ -273,6 +276,7 @@ class Watch:
 
     def _propose(self, step: int, sigma: float, half: int) -> None:
         border, self._border, self._sampled_since = self._border, False, 0
+        self._patience = PROPOSE_AFTER if border else min(2 * self._patience, MOST_BETWEEN)
         profile = self._planner.profile
         weights = {half: 1.0, 1 - half: OTHER_HALF}
         if border:
