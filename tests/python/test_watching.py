@@ -6,6 +6,7 @@ import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, TokenLayout, _core, attention, reference, renewal, sampling
 from paroattention.seen_blocks import SeenBlocks
+from paroattention.watching import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
 
@@ -185,6 +186,21 @@ def test_masks_follow_heads_that_change_what_they_look_at():
     assert retained_at(changed, 5) > retained_at(changed, 2) + 0.1
     taken = [heads for _, heads, _ in summary["renewals"]]
     assert max(taken) == 4
+
+
+def test_proposals_wait_longer_each_time_and_begin_anew_in_the_second_half():
+    sigmas = [1.0 - 0.01 * step for step in range(80)] + [0.0]
+    host = Host(
+        Settings(observe_steps=2, density=0.2, dense_below=0.0), sigmas=sigmas, grid=(3, 8, 8)
+    )
+    renewals = host.run(sigmas[:-1])["renewals"]
+    steps = [step for step, _, _ in renewals]
+    half = next(place for place, step in enumerate(steps) if step >= 40)
+    first, second = np.diff(steps[:half]).tolist(), np.diff(steps[half:]).tolist()
+    # Every second step is sampled, and each one between a proposal and its verdict.
+    assert first == sorted(first) and first[0] < first[-1] <= 2 * MOST_BETWEEN
+    assert second[0] < second[1] <= 2 * MOST_BETWEEN
+    assert second[0] < first[-1]
 
 
 def test_nothing_is_renewed_where_nothing_is_gained():
