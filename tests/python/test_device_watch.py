@@ -8,7 +8,7 @@ import pytest
 import torch
 from fake_host import SIGMAS, Host
 from paroattention import Observer, Settings, TokenLayout, _core, cuda_observe, sampling
-from paroattention.device_watch import DeviceWatch, block_sums
+from paroattention.device_watch import METER_EVERY, DeviceWatch, block_sums
 from paroattention.seen_blocks import PRIOR
 from problems import random_plan, tensors
 from test_watching import GRID, retained_at, shifted
@@ -179,6 +179,37 @@ def test_density_auto_measures_its_curves_there_too():
     settings = Settings(density="auto", target_error=0.2, observe_steps=2, dense_below=0.0)
     host, summary = run([0] * 6, settings)
     assert [step for step, _, _ in summary["budgets"]] == [2, 3] and not host.reasons()
+
+
+def test_the_meter_takes_layers_in_turn():
+    watch = DeviceWatch(Observer(32), True)
+    layers = "abcdefg"
+    assert all([watch._metered(layer) for layer in layers])
+    later = np.array([[watch._metered(layer) for layer in layers] for _ in range(2 * METER_EVERY)])
+    assert (later.sum(0) == 2).all() and later.sum(1).max() <= 2
+
+
+def test_calls_between_two_readings_of_the_meter_still_teach(monkeypatch):
+    from paroattention import device_watch
+
+    sigmas = [1.0 - 0.01 * step for step in range(40)] + [0.0]
+    settings = Settings(observe_steps=1, density=0.2, dense_below=0.0)
+    steps, taught, read = [], [], []
+    for every in (METER_EVERY, 1):
+        monkeypatch.setattr(device_watch, "METER_EVERY", every)
+        host = Host(settings, grid=(3, 8, 8), sigmas=sigmas)
+        host.session.observer.on_device = on_device
+        for sigma in sigmas[:-1]:
+            host.evaluate(sigma)
+        host.session.watch.settle()
+        taught.append([seen.counts.sum() for seen in host.session.planner.seen.values()])
+        read.append(len(host.session.watch.history))
+        steps.append([step for step, _, _ in host.session.finish()["renewals"]])
+        assert not host.reasons()
+    assert steps[0] == steps[1] and steps[0]
+    assert taught[0] == taught[1] and min(taught[0]) > 0
+    # Those of a proposal's judges are left, and every fifth of the others.
+    assert read[0] < 0.7 * read[1]
 
 
 def test_heads_take_turns_where_not_all_rows_fit(monkeypatch):

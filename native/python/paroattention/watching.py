@@ -118,9 +118,11 @@ class Watch:
 
     def _take(self, reading: Reading) -> None:
         """What a device measured of one call, now that the step is over."""
-        key, values = reading.key, reading.measured.get().double().numpy()
-        tally = self._tallies.setdefault(key, Tally(key.heads))
-        tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
+        key = reading.key
+        if reading.measured is not None:
+            values = reading.measured.get().double().numpy()
+            tally = self._tallies.setdefault(key, Tally(key.heads))
+            tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
         gains, proposal = reading.gains(), self._proposal
         if gains is not None and proposal is not None:
             proposal.add(key, torch.from_numpy(gains))
