@@ -114,8 +114,7 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
     CHECK(same(p.packed.kv_scale, calls[1].packed.kv_scale, keys * 8));
     // Within +-127, so that negation would be safe and scores stay below 2^22; values are 128 more than that.
     bool clean = true;
-    for (std::int64_t i = 0; i < keys * p.key_tile(); ++i)
-        clean = clean && p.packed.k[i] != -128 && p.packed.v[i] != 0;
+    for (std::int64_t i = 0; i < keys * p.key_tile(); ++i) clean = clean && p.packed.k[i] != -128 && p.packed.v[i] != 0;
     CHECK(clean);
 }
 
