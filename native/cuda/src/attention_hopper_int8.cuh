@@ -37,18 +37,6 @@ struct State {
     Softmax<1> rows;
 };
 
-// Most of the time no row of a warp has a new maximum: o then keeps its scale.
-template <int D>
-__device__ __forceinline__ void rescale(State<D>& state, const RowFactors<1>& f) {
-    const bool same = f.alpha[0][0] == 1.0f && f.alpha[0][1] == 1.0f;
-    if (__all_sync(0xffffffffu, same)) return;
-#pragma unroll
-    for (int nt = 0; nt < D / 8; ++nt) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) state.o[0][nt][i] *= f.alpha[0][i / 2];
-    }
-}
-
 // o takes in the integer sums, which are subnormal numbers as they are.
 template <int D>
 __device__ __forceinline__ void add_values(State<D>& state, const Sums<D>& sums, const RowFactors<1>& f) {
@@ -130,7 +118,7 @@ struct Consumer {
         }
         std::int32_t greatest[1][2];
         greatest_of(s[0], greatest[0]);
-        const float bias = tile.flags & kPooled ? BLOCK == 64 ? 6.0f : 7.0f : 0.0f;
+        const float bias = tile.flags & kPooled ? kPooledBias<BLOCK> : 0.0f;
         move_maxima(state.rows, greatest, tile.scale, bias, exponents, factors);
     }
 
@@ -139,9 +127,7 @@ struct Consumer {
         sum_weights<BLOCK / 8>(weights, sum);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const auto all = static_cast<float>(sum[half]);
-            state.l[half] = fmaf(state.l[half], f.alpha[0][half], all * f.unit[0][half]);
-            state.shift[half] = fmaf(state.shift[half], f.alpha[0][half], all * f.beta[0][half]);
+            add_weight_sum(state.l[half], state.shift[half], f, 0, half, static_cast<float>(sum[half]));
         }
     }
 
@@ -197,7 +183,7 @@ struct Consumer {
         start_values(pending.stage, pending.weights, sums);
         const RowFactors<1> last = pending.factors;
         if constexpr (kEarly) next = tile_after();
-        rescale<D>(state, last);
+        rescale(state.o, last);
         trace.template mark<kTraceStart>();
         Exponents<1> exponents;
         look<1>(tile, scores, exponents, pending.factors);
@@ -251,7 +237,7 @@ struct Consumer {
         Sums<D> sums;
         share_last(pending.which, pending.weights, pending.factors);
         start_values(pending.stage, pending.weights, sums);
-        rescale<D>(state, pending.factors);
+        rescale(state.o, pending.factors);
         hold(state.o[0]);
         wgmma_wait<0>();
         hold(sums);

@@ -79,23 +79,6 @@ __device__ __forceinline__ void score(std::uint32_t q, std::uint32_t k, Scores& 
     }
 }
 
-// Most of the time no row of a warp has a new maximum: o then keeps its scale.
-template <int D>
-__device__ __forceinline__ void rescale(State<D>& state, const RowFactors<2>& f) {
-    bool same = true;
-#pragma unroll
-    for (int mt = 0; mt < 2; ++mt) same = same && f.alpha[mt][0] == 1.0f && f.alpha[mt][1] == 1.0f;
-    if (__all_sync(0xffffffffu, same)) return;
-#pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
-#pragma unroll
-        for (int nt = 0; nt < D / 8; ++nt) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) state.o[mt][nt][i] *= f.alpha[mt][i / 2];
-        }
-    }
-}
-
 // o and l take in a step's weights and values.
 template <int D>
 __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weights, std::uint32_t v,
@@ -108,14 +91,11 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
         mma_u8(sum, weights[mt][1], ones, ones);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const auto all = static_cast<float>(sum[2 * half]);
-            float& l = state.rows.l[mt][half];
-            l = fmaf(l, f.alpha[mt][half], all * f.unit[mt][half]);
-            float& shift = state.shift[mt][half];
-            shift = fmaf(shift, f.alpha[mt][half], all * f.beta[mt][half]);
+            add_weight_sum(state.rows.l[mt][half], state.shift[mt][half], f, mt, half,
+                           static_cast<float>(sum[2 * half]));
         }
     }
-    rescale<D>(state, f);
+    rescale(state.o, f);
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
         std::uint32_t b[4];
@@ -239,7 +219,7 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
         if (valid != ~std::uint64_t{0}) mask_scores<2>(s, valid);
         Exponents<2> exponents;
-        const float bias = pooled < 0 ? 0.0f : BLOCK == 64 ? 6.0f : 7.0f;
+        const float bias = pooled < 0 ? 0.0f : kPooledBias<BLOCK>;
         std::int32_t greatest[2][2];
         for (int mt = 0; mt < 2; ++mt) greatest_of(s[mt], greatest[mt]);
         move_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);

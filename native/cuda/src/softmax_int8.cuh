@@ -28,6 +28,35 @@ struct RowFactors {
     float unit[MT][2];   // of this step's integer weights: 255 times too large, in o as in l
 };
 
+// Most of the time no row of a warp has a new maximum: o then keeps its scale.
+template <int MT, int NT>
+__device__ __forceinline__ void rescale(float (&o)[MT][NT][4], const RowFactors<MT>& f) {
+    bool same = true;
+#pragma unroll
+    for (int mt = 0; mt < MT; ++mt) same = same && f.alpha[mt][0] == 1.0f && f.alpha[mt][1] == 1.0f;
+    if (__all_sync(0xffffffffu, same)) return;
+#pragma unroll
+    for (int mt = 0; mt < MT; ++mt) {
+#pragma unroll
+        for (int nt = 0; nt < NT; ++nt) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) o[mt][nt][i] *= f.alpha[mt][i / 2];
+        }
+    }
+}
+
+// l and shift, what unsigned values add to o, take in the sum of a step's integer weights of a row.
+template <int MT>
+__device__ __forceinline__ void add_weight_sum(float& l, float& shift, const RowFactors<MT>& f, int mt, int half,
+                                               float sum) {
+    l = fmaf(l, f.alpha[mt][half], sum * f.unit[mt][half]);
+    shift = fmaf(shift, f.alpha[mt][half], sum * f.beta[mt][half]);
+}
+
+// What a pooled key adds to its score: log2 of the tokens it stands for.
+template <int BLOCK>
+constexpr float kPooledBias = BLOCK == 64 ? 6.0f : 7.0f;
+
 // Scores of keys that do not count become -inf: below every score, and their weights 0.
 template <int MT>
 __device__ __forceinline__ void mask_scores(ScoreTiles<MT, 8>& s, std::uint64_t valid) {
