@@ -35,12 +35,14 @@ class Reading:
     places: torch.Tensor | None = None
     sums: cuda_observe.Readback | None = None
 
+    def values(self) -> np.ndarray | None:
+        """What was measured, [masks, heads, 2]; None between two readings of the meter."""
+        return None if self.measured is None else self.measured.get().double().numpy()
+
     def gains(self) -> np.ndarray | None:
         """[heads, 3]: number, sum and sum of squares of the queries' gains by the proposed mask."""
-        if self.measured is None:
-            return None
-        values = self.measured.get().double().numpy()
-        if len(values) < 2:
+        values = self.values()
+        if values is None or len(values) < 2:
             return None
         gain = np.nan_to_num(values[1, :, 0] - values[0, :, 0])
         ones = np.ones_like(gain)

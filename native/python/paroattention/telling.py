@@ -106,8 +106,9 @@ class Telling:
         sparse = self.planner.plans()
         if sparse:
             density, retained = self._means(sparse.values())
-            kept = "masks of every call's own" if retained is None else None
-            kept = kept or f"retained mass {retained:.0%}"
+            kept = "masks of every call's own"
+            if retained is not None:
+                kept = f"retained mass {retained:.0%}"
             lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
             spread = self.count_heads()[0]
             if spread and self.settings.start_density < 1:

@@ -118,9 +118,8 @@ class Watch:
 
     def _take(self, reading: Reading) -> None:
         """What a device measured of one call, now that the step is over."""
-        key = reading.key
-        if reading.measured is not None:
-            values = reading.measured.get().double().numpy()
+        key, values = reading.key, reading.values()
+        if values is not None:
             tally = self._tallies.setdefault(key, Tally(key.heads))
             tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
         gains, proposal = reading.gains(), self._proposal
