@@ -89,6 +89,22 @@ def comfy(comfyui_dir) -> SimpleNamespace:
     return SimpleNamespace(base=BASE, nodes=nodes, NODES=found, call=call)
 
 
+@pytest.fixture(scope="module")
+def model():
+    """A Wan of random weights, the test module's own."""
+    import harness
+
+    return harness.tiny_wan()
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """ComfyUI's folders and the plugin's state, a test's own."""
+    import harness
+
+    return harness.Folders(monkeypatch, tmp_path)
+
+
 @pytest.fixture(scope="session")
 def comfy_live(comfyui_dir, tmp_path_factory):
     """A running server with our plugin, shared by all tests. `server.base` is its folder."""

@@ -8,12 +8,9 @@ import harness
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +20,6 @@ def good(model, tmp_path_factory):
         folders = harness.Folders(patch, tmp_path_factory.mktemp("good"))
         harness.sample(harness.paro(model, save_as="good"), steps=2)
         return json.loads((folders.profiles / "good.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,9 @@ import json
 import harness
 import pytest
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

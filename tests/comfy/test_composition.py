@@ -9,7 +9,10 @@ import torch
 from families import CASES
 from harness import close, exact
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("folders"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +30,6 @@ def extras():
         return tuple(getattr(kind(), kind.FUNCTION)(**inputs))
 
     return run
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 # -- nodes that wrap the model ---------------------------------------------------------------------

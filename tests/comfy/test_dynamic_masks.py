@@ -11,17 +11,9 @@ import torch
 from test_panel import sent, states  # noqa: F401
 from test_server import last_run
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 ODD = ["wan t2v odd", "hunyuan video 1.5 odd, byt5, image", "flux odd", "cogvideox 1.5 odd"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 def dynamic(model, **changes):

@@ -14,11 +14,6 @@ def module():
 
 
 @pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(scope="module")
 def known(module, model):
     return module.fingerprint(model)
 

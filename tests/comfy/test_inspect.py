@@ -9,15 +9,7 @@ import numpy as np
 import paroattention
 import pytest
 
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture

@@ -4,20 +4,12 @@ import harness
 import pytest
 import torch
 
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture(scope="module")
 def fingerprint(model):
     return harness.part("fingerprint").fingerprint(model)
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 def both(name):

@@ -6,22 +6,14 @@ import harness
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 OVERRIDE = "optimized_attention_override"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
 
 
 @pytest.fixture(scope="module")
 def dense(model):
     return harness.sample(model)
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 def state(model):

@@ -6,17 +6,10 @@ import torch
 from harness import close, exact
 
 OVERRIDE = "optimized_attention_override"
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("folders"),
+]
 
 
 # -- other overrides -------------------------------------------------------------------------------

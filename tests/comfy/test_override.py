@@ -10,18 +10,10 @@ import harness
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 GRID = (3, 6, 8)
 TOKENS = 144
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 def stays_dense(model, folders, reason, calls, **options):

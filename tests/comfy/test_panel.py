@@ -6,15 +6,7 @@ from types import SimpleNamespace
 import harness
 import pytest
 
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture

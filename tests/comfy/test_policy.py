@@ -8,15 +8,7 @@ import harness
 import pytest
 import torch
 
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture

@@ -7,18 +7,10 @@ import harness
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 OVERRIDE = "optimized_attention_override"
 GRID_TOKENS = 3 * 6 * 8
-
-
-@pytest.fixture(scope="module")
-def model():
-    return harness.tiny_wan()
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
 
 
 def with_override(model, override):

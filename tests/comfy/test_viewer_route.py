@@ -13,11 +13,6 @@ def module():
 
 
 @pytest.fixture
-def folders(monkeypatch, tmp_path):
-    return harness.Folders(monkeypatch, tmp_path)
-
-
-@pytest.fixture
 def started(module, monkeypatch, tmp_path):
     """The commands of viewers, none of which really starts."""
     commands = []
