@@ -101,14 +101,12 @@ def _check_tiles(plan: _core.Plan) -> None:
             raise _core.Error(f"plan.{name} must be one of {_TILES} (got {getattr(plan, name)})")
 
 
-def upload(plan: _core.Plan | FoundMasks, device: torch.device) -> torch.Tensor:
+def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
     """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan.
 
     For who keeps plans on the device on purpose, CUDA graphs above all. Other plans come through
-    plan_store, a few at a time. Found masks are there already.
+    plan_store, a few at a time.
     """
-    if isinstance(plan, FoundMasks):
-        return plan.words
     _check_tiles(plan)
     with _lock:
         copies = _uploaded.setdefault(plan, {})
@@ -118,11 +116,12 @@ def upload(plan: _core.Plan | FoundMasks, device: torch.device) -> torch.Tensor:
         return copies[device]
 
 
-def _words(plan: _core.Plan | FoundMasks, device: torch.device) -> torch.Tensor:
-    """The plan's words for the next call: those of `upload`, else what the device's store holds."""
-    if isinstance(plan, FoundMasks) or device in _uploaded.get(plan, ()):
-        return upload(plan, device)
-    if torch.cuda.is_current_stream_capturing():
+def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's words for the next call: those of found masks or of `upload`, else what the
+    device's store holds."""
+    if isinstance(plan, FoundMasks):
+        return plan.words
+    if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
         # A graph replays with the address that it saw: its plan must stay where it is.
         return upload(plan, device)
     _check_tiles(plan)

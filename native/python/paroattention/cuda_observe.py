@@ -19,6 +19,7 @@ import torch
 from . import _core, cuda, observe_inputs
 from . import observe_torch as plain
 from .cuda_masks import dynamic_attention, dynamic_mask, dynamic_plan, row_counts, with_masks
+from .head_orders import FoundMasks
 from .layout import TokenLayout
 from .observe_inputs import kernels_refuse
 
@@ -215,7 +216,7 @@ def meter(
         return cuda.run(
             torch.ops.paro.meter.default,
             *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
-            cuda.upload(plan, q.device),
+            plan.words if isinstance(plan, FoundMasks) else cuda.upload(plan, q.device),
             places,
             *cuda.layout(plan),
             scale,
