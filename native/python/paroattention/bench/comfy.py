@@ -20,6 +20,7 @@ import torch
 from ..settings import MASKS, Settings
 from .attention import _commit, _write
 from .comfy_host import MODELS, plugin, random_wan, start
+from .step_trace import StepTrace, longest, shares
 
 PEERS = ("kitchen-int8",)
 
@@ -79,10 +80,11 @@ def _seconds(begin, end) -> float:
     return end - begin if isinstance(begin, float) else begin.elapsed_time(end) * 1e-3
 
 
-def sample(model, size, steps: int) -> tuple[Clock, float]:
+def sample(model, size, steps: int, trace: StepTrace | None = None, traced: int = 0):
     """One KSampler run (euler, simple, CFG 6, one positive and one negative text of 512 tokens).
 
-    Returns its clock and its peak of GPU memory in GB.
+    traced: further steps, after the clock's, that the trace looks at. Returns the run's Clock and
+    its peak of GPU memory in GB.
     """
     import comfy.sample
 
@@ -96,7 +98,13 @@ def sample(model, size, steps: int) -> tuple[Clock, float]:
         torch.cuda.reset_peak_memory_stats()
 
     def callback(step, *_):
-        clock.mark()
+        if step < steps:
+            clock.mark()
+        if traced and step + 1 == steps:
+            trace.start()
+        elif traced and step + 1 == steps + traced:
+            torch.cuda.synchronize()
+            trace.stop()
 
     def begin(executor, *args, **kwargs):
         # The first evaluation, when the model is loaded: loading is not a step.
@@ -112,7 +120,7 @@ def sample(model, size, steps: int) -> tuple[Clock, float]:
         comfy.sample.sample(
             model,
             noise,
-            steps,
+            steps + traced,
             6.0,
             "euler",
             "simple",
@@ -165,6 +173,7 @@ def _row(options, size, name, clock, peak, **more) -> dict:
         "name": name,
         "steps": len(steps),
         "s_it": round(per_step, 4),
+        "s_it_mean": round(statistics.mean(later), 4),
         "attention_s_it": round(statistics.median(attention), 4),
         "run_s": round(sum(steps), 3),
         "step_s": [round(x, 3) for x in steps],
@@ -205,9 +214,12 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         observe_steps=options.observe,
         save_as="bench" if profile == "none" else "",
     ).result[0]
-    steps = watched + options.steps
-    clock, peak = sample(ours, size, steps)
+    steps, trace = watched + options.steps, StepTrace()
+    clock, peak = sample(ours, size, steps, trace, options.trace)
     told = _last_summary()
+    more = {"traced": shares(trace.events, trace.seconds, options.trace)} if trace.events else {}
+    for name, calls, seconds in longest(trace.events):
+        print(f"  {1e3 * seconds / options.trace:9.2f} ms a step, {calls:5} calls: {name[:90]}")
     return _row(
         options,
         size,
@@ -225,6 +237,7 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         tile=f"{told['block_q']}x{told['block_kv']}",
         paths=told["paths"],
         reasons=told["reasons"],
+        **more,
     )
 
 
@@ -275,9 +288,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
     parser.add_argument("--observe", type=int, default=2, help="observed steps where there are any")
+    parser.add_argument("--trace", type=int, default=0, help="further steps of ours, by kernel")
     parser.add_argument("--peers", action="store_true", help="and comfy-kitchen's int8 attention")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     options = parser.parse_args(arguments)
+    if options.trace and not torch.cuda.is_available():
+        parser.error("--trace needs a GPU")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     found: list[dict] = []
     for row in rows(options):
