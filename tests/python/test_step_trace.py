@@ -45,3 +45,9 @@ def test_what_took_longest_comes_first():
     events = [("gemm", 0, MS), (HOPPER, 0, 5 * MS), ("gemm", 2 * MS, 3 * MS)]
     assert step_trace.longest(events, 1) == [(HOPPER, 1, pytest.approx(0.005))]
     assert step_trace.longest(events)[1] == ("gemm", 2, pytest.approx(0.002))
+
+
+def test_pauses_say_when_and_between_what():
+    events = [("a", 0, MS), ("long", 0, 4 * MS), ("b", 6 * MS, 7 * MS), ("c", 7 * MS + 10, 8 * MS)]
+    assert step_trace.pauses(events) == [(0.004, pytest.approx(0.002), "long", "b")]
+    assert [pause[3] for pause in step_trace.pauses(events, 0.0)] == ["b", "c"]

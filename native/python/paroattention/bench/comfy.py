@@ -20,7 +20,7 @@ import torch
 from ..settings import MASKS, Settings
 from .attention import _commit, _write
 from .comfy_host import MODELS, plugin, random_wan, start
-from .step_trace import StepTrace, longest, shares
+from .step_trace import StepTrace, longest, pauses, shares
 
 PEERS = ("kitchen-int8",)
 
@@ -218,8 +218,8 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
     clock, peak = sample(ours, size, steps, trace, options.trace)
     told = _last_summary()
     more = {"traced": shares(trace.events, trace.seconds, options.trace)} if trace.events else {}
-    for name, calls, seconds in longest(trace.events):
-        print(f"  {1e3 * seconds / options.trace:9.2f} ms a step, {calls:5} calls: {name[:90]}")
+    if trace.events:
+        _tell_trace(trace.events, options.trace)
     return _row(
         options,
         size,
@@ -263,6 +263,13 @@ def rows(options):
         yield _paro_row(options, size, nodes, model, densities[0], "none")
         for density in densities:
             yield _paro_row(options, size, nodes, model, density, "bench")
+
+
+def _tell_trace(events: list, steps: int) -> None:
+    for name, calls, seconds in longest(events):
+        print(f"  {1e3 * seconds / steps:9.2f} ms a step, {calls:5} calls: {name[:90]}")
+    for when, seconds, before, after in pauses(events)[:12]:
+        print(f"  {1e3 * seconds:9.2f} ms idle at {when:.3f} s: {before[:40]} | {after[:40]}")
 
 
 def _tell(row: dict, dense: dict) -> None:

@@ -59,6 +59,20 @@ def longest(events: list[Event], count: int = 12) -> list[tuple[str, int, float]
     return [(name, calls[name], total) for name, total in sums.most_common(count)]
 
 
+def pauses(events: list[Event], least: float = 1e-4) -> list[tuple[float, float, str, str]]:
+    """Times of at least `least` seconds without work, longest first: (when, how long, what came
+    before, what after), seconds since the first event."""
+    found, before = [], None
+    ordered = sorted(events, key=lambda event: event[1])
+    for event in ordered:
+        if before is not None and event[1] - before[2] >= least * 1e9:
+            when = (before[2] - ordered[0][1]) * 1e-9
+            found.append((when, (event[1] - before[2]) * 1e-9, before[0], event[0]))
+        if before is None or event[2] > before[2]:
+            before = event
+    return sorted(found, key=lambda pause: -pause[1])
+
+
 class StepTrace:
     """start() before the first of some steps, stop() after the last, the device idle at both."""
 
