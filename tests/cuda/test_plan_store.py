@@ -3,7 +3,7 @@
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import attention, cuda, plan_store
+from paroattention import TokenLayout, attention, cuda, cuda_observe, plan_store
 
 LAYERS = 6
 
@@ -44,3 +44,28 @@ def test_device_memory_of_plans(small_store):
     assert small_store.device_bytes <= 2 * 4 * largest
     plan_store.release()
     assert small_store.device_bytes == 0
+
+
+def test_metered_plans_do_not_stay(small_store):
+    """Each layer's own plan and one that is not in use, read between two calls."""
+    plans = [problems.plan((9, 16, 22), 4, 0.3, seed=i) for i in range(LAYERS)]
+    other = [problems.plan((9, 16, 22), 4, 0.2, seed=50 + i) for i in range(LAYERS)]
+    layout = TokenLayout(tuple(plans[0].grid), plans[0].prefix, plans[0].suffix)
+    q, k, v = problems.tensors(4, plans[0].length, 128)
+    places = torch.randint(layout.grid_size, (4, 32), dtype=torch.int32)
+
+    def readings():
+        found = []
+        for pair in zip(plans, other, strict=True):
+            attention(q, k, v, pair[0])
+            found += [
+                cuda_observe.meter(q, k, v, one, layout, places, 128**-0.5, True) for one in pair
+            ]
+        return torch.stack(found)
+
+    aside = [readings() for _ in range(3)]
+    assert small_store.hits == 3 * LAYERS - small_store.misses == 2 * LAYERS - 1
+    words = [len(cuda.upload(plan, q.device)) for plan in [*plans, *other]]
+    assert small_store.device_bytes <= 3 * 4 * max(words)
+    # Now all of them lie on the device.
+    assert all(torch.equal(readings(), found) for found in aside)

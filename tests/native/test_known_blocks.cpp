@@ -108,3 +108,27 @@ TEST_CASE("known blocks: other sizes are refused", "[known_blocks]") {
     refused([&](KnownBlocks& k) { k.sums = {}, k.counts = {}; }, "known.exact[0]", 96);
     refused([](KnownBlocks&) {}, "block_q", 0);
 }
+
+TEST_CASE("known blocks: samples are added to their rows", "[known_blocks]") {
+    std::vector<float> sums{1, 2, 3, 4, 5, 6}, counts{1, 0, 2};
+    const std::vector<std::int64_t> rows{2, 0, 2};
+    const std::vector<float> values{10, 20, 30, 40, 50, 60};
+    add_samples(sums, counts, rows, values);
+    CHECK(sums == std::vector<float>{31, 42, 3, 4, 65, 86});
+    CHECK(counts == std::vector<float>{2, 0, 4});
+    add_samples(sums, counts, {}, {});
+    CHECK(counts == std::vector<float>{2, 0, 4});
+}
+
+TEST_CASE("known blocks: samples that do not fit change nothing", "[known_blocks]") {
+    std::vector<float> sums(6), counts(3), odd(7);
+    const std::vector<std::int64_t> rows{0, 1}, high{0, 3}, low{0, -1};
+    const std::vector<float> values{1, 1, 1, 1};
+    EXPECT_ERROR(add_samples(odd, counts, rows, values), "sums");
+    EXPECT_ERROR(add_samples(sums, {}, rows, values), "sums");
+    EXPECT_ERROR(add_samples(sums, counts, rows, std::span(values).first(3)), "values");
+    EXPECT_ERROR(add_samples(sums, counts, high, values), "rows");
+    EXPECT_ERROR(add_samples(sums, counts, low, values), "rows");
+    CHECK(sums == std::vector<float>(6));
+    CHECK(counts == std::vector<float>(3));
+}

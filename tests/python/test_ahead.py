@@ -34,10 +34,12 @@ def test_the_plan_is_made_beside_the_last_dense_step(monkeypatch):
     assert len(host.saved) == 1 and not host.reasons()
 
 
-def test_plans_are_those_of_the_samples_before_that_step():
+def test_plans_are_those_of_the_samples_before_that_step(monkeypatch):
     """Of three observed steps the first two, as if there had been no other."""
+    # Rows that come to the host are known at once.
+    monkeypatch.setattr(session, "_FEW_ROWS", 0)
     ahead, two = gpu_host(), gpu_host(Settings(observe_steps=2))
-    two.session._start_ahead = lambda forward: None
+    two.session._start_ahead = lambda: None
     codes = []
     for host, steps in ((ahead, 4), (two, 3)):
         for sigma in SIGMAS[:steps]:

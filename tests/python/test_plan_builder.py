@@ -373,3 +373,21 @@ def test_many_accumulators_are_added_to_and_read_as_one_by_one():
         _core.kernels([])
     with pytest.raises(Error, match="accumulators must share their bins"):
         _core.kernels([many[0], _core.OffsetAccumulator(_core.Bins.signed(GRID), GRID)])
+
+
+def test_samples_are_added_in_place_or_refused():
+    sums, counts = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.float32)
+    _core.add_samples(sums, counts, np.array([5, 0, 5]), np.ones((3, 4), np.float32))
+    assert sums[1, 2].tolist() == [2] * 4 and sums[0, 0].tolist() == [1] * 4 and sums.sum() == 12
+    assert counts.tolist() == [[1, 0, 0], [0, 0, 2]]
+    for name, given in {
+        "sums": (sums.astype(np.float64), counts),
+        "counts": (sums, counts[:, ::2]),
+    }.items():
+        with pytest.raises(Error, match=f"^{name} must be"):
+            _core.add_samples(*given, np.array([0]), np.ones((1, 4), np.float32))
+    sums.flags.writeable = False
+    with pytest.raises(Error, match=r"^sums must be writable"):
+        _core.add_samples(sums, counts, np.array([0]), np.ones((1, 4), np.float32))
+    with pytest.raises(Error, match=r"rows must be 0 to 5 \(got 6"):
+        _core.add_samples(sums.copy(), counts, np.array([6]), np.ones((1, 4), np.float32))

@@ -84,12 +84,16 @@ def make_plan(seed, side=6):
     return _core.Plan((1, side, 64), heads=heads)
 
 
-def run_orders(orders, plans, *, limit=0, seed=0):
+def run_orders(orders, plans, *, limit=0, seed=0, metered=0.0):
+    """metered: the share of calls whose plan, and one that is not in use, are read once more."""
     draw, streams, wrong = random.Random(seed), Streams(), []
     store = PlanStore(streams, limit)
+    proposed = [make_plan(100 + index) for index in range(len(plans))] if metered else []
     for index in orders(draw):
         words = store.words(plans[index])
         streams.read(words, plans[index], wrong)
+        for plan in (plans[index], proposed[index]) if draw.random() < metered else ():
+            streams.read(store.aside(plan), plan, wrong)
         if draw.random() < 0.3:
             streams.run(draw)
     streams.run(draw)
@@ -113,6 +117,20 @@ def test_a_kernel_reads_its_own_plan(orders, seed):
     sizes = random.Random(seed)
     plans = [make_plan(i, sizes.choice([4, 6, 9])) for i in range(7)]
     run_orders(orders, plans, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("orders", [layers(5, 4), layers(2, 6), layers(1, 5), at_random])
+@pytest.mark.parametrize("limit", [0, 1 << 20], ids=["two buffers", "all stay"])
+def test_reading_plans_aside_is_right_and_changes_nothing(orders, limit, seed):
+    plans = [make_plan(i) for i in range(7)]
+    alone = run_orders(orders, plans, limit=limit, seed=seed)
+    seen = run_orders(orders, plans, limit=limit, seed=seed, metered=0.5)
+    if orders is not at_random:
+        assert (seen.hits, seen.misses) == (alone.hits, alone.misses)
+    # A third buffer, however many plans were read aside.
+    largest = max(4 * len(_core.plan_words(make_plan(100 + i))) for i in range(7))
+    assert seen.device_bytes <= alone.device_bytes + largest
 
 
 def test_from_the_second_pass_on_every_copy_was_made_ahead():

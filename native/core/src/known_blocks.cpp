@@ -140,4 +140,24 @@ void apply_known(const KnownBlocks& known, std::size_t head, const Grid& grid, B
                exact ? known.exact_prior : known.prior, grid.size(), map);
 }
 
+void add_samples(std::span<float> sums, std::span<float> counts, std::span<const std::int64_t> rows,
+                 std::span<const float> values) {
+    const std::size_t cols = counts.empty() ? 0 : sums.size() / counts.size();
+    require(cols > 0 && sums.size() == cols * counts.size(), "sums", "must hold as many blocks for every row of counts",
+            sums.size());
+    require(values.size() == rows.size() * cols, "values",
+            "must be rows x blocks, " + std::to_string(rows.size()) + " x " + std::to_string(cols), values.size());
+    for (const std::int64_t row : rows) {
+        require(row >= 0 && row < static_cast<std::int64_t>(counts.size()), "rows",
+                "must be 0 to " + std::to_string(counts.size() - 1), row);
+    }
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const auto row = static_cast<std::size_t>(rows[i]);
+        float* sum = sums.data() + row * cols;
+        const float* value = values.data() + i * cols;
+        for (std::size_t col = 0; col < cols; ++col) sum[col] += value[col];
+        counts[row] += 1.0f;
+    }
+}
+
 }  // namespace paro

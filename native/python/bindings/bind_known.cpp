@@ -5,6 +5,8 @@ namespace paro::python {
 
 namespace {
 
+using LongArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+
 // Strict, since a converted copy would go stale: the arrays are read while plans are built.
 template <typename T>
 std::span<const T> values(const std::string& name, const py::array& array, int dimensions, const char* type) {
@@ -45,6 +47,21 @@ std::shared_ptr<KnownArrays> known_arrays(const std::optional<py::array>& sums, 
     return result;
 }
 
+// Writable: the memory that was given is added to.
+std::span<float> added_to(const std::string& name, const py::array& array) {
+    const std::span<const float> found = values<float>(name, array, static_cast<int>(array.ndim()), "float32");
+    require(array.writeable(), name, "must be writable", "read-only memory");
+    return {const_cast<float*>(found.data()), found.size()};
+}
+
+void add_samples(const py::array& sums, const py::array& counts, const LongArray& rows, const FloatArray& samples) {
+    const std::span<float> sum = added_to("sums", sums), count = added_to("counts", counts);
+    const std::span<const std::int64_t> where{rows.data(), static_cast<std::size_t>(rows.size())};
+    const std::span<const float> value{samples.data(), static_cast<std::size_t>(samples.size())};
+    const py::gil_scoped_release release;
+    paro::add_samples(sum, count, where, value);
+}
+
 }  // namespace
 
 void bind_known(py::module_& m) {
@@ -58,6 +75,9 @@ void bind_known(py::module_& m) {
         .def(py::init(&known_arrays), py::kw_only(), py::arg("sums") = py::none(), py::arg("counts") = py::none(),
              py::arg("prior") = 0.0f, py::arg("exact") = std::vector<std::optional<py::array>>{},
              py::arg("exact_prior") = 0.0f);
+    m.def("add_samples", &add_samples, py::arg("sums"), py::arg("counts"), py::arg("rows"), py::arg("values"),
+          "Adds sampled rows to what samples saw, in place. sums float32 [.., cols], counts float32 [..]: of all rows; "
+          "rows int64 [n]: where values float32 [n, cols] belong. Releases the GIL.");
 }
 
 }  // namespace paro::python

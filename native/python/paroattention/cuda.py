@@ -128,6 +128,17 @@ def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
     return plan_store.store(device).words(plan)
 
 
+def words_aside(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's words for work queued next that is not the plan's own call, as metering is: what
+    comes next on its way to the device stays so."""
+    if isinstance(plan, FoundMasks):
+        return plan.words
+    if device in _uploaded.get(plan, ()):
+        return upload(plan, device)
+    _check_tiles(plan)
+    return plan_store.store(device).aside(plan)
+
+
 def aligned(x: torch.Tensor) -> torch.Tensor:
     """x, or a copy where the kernels cannot read 16 bytes at a time."""
     step = 16 // x.element_size()

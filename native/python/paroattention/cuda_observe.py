@@ -4,7 +4,7 @@
 `dynamic_mask` finds masks from pooled queries and keys, `block_importance` sums exact attention by
 block. On a GPU with the library these are kernels (native/cuda); everywhere else, and where a
 kernel cannot take the tensors, the same in plain torch. Nothing here waits for the device but
-`ObserveState.sums`, `rows` and `add_to`.
+`ObserveState.sums`, `rows`, `add_to` and `take`, and `Readback.get`.
 
 q, k, v are (B, H, N, D) of float32, float16 or bfloat16, in any strides, tokens in original order
 (prefix | grid F x H x W | suffix). Errors are Error (a ValueError) naming argument, rule and value.
@@ -19,7 +19,6 @@ import torch
 from . import _core, cuda, observe_inputs
 from . import observe_torch as plain
 from .cuda_masks import dynamic_attention, dynamic_mask, dynamic_plan, row_counts, with_masks
-from .head_orders import FoundMasks
 from .layout import TokenLayout
 from .observe_inputs import kernels_refuse
 
@@ -65,8 +64,10 @@ class ObserveState:
         self._units: torch.Tensor | None = None
         self._sums: torch.Tensor | None = None
         self._rows = torch.zeros(heads, 2, dtype=torch.int64, device=self.device)
-        # Whether anything was added since it was made or cleared.
+        # Whether anything was added since it was made, cleared or sent.
         self.fresh = False
+        # (units or None, sums or None, rows) that were sent and not taken yet.
+        self._sent: list[tuple[Readback | None, Readback | None, Readback]] = []
 
     @torch.no_grad()
     def observe(
@@ -151,15 +152,7 @@ class ObserveState:
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of probabilities, number of pairs), float64 (H, bins) on the CPU. Waits."""
-        found = torch.zeros(self._shape, dtype=torch.float64)
-        if self._units is not None:
-            units = self._units.double()
-            units[0] /= _UNIT
-            found = units.cpu()
-        if self._sums is not None:
-            found = found + self._sums.cpu().double()
-        total, pairs = found
-        return total, pairs
+        return self._total(self._units, self._sums)
 
     def rows(self) -> tuple[list[int], list[int]]:
         """Rows that were counted and rows that were left out, by head. Waits."""
@@ -168,20 +161,53 @@ class ObserveState:
 
     def add_to(self, accumulators: Sequence) -> None:
         """Adds what was seen to one _core.OffsetAccumulator per head. Waits."""
+        self._check(accumulators)
+        _add(accumulators, self.sums(), self.rows()[0])
+
+    def send(self) -> None:
+        """Starts what was seen on its way to the host, for `take`, and begins anew. Does not
+        wait."""
+        if self.fresh:
+            parts = self._units, self._sums, self._rows
+            self._sent.append(tuple(part if part is None else Readback(part) for part in parts))
+            self.clear()
+
+    def take(self, accumulators: Sequence) -> None:
+        """As add_to, of what was sent since the last time. Waits for that alone, not for what the
+        device was given after it."""
+        self._check(accumulators)
+        sent, self._sent = self._sent, []
+        for parts in sent:
+            units, sums, rows = (part if part is None else part.get() for part in parts)
+            _add(accumulators, self._total(units, sums), rows[:, 0].tolist())
+
+    def _total(self, units, sums) -> tuple[torch.Tensor, torch.Tensor]:
+        found = torch.zeros(self._shape, dtype=torch.float64)
+        if units is not None:
+            units = units.double()
+            units[0] /= _UNIT
+            found = units.cpu()
+        if sums is not None:
+            found = found + sums.cpu().double()
+        total, pairs = found
+        return total, pairs
+
+    def _check(self, accumulators: Sequence) -> None:
         if len(accumulators) != self.heads:
             rule = f"must hold one per head, {self.heads}"
             raise _core.Error(f"accumulators {rule} (got {len(accumulators)})")
-        total, pairs = (x.numpy() for x in self.sums())
-        counted, _ = self.rows()
-        threads = torch.get_num_threads()
-        _core.add_sums(accumulators, total, pairs, counted, threads=threads)
 
     def clear(self) -> None:
-        """Forgets everything. Does not wait."""
+        """Forgets everything but what was sent. Does not wait."""
         self.fresh = False
         for tensor in (self._units, self._sums, self._rows):
             if tensor is not None:
                 tensor.zero_()
+
+
+def _add(accumulators: Sequence, sums: tuple, rows: list[int]) -> None:
+    total, pairs = (x.numpy() for x in sums)
+    _core.add_sums(accumulators, total, pairs, rows, threads=torch.get_num_threads())
 
 
 @torch.no_grad()
@@ -216,7 +242,7 @@ def meter(
         return cuda.run(
             torch.ops.paro.meter.default,
             *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
-            plan.words if isinstance(plan, FoundMasks) else cuda.upload(plan, q.device),
+            cuda.words_aside(plan, q.device),
             places,
             *cuda.layout(plan),
             scale,
@@ -229,7 +255,7 @@ def meter(
 
 
 class Readback:
-    """A tensor on its way to the host: pinned memory, copied on the current stream.
+    """A copy of a tensor on its way to the host: pinned memory, copied on the current stream.
 
     ready() says whether it has come, without waiting; get() waits for it.
     """
@@ -242,7 +268,7 @@ class Readback:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(tensor.device))
         else:
-            self._host = tensor.cpu()
+            self._host = tensor.to("cpu", copy=True)
 
     def ready(self) -> bool:
         return self._event is None or self._event.query()

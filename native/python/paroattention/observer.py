@@ -33,22 +33,25 @@ class _Watched:
         self.coming: dict[int, tuple] = {}
         self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
-    def _take_sums(self) -> None:
-        """Takes over what devices have seen since the last time; waits for them then."""
+    def send(self) -> None:
+        """Starts what devices have seen on its way here; does not wait."""
+        for state in self.states.values():
+            state.send()
+
+    def arrived(self) -> dict[int, list]:
+        """Accumulators by group, with what was sent: devices are waited for up to there."""
         for (group, _), state in self.states.items():
-            if state.fresh:
-                state.add_to(self._own(group))
-                state.clear()
+            state.take(self._own(group))
+        return self._groups
 
     @property
     def groups(self) -> dict[int, list]:
-        """Accumulators by group and head."""
-        self._take_sums()
-        return self._groups
+        """Accumulators by group and head, with all that was seen: waits for devices."""
+        self.send()
+        return self.arrived()
 
     def accumulators(self, group: int) -> list:
-        self._take_sums()
-        return self._own(group)
+        return self.groups.get(group) or self._own(group)
 
     def _own(self, group: int) -> list:
         if group not in self._groups:
@@ -167,6 +170,11 @@ class Observer:
         state = self._watched(layer, q, layout).state(group, q.device)
         return state.observe(q, k, layout, places.int(), sm_scale, keep=keep)
 
+    def send(self) -> None:
+        """Starts what devices have seen on its way to the host; does not wait."""
+        for watched in self.layers.values():
+            watched.send()
+
     def _kept_heads(self, layer: str, heads: int, numbers: int) -> list[int]:
         """Heads of this layer whose newest rows are kept, other ones in each layer."""
         if not self.keep_rows:
@@ -195,19 +203,21 @@ class Observer:
 
 class Snapshot:
     """What an observer knows at one moment, as build_profile asks it; another thread may read it
-    while the observer goes on."""
+    while the observer goes on. Of devices it knows what they have sent (Observer.send)."""
 
     def __init__(self, observer: Observer):
         self.queries = observer.queries
         self.layers = {}
         self._kernels = {}
+        threads = torch.get_num_threads()
         for name, watched in observer.layers.items():
-            groups = watched.seen_groups()
+            known = watched.arrived()
+            groups = [group for group, heads in known.items() if all(head.rows for head in heads)]
             still = _Watched(watched.layout, watched.bins, watched.heads, watched.head_dim)
             still.seen_groups = lambda groups=groups: groups
             self.layers[name] = still
             for group in groups:
-                self._kernels[(name, group)] = observer.kernels(name, group)
+                self._kernels[(name, group)] = _core.kernels(known[group], threads=threads)
 
     def kernels(self, layer: str, group: int = 0) -> np.ndarray:
         return self._kernels[(layer, group)]

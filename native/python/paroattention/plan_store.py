@@ -67,7 +67,12 @@ class _Buffer:
     def __init__(self):
         self.memory: torch.Tensor | None = None
         self.plan: weakref.ref | None = None
+        self.count = 0
+        # The end of a copy beside the current stream; None once that waits for it.
         self.ready = None
+
+    def hold(self, plan, count: int, ready=None) -> None:
+        self.plan, self.count, self.ready = weakref.ref(plan), count, ready
 
     def holds(self, plan) -> bool:
         return self.plan is not None and self.plan() is plan
@@ -89,13 +94,14 @@ class PlanStore:
         # Plan -> the one that was asked for after it, the last time.
         self._next: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._last: weakref.ref | None = None
-        self._buffers = [_Buffer(), _Buffer()]
+        self._buffers, self._aside = [_Buffer(), _Buffer()], _Buffer()
         self.hits = self.misses = 0
 
     @property
     def device_bytes(self) -> int:
         """Device memory held for plans."""
-        memory = [b.memory for b in self._buffers if b.memory is not None]
+        buffers = *self._buffers, self._aside
+        memory = [b.memory for b in buffers if b.memory is not None]
         return sum(4 * m.numel() for m in [*memory, *self._resident.values()])
 
     def words(self, plan: _core.Plan) -> torch.Tensor:
@@ -110,12 +116,32 @@ class PlanStore:
             self._prefetch(plan, buffer)
             return buffer.memory[: len(host)]
 
+    def aside(self, plan: _core.Plan) -> torch.Tensor:
+        """The plan's words on the device, of any plan, without a change of what is prefetched.
+
+        For work queued next on the current stream; the words of a plan that is not in use hold
+        until this is asked for another one.
+        """
+        with self._lock:
+            if plan in self._resident:
+                return self._resident[plan]
+            host = self._host.get(plan)
+            for buffer in (*self._buffers, self._aside):
+                if buffer.holds(plan) and buffer.ready is None:
+                    return buffer.memory[: buffer.count]
+            if host is None:
+                host = self._copies.pin(torch.from_numpy(_core.plan_words(plan)))
+            self._reserve(self._aside, len(host))
+            self._copies.copy(self._aside.memory, host)
+            self._aside.hold(plan, len(host))
+            return self._aside.memory[: len(host)]
+
     def release(self) -> None:
         """Lets go of all memory, host and device; the store can go on being used."""
         with self._lock:
             for words in (self._host, self._resident, self._next):
                 words.clear()
-            self._buffers, self._last = [_Buffer(), _Buffer()], None
+            self._buffers, self._aside, self._last = [_Buffer(), _Buffer()], _Buffer(), None
 
     def _pinned(self, plan) -> torch.Tensor:
         if plan not in self._host:
@@ -146,7 +172,7 @@ class PlanStore:
             self._copies.wait(free.ready)
         self._reserve(free, len(host))
         self._copies.copy(free.memory, host)
-        free.plan, free.ready = weakref.ref(plan), None
+        free.hold(plan, len(host))
         return free
 
     def _learn(self, plan) -> None:
@@ -166,8 +192,8 @@ class PlanStore:
             return
         self._reserve(other, len(host))
         # All that read this buffer is queued on the current stream by now.
-        other.ready = self._copies.copy_aside(other.memory, host, self._copies.record())
-        other.plan = weakref.ref(following)
+        ready = self._copies.copy_aside(other.memory, host, self._copies.record())
+        other.hold(following, len(host), ready)
 
     def _reserve(self, buffer: _Buffer, count: int) -> None:
         if buffer.memory is None or buffer.memory.numel() < count:

@@ -13,8 +13,6 @@ from .sampling import Sampled, kept_mass
 
 # What a new mask must keep more, beyond the samples' own standard error.
 LEAST_GAIN = 0.002
-# Steps in which a proposal waits for plans that are still being built.
-_MOST_WAITED = 2
 
 
 class Proposal:
@@ -26,23 +24,24 @@ class Proposal:
         # By key, [heads, 3]: sums of 1, of the queries' gains and of their squares.
         self._gains: dict[Key, torch.Tensor] = {}
         self._builders: dict[tuple, object] = {}
-        self._late, self._waited = False, 0
 
-    def plan(self, key: Key) -> _core.Plan | None:
-        """The new plan of a call; None while it is being built beside a GPU's work, which is not
-        kept waiting: the samples of the next steps judge as well."""
+    def begin(self) -> None:
+        """Begins to build the plans of all layers, where that goes on beside a GPU's work."""
+        planner = self._planner
+        for name in {(key.group, key.layout) for key in planner.plans()}:
+            if planner.background:
+                self._builders[name] = planner.builder(self.profile, *name)
+
+    def plan(self, key: Key) -> _core.Plan:
+        """The new plan of a call. One that is still being built is waited for: which masks a run
+        takes must not depend on how fast a machine is."""
         planner = self._planner
         if key not in self._plans:
-            if not planner.background:
-                self._plans[key] = planner.build(self.profile, key)
-                return self._plans[key]
             name = key.group, key.layout
-            if name not in self._builders:
+            if planner.background and name not in self._builders:
                 self._builders[name] = planner.builder(self.profile, *name)
-            if not self._builders[name].ready(key.layer):
-                self._late = True
-                return None
-            self._plans[key] = self._builders[name].get(key.layer)
+            built = self._builders.get(name)
+            self._plans[key] = built.get(key.layer) if built else planner.build(self.profile, key)
         return self._plans[key]
 
     def judge(self, key: Key, sampled: Sampled, present: _core.Plan, wanted: _core.Plan) -> None:
@@ -58,13 +57,10 @@ class Proposal:
         known = self._gains.get(key)
         self._gains[key] = sums if known is None else known + sums
 
-    def judged(self) -> bool:
-        """At a step's end: whether it has been before every call that it can wait for."""
-        late, self._late = self._late, False
-        if late and self._waited < _MOST_WAITED:
-            self._waited += 1
-            return False
-        return bool(self._gains)
+    @property
+    def asked(self) -> bool:
+        """Whether calls have been sampled under it; what a device says may be on its way."""
+        return bool(self._plans)
 
     def verdicts(self) -> Iterator[tuple[Key, _core.Plan, np.ndarray]]:
         """(key, new plan, by head whether it keeps more than samples may say by chance)."""

@@ -65,6 +65,8 @@ def renewed(
 ) -> _core.Profile:
     """The profile with this timestep group's kernels from the observer's samples.
 
+    Of devices' samples those count that were sent (Observer.send).
+
     weights: of a row, by the observer's groups. prior: rows that the profile's own kernels count
     as, 0 where they come from the same samples. Layers that were not watched, or in other bins with
     gains of keys, stay as they are.
@@ -73,6 +75,6 @@ def renewed(
     for layer in profile.layer_ids():
         watched = observer.layers.get(layer)
         if watched is not None and comparable(watched.bins, profile.bins):
-            seen = watched.groups
+            seen = watched.arrived()
             samples[layer] = [(seen[one], weights[one]) for one in weights if one in seen]
     return _core.renew_profile(profile, group, samples, prior, torch.get_num_threads())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from . import _core
 from .sampling import Sampled, block_sums, permutation
 
 # Queries of a tile that its kernel counts as. Measured on the bundled model at 4.7 samples a tile:
@@ -62,12 +63,10 @@ class SeenBlocks:
             head * self.rows + permutation(self.grid, self.orders[head])[1][where] // self.block_q
             for head, where in zip(heads, places, strict=True)
         ]
-        rows = torch.cat(own)
         self._own()
-        everything = torch.from_numpy(self.sums).view(-1, self.cols)
-        everything.index_add_(0, rows, sums.reshape(-1, self.cols).float().cpu())
-        counts = torch.from_numpy(self.counts).view(-1)
-        counts.index_add_(0, rows, torch.ones(len(rows)))
+        # Not torch's index_add_: its threads and those that build plans keep each other waiting.
+        values = sums.reshape(-1, self.cols).float().cpu().numpy()
+        _core.add_samples(self.sums, self.counts, torch.cat(own).numpy(), values)
 
     def lend(self, busy: Callable[[], bool]) -> None:
         """The arrays are read elsewhere as long as busy(): what comes meanwhile goes to copies."""

@@ -26,6 +26,9 @@ from .steps import Forward, Steps
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
 from .watching import Watch
 
+# Calls of a step after which the host works beside a GPU, which has several layers to do by then.
+# A step of fewer calls ends with that work.
+_AHEAD_CALLS = 8
 # Values of one layer's sampled rows that are fetched from a device in a dense step.
 _FEW_ROWS = 1 << 20
 
@@ -79,6 +82,8 @@ class Session(Telling):
         self._step: int | None = None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
         self._background, self._ahead = False, None
+        # Calls of the step so far, and what is to be done beside them once a GPU is busy.
+        self._calls, self._after, self._beside = 0, _AHEAD_CALLS, None
         self._layout: TokenLayout | None = None
         self.faults = faults.Faults(self.note)
 
@@ -113,10 +118,34 @@ class Session(Telling):
             self.plan_seconds += time.perf_counter() - started
 
     def _begin_step(self, forward: Forward) -> None:
+        self._work_beside()
         self.faults.read()
-        self._start_ahead(forward)
+        last = self._background and forward.step == self.settings.observe_steps - 1
+        if last:
+            self.observer.send()
         sparse = self.planner.ready and self.steps.allowed(forward.step)
         self.watch.begin_step(forward.step, forward.sigma, self._half(forward.sigma), sparse)
+
+        def work():
+            if last:
+                self._start_ahead()
+            self.watch.work()
+
+        # Steps of few calls are followed by others like them.
+        self._after = min(_AHEAD_CALLS, max(1, self._calls))
+        self._calls, self._beside = 0, work
+
+    def _work_beside(self) -> None:
+        """What a step has left to do, once a GPU is busy with the next one; else before that."""
+        work, self._beside = self._beside, None
+        if work is not None:
+            work()
+
+    def _called(self) -> None:
+        with self._lock:
+            self._calls += 1
+            if self._calls == self._after:
+                self._guarded(self._work_beside, "")
 
     def _half(self, sigma: float) -> int:
         """0 in the first half of the steps, 1 in the second one."""
@@ -127,11 +156,10 @@ class Session(Telling):
         ready = not (self.planner.ready or settings.calibrate or self._no_plan)
         return ready and bool(self.observer.layers) and forward.step >= settings.observe_steps
 
-    def _start_ahead(self, forward: Forward) -> None:
+    def _start_ahead(self) -> None:
         """Builds the plan beside the last dense step, where a GPU computes that: from the samples
         before it. What this step adds comes with the first renewal."""
-        last = self._background and forward.step == self.settings.observe_steps - 1
-        if not last or self._ahead or self.settings.calibrate or self.planner.ready:
+        if self._ahead or self.settings.calibrate or self.planner.ready:
             return
         snapshot, layout = Snapshot(self.observer), self._layout
         if not any(watched.seen_groups() for watched in snapshot.layers.values()):
@@ -235,6 +263,7 @@ class Session(Telling):
         elif ours and self.watch.sampling:
             self._sample(forward, key, ran, q, k, v, out, scale)
         self._log(forward, layer, q.shape[1], path, reason, plan)
+        self._called()
         return out, ours
 
     def _decide(self, forward, layer, q, layout) -> tuple[str, str, object]:

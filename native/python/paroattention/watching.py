@@ -9,6 +9,8 @@ finds for itself have nothing to renew: they are metered, and the kernels learn 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 
@@ -37,6 +39,20 @@ DENSER = "heads made denser: their output was off by more than {limit:.0%}"
 CAPPED = "more heads are off by over {limit:.0%}, but a quarter of all are denser already"
 
 
+@dataclass
+class _Over:
+    """What a step that is over has left to be acted upon."""
+
+    step: tuple[int, float] = (-1, 0.0)
+    readings: list[Reading] = field(default_factory=list)
+    tallies: dict[Key, Tally] = field(default_factory=dict)
+    curves: dict[str, Curves] = field(default_factory=dict)
+    # Was before the jury in that step.
+    judged: Proposal | None = None
+    # (step, timestep group, weights, whether the second half begins) of new masks to be made.
+    due: tuple | None = None
+
+
 class Watch:
     """The samples of a session's sparse steps. note(text, count): tells the user, once a cause."""
 
@@ -60,7 +76,10 @@ class Watch:
         self._patience = PROPOSE_AFTER
         self._half: int | None = None
         self._border = False
+        # Before the jury, and made but not there yet.
         self._proposal: Proposal | None = None
+        self._coming: Proposal | None = None
+        self._over = _Over()
         self._stopped = False
         # Rows of the dense steps, until the orders are known that sum them by block.
         self._rows: dict[str, list] = {}
@@ -79,8 +98,13 @@ class Watch:
     # -- steps ---------------------------------------------------------------------------------
 
     def begin_step(self, step: int, sigma: float, half: int, sparse: bool) -> None:
-        """A new step begins: what the last one's samples said is acted upon."""
-        self.settle()
+        """A new step begins. What the last one's samples said is acted upon by `work`: at once, or
+        where a GPU computes when the caller has given that enough to do."""
+        self.work()
+        self._hand_over()
+        beside = self._planner.background
+        if not beside:
+            self.work()
         self._step = step, sigma
         self.sampling = False
         wanted = self._settings.refresh and self._settings.start_density < 1
@@ -89,8 +113,14 @@ class Watch:
         if self._half not in (None, half):
             self._border = self._curves_due = True
         self._half = half
-        if self._proposal is None and self._due() and not self._settings.dynamic:
-            self._propose(step, sigma, half)
+        if self._proposal is None:
+            self._proposal, self._coming = self._coming, None
+        free = self._proposal is None and self._over.judged is None
+        if free and self._due() and not self._settings.dynamic:
+            self._begin_proposal(step, sigma, half)
+            if not beside:
+                self.work()
+                self._proposal, self._coming = self._coming, None
         waiting = self._proposal is not None
         self.sampling = waiting or self._sparse_steps % self._settings.refresh_every == 0
         # Curves of error against density: at the first sparse step, and once in the second half.
@@ -101,28 +131,43 @@ class Watch:
     def _due(self) -> bool:
         return self._sampled_since >= (1 if self._border else self._patience)
 
-    def settle(self) -> None:
-        """Reads the samples of the step that is over: the only place that waits for a device."""
-        for reading in self._device.take():
-            self._take(reading)
-        tallies, self._tallies = self._tallies, {}
-        for key, tally in tallies.items():
-            self._record(key, tally)
-        proposal = self._proposal
-        if proposal is not None and proposal.judged():
-            self._proposal = None
-            self._adopt(proposal)
-        if self._curves:
-            curves, self._curves, self._curves_due = self._curves, {}, False
-            self._spend(curves)
+    def _hand_over(self) -> None:
+        """The step is over: its samples are all there, or on their way."""
+        over = self._over = _Over(self._step, self._device.take(), self._tallies, self._curves)
+        self._tallies, self._curves = {}, {}
+        if over.curves:
+            self._curves_due = False
+        if self._proposal is not None and self._proposal.asked:
+            over.judged, self._proposal = self._proposal, None
 
-    def _take(self, reading: Reading) -> None:
+    def settle(self) -> None:
+        """Acts upon all samples so far."""
+        self.work()
+        self._hand_over()
+        self.work()
+
+    def work(self) -> None:
+        """What samples of the step that is over said is acted upon, if it was not yet: the only
+        place that waits for a device, and only for what that had to do before this step."""
+        over, self._over = self._over, _Over()
+        for reading in over.readings:
+            self._take(reading, over)
+        for key, tally in over.tallies.items():
+            self._record(key, tally, over.step)
+        if over.judged is not None:
+            self._adopt(over.judged)
+        if over.curves:
+            self._spend(over.curves, over.step[0])
+        if over.due is not None:
+            self._coming = self._propose(*over.due)
+
+    def _take(self, reading: Reading, over: _Over) -> None:
         """What a device measured of one call, now that the step is over."""
         key, values = reading.key, reading.values()
         if values is not None:
-            tally = self._tallies.setdefault(key, Tally(key.heads))
+            tally = over.tallies.setdefault(key, Tally(key.heads))
             tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
-        gains, proposal = reading.gains(), self._proposal
+        gains, proposal = reading.gains(), over.judged or self._proposal
         if gains is not None and proposal is not None:
             proposal.add(key, torch.from_numpy(gains))
         seen = self._planner.seen.get(key.layer)
@@ -147,9 +192,11 @@ class Watch:
     def stop(self) -> None:
         """No more samples in this run."""
         self._stopped, self.sampling = True, False
-        if self._proposal is not None:
-            self._proposal.end()
-        self._proposal, self._tallies, self._curves = None, {}, {}
+        for proposal in (self._proposal, self._coming, self._over.judged):
+            if proposal is not None:
+                proposal.end()
+        self._proposal = self._coming = None
+        self._tallies, self._curves, self._over = {}, {}, _Over()
         self._device.take()
 
     def clear(self) -> None:
@@ -158,9 +205,9 @@ class Watch:
         self._since, self._seen, self._rows = {}, {}, {}
         self._planner.seen.clear()
 
-    def _record(self, key: Key, tally: Tally) -> None:
+    def _record(self, key: Key, tally: Tally, at: tuple[int, float]) -> None:
         sums = tally.read()
-        step, sigma = self._step
+        step, sigma = at
         self.history.append(
             {
                 "step": step,
@@ -275,17 +322,23 @@ class Watch:
 
     # -- new masks -----------------------------------------------------------------------------
 
-    def _propose(self, step: int, sigma: float, half: int) -> None:
+    def _begin_proposal(self, step: int, sigma: float, half: int) -> None:
+        """`work` is to make new masks of what was seen so far."""
         border, self._border, self._sampled_since = self._border, False, 0
         self._patience = PROPOSE_AFTER if border else min(2 * self._patience, MOST_BETWEEN)
-        profile = self._planner.profile
-        weights = {half: 1.0, 1 - half: OTHER_HALF}
+        group = self._planner.profile.timestep_group(sigma)
+        self._over.due = step, group, {half: 1.0, 1 - half: OTHER_HALF}, border
+        self._observer.send()
+
+    def _propose(self, step: int, group: int, weights: dict[int, float], border: bool) -> Proposal:
         if border:
             for seen in self._planner.seen.values():
                 seen.fade(OTHER_HALF)
-        group, prior = profile.timestep_group(sigma), 0 if self.own else PRIOR_ROWS
-        fresh = renewed(profile, self._observer, group, weights, prior)
-        self._proposal = Proposal(fresh, step, self._planner)
+        prior = 0 if self.own else PRIOR_ROWS
+        fresh = renewed(self._planner.profile, self._observer, group, weights, prior)
+        proposal = Proposal(fresh, step, self._planner)
+        proposal.begin()
+        return proposal
 
     def _adopt(self, proposal: Proposal) -> None:
         """Every head takes its new mask if newer samples say that it keeps more."""
@@ -306,7 +359,7 @@ class Watch:
 
     # -- density by target error ---------------------------------------------------------------
 
-    def _spend(self, curves: dict[str, Curves]) -> None:
+    def _spend(self, curves: dict[str, Curves], step: int) -> None:
         """Densities by the measured curves: one for all heads, or (per_head) one for each."""
         budget, target = Budget(curves, self._fixed), self._settings.target_error
         if self._settings.per_head:
@@ -318,7 +371,7 @@ class Watch:
         chosen = np.array(
             [self._fixed.get(name, value) for name, value in zip(budget.heads, values, strict=True)]
         )
-        self.budgets.append((self._step[0], float(chosen.mean()), error))
+        self.budgets.append((step, float(chosen.mean()), error))
         self._planner.use(with_densities(self._planner.profile, budget.densities(values)))
         self._planner.forget()
         self._since.clear()

@@ -34,4 +34,10 @@ void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std
 // total stays. Then samples. Expects known to be valid.
 void apply_known(const KnownBlocks& known, std::size_t head, const Grid& grid, BlockMap& map);
 
+// Adds sampled rows to what samples saw, which a KnownBlocks then lends: row i of `values` [n, cols] belongs to row
+// rows[i] of `sums` [all heads' rows, cols], and counts there. Throws Error naming the argument: sizes that do not fit
+// each other, a row that there is not; nothing is added then.
+void add_samples(std::span<float> sums, std::span<float> counts, std::span<const std::int64_t> rows,
+                 std::span<const float> values);
+
 }  // namespace paro
