@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 
@@ -24,6 +25,17 @@ _ALL = 0.999
 def first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+# Plan -> (density, density_total, retained): it counts the bits of its masks each time.
+_shares: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _shares_of(plan) -> tuple[float, float, float | None]:
+    """A plan's density, density_total and retained mass (None: not estimated)."""
+    if plan not in _shares:
+        _shares[plan] = plan.density, plan.density_total, plan.retained
+    return _shares[plan]
 
 
 def _rounded(values) -> list[float]:
@@ -62,8 +74,8 @@ class Telling:
         self.paths[path] += 1
         if plan is not None:
             # What masks that are found on the fly keep is measured, never estimated.
-            retained = np.nan if plan.retained is None else plan.retained
-            self._ran += plan.density, plan.density_total, retained
+            density, total, retained = _shares_of(plan)
+            self._ran += density, total, np.nan if retained is None else retained
         if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
             self.note(reason, dense=True)
         # A step with several evaluations keeps its last line: one per step and layer.
@@ -74,8 +86,8 @@ class Telling:
             "heads": list(range(heads)),
             "path": path,
             "reason": reason,
-            "density": plan.density if plan else 1.0,
-            "retained": plan.retained if plan else 1.0,
+            "density": _shares_of(plan)[0] if plan else 1.0,
+            "retained": _shares_of(plan)[2] if plan else 1.0,
             "error": None,
         }
 
@@ -146,8 +158,8 @@ class Telling:
     @staticmethod
     def _means(plans) -> tuple[float, float | None]:
         """(density, retained mass or None where any is not estimated)."""
-        kept = [plan.retained for plan in plans]
-        density = float(np.mean([plan.density for plan in plans]))
+        densities, _, kept = zip(*map(_shares_of, plans), strict=True)
+        density = float(np.mean(densities))
         return density, None if None in kept else float(np.mean(kept))
 
     # -- the end -------------------------------------------------------------------------------
