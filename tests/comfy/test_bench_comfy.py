@@ -62,6 +62,18 @@ def test_masks_of_every_calls_own(comfyui_dir, tmp_path):
     assert all(row["density_run"] < 0.7 and not row["reasons"] for row in ours)
 
 
+def test_a_calibration_with_exact_maps_and_a_run_with_them(comfyui_dir, tmp_path):
+    out = tmp_path / "comfy.json"
+    done = bench(comfyui_dir, "--calibrate", "--density", "0.3", "--steps", "4", "--out", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    calibrated, exact = json.loads(out.read_text())["rows"][-2:]
+    assert (calibrated["name"], set(calibrated["paths"])) == ("calibrate-exact", {"observe"})
+    assert calibrated["s_it"] == pytest.approx(calibrated["run_s"] / 4, abs=1e-3)
+    assert calibrated["save_s"] > 0 and not calibrated["reasons"]
+    assert (exact["name"], set(exact["paths"])) == ("paro-exact", {"sparse"})
+    assert "exact maps" in exact["profile"] and not exact["reasons"]
+
+
 def test_times_add_up(rows):
     for row in rows:
         assert 0 < row["attention_s_it"] < row["s_it"] <= row["run_s"]

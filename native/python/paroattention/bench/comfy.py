@@ -23,6 +23,8 @@ from .comfy_host import MODELS, plugin, random_wan, start
 from .step_trace import StepTrace, longest, pauses, shares
 
 PEERS = ("kitchen-int8",)
+# The profile that a calibration saves.
+CALIBRATED = "exact"
 
 
 @dataclass
@@ -200,7 +202,7 @@ class AsAsked(Settings):
 
 
 def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict:
-    """One run of ours. profile: none observes in this run, auto takes the one saved before."""
+    """One run of ours. profile: none observes in this run, else one that was saved before."""
     watched = options.observe if profile == "none" else 0
     ours = nodes.PAROAttention.execute(
         model=model,
@@ -223,7 +225,7 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
     return _row(
         options,
         size,
-        "paro-watching" if watched else "paro",
+        {"none": "paro-watching", CALIBRATED: "paro-exact"}.get(profile, "paro"),
         clock,
         peak,
         density=density,
@@ -235,10 +237,29 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         observe_s=round(told["observe_seconds"], 4),
         plan_s=round(told["plan_seconds"], 4),
         tile=f"{told['block_q']}x{told['block_kv']}",
+        profile=told["profile"],
         paths=told["paths"],
         reasons=told["reasons"],
         **more,
     )
+
+
+def _calibration_row(options, size, nodes, model) -> dict:
+    """A calibration with exact maps; s/it is the mean, since its steps take turns at summing."""
+    ours = nodes.PAROCalibrate.execute(
+        model=model, name=CALIBRATED, queries=64, every_n_steps=1, exact=True
+    ).result[0]
+    clock, peak = sample(ours, size, options.steps)
+    saved = time.perf_counter() - clock.marks[-1]
+    told = _last_summary()
+    return _row(options, size, "calibrate-exact", clock, peak) | {
+        "s_it": round(statistics.mean(clock.steps()), 4),
+        "density": 1.0,
+        "save_s": round(saved, 3),
+        "observe_s": round(told["observe_seconds"], 4),
+        "paths": told["paths"],
+        "reasons": told["reasons"],
+    }
 
 
 def rows(options):
@@ -263,6 +284,9 @@ def rows(options):
         yield _paro_row(options, size, nodes, model, densities[0], "none")
         for density in densities:
             yield _paro_row(options, size, nodes, model, density, "bench")
+        if options.calibrate:
+            yield _calibration_row(options, size, nodes, model)
+            yield _paro_row(options, size, nodes, model, densities[0], CALIBRATED)
 
 
 def _tell_trace(events: list, steps: int) -> None:
@@ -295,6 +319,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
     parser.add_argument("--observe", type=int, default=2, help="observed steps where there are any")
+    parser.add_argument("--calibrate", action="store_true", help="and a calibration, exact")
     parser.add_argument("--trace", type=int, default=0, help="further steps of ours, by kernel")
     parser.add_argument("--peers", action="store_true", help="and comfy-kitchen's int8 attention")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
