@@ -15,7 +15,13 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "python"), str(HERE)]
 
 from paroattention import cuda  # noqa: E402
 
-NEED_GPU = ("test_numerics.py", "test_operators.py", "test_observe.py", "test_found_masks.py")
+NEED_GPU = (
+    "test_numerics.py",
+    "test_operators.py",
+    "test_observe.py",
+    "test_found_masks.py",
+    "test_comfy_placement.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -29,9 +29,10 @@ CALIBRATED = "exact"
 
 @dataclass
 class Clock:
-    """Times of one run: a mark a step, and self-attention inside."""
+    """Times of one run: a mark a step, and self-attention inside; and what came out."""
 
     length: int
+    latent: torch.Tensor | None = None
     marks: list[float] = field(default_factory=list)
     attention: list[float] = field(default_factory=list)
     _spans: list = field(default_factory=list)
@@ -119,7 +120,7 @@ def sample(model, size, steps: int, trace: StepTrace | None = None, traced: int 
     model = model.clone()
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "bench", begin)
     with clock.around_attention():
-        comfy.sample.sample(
+        clock.latent = comfy.sample.sample(
             model,
             noise,
             steps + traced,

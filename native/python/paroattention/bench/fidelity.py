@@ -1,8 +1,8 @@
 """`bench fidelity`: the policies against dense on the bundled model, held-out prompts and seeds.
 
-INT8 attention runs in this package's CPU kernels whatever device the rest of the model runs on.
-So does the unquantised one, unless `--kernel torch` asks for plain torch in fp32 on that device:
-the same definition, sooner done on a GPU.
+Attention runs in this package's kernels, those of --device where the build has them, else the
+CPU's; unquantised cases in plain torch in fp32 with `--kernel torch`: the same definition, sooner
+done on a GPU.
 """
 
 from __future__ import annotations
@@ -171,6 +171,8 @@ def _arguments(arguments):
     )
     parser.add_argument("--policy", action="append", help="only these policies, such as auto")
     parser.add_argument("--density", action="append", type=float, help="only these densities")
+    parser.add_argument("--tile", type=int, help="only with these tiles, such as 128")
+    parser.add_argument("--precision", choices=("fp32", "int8"), help="only these cases")
     parser.add_argument("--tail", choices=("yes", "no"), help="only with the tail, or without")
     parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
     parser.add_argument("--kernel", choices=("native", "torch"), default="native")
@@ -211,13 +213,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _wanted(all_cases: list[Case], options) -> list[Case]:
-    """The cases that --policy, --density and --tail leave."""
+    """The cases that --policy, --density, --tile, --precision and --tail leave."""
     tails = {"yes": (True,), "no": (False,), None: (True, False)}[options.tail]
     return [
         case
         for case in all_cases
         if (not options.policy or case.policy in options.policy)
         and (not options.density or case.density in options.density)
+        and options.tile in (None, case.block)
+        and options.precision in (None, case.precision)
         and case.tail in tails
     ]
 

@@ -1,0 +1,85 @@
+"""One run of a small Wan in a ComfyUI process of its own: python comfy_run.py PLACE OUT
+
+PLACE: normal, lowvram, novram, or gpu1 (the second GPU). Writes to OUT what the run did, what it
+left on the GPU, and its result. Every plan goes through the store's two buffers.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from paroattention import cuda, plan_store
+from paroattention.bench import comfy, comfy_host
+
+STEPS, OBSERVED = 8, 2
+
+
+def _start(place: str):
+    comfy_host.start(None)
+    from comfy.cli_args import args
+
+    if place in ("lowvram", "novram"):
+        setattr(args, place, True)
+    elif place == "gpu1":
+        torch.cuda.set_device(1)
+    return comfy_host.plugin()
+
+
+def _watch_devices() -> set[str]:
+    """Where our calls' tensors lie, filled while a run goes on."""
+    seen, call = set(), cuda.attention
+
+    def noted(q, *args, **kwargs):
+        seen.add(str(q.device))
+        return call(q, *args, **kwargs)
+
+    cuda.attention = noted
+    return seen
+
+
+def main(place: str, out: str) -> None:
+    nodes = _start(place)
+    size, seen = comfy_host.MODELS["tiny"], _watch_devices()
+    with torch.inference_mode():
+        model = comfy_host.random_wan(size)
+        device = torch.device("cuda", torch.cuda.current_device())
+        store = plan_store.PlanStore(plan_store.CudaCopies(device), resident_bytes=0)
+        plan_store._stores[device] = store
+        ours = nodes.PAROAttention.execute(
+            model=model,
+            profile="none",
+            density=0.3,
+            precision="int8",
+            start_percent=0.0,
+            end_percent=1.0,
+            observe_steps=OBSERVED,
+        ).result[0]
+        clock, _ = comfy.sample(ours, size, STEPS)
+    told = comfy._last_summary()
+
+    import comfy.model_management as management
+
+    loaded = ours.model.model_loaded_weight_memory
+    plans = store.device_bytes
+    management.unload_all_models()
+    management.soft_empty_cache()
+    torch.cuda.synchronize()
+    torch.save(
+        {
+            "paths": told["paths"],
+            "reasons": told["reasons"],
+            "devices": sorted(seen),
+            "plan_bytes": plans,
+            "reads": store.hits + store.misses,
+            "loaded": loaded,
+            "whole": ours.model_size(),
+            "left_bytes": torch.cuda.memory_allocated(device),
+            "latent": clock.latent.cpu(),
+        },
+        out,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
