@@ -15,7 +15,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 LAYERS, SPARSE_STEPS = 2, 6
 
-pytestmark = pytest.mark.skipif(not os.environ.get("COMFYUI_DIR"), reason="no COMFYUI_DIR")
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("COMFYUI_DIR"), reason="no COMFYUI_DIR"),
+    # Under pytest-xdist (--dist loadgroup) one worker makes each run once.
+    pytest.mark.xdist_group("placement"),
+]
 
 
 @functools.cache
