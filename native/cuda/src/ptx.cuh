@@ -125,6 +125,20 @@ __device__ __forceinline__ void mma_half<__half>(float (&d)[4], const std::uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// sum + 0 * pair, two of T each, in one instruction: NaN wherever pair was not finite.
+template <class T>
+__device__ __forceinline__ std::uint32_t note_broken(std::uint32_t pair, std::uint32_t sum);
+template <>
+__device__ __forceinline__ std::uint32_t note_broken<__nv_bfloat16>(std::uint32_t pair, std::uint32_t sum) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(0u));
+    return sum;
+}
+template <>
+__device__ __forceinline__ std::uint32_t note_broken<__half>(std::uint32_t pair, std::uint32_t sum) {
+    asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(0u));
+    return sum;
+}
+
 // 2^x on the special-function unit, two units in the last place; -inf gives 0, NaN stays.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;

@@ -118,6 +118,17 @@ void mma_half(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std:
     });
 }
 
+// On a GPU what is not finite becomes NaN by 0 * x; here the halves are looked at one by one.
+template <class T>
+std::uint32_t note_broken(std::uint32_t pair, std::uint32_t sum) {
+    constexpr std::uint32_t nan = 0x7fff;
+    for (int half = 0; half < 32; half += 16) {
+        const auto bits = static_cast<std::uint16_t>(pair >> half);
+        if (!std::isfinite(static_cast<float>(std::bit_cast<T>(bits)))) sum |= nan << half;
+    }
+    return sum;
+}
+
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float max_or_nan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b); }
 inline std::uint32_t round_weights(float a, float b, float c, float d) {

@@ -133,6 +133,9 @@ struct AttentionParams {
     BlockParams q_blocks, kv_blocks;
     PlanParams plan;
     PackedParams packed;
+    // One word, or null. Given: a value of o that is not finite in o's dtype becomes 0, and this word then 1; it stays
+    // as it is where all of o is finite.
+    std::int32_t* broken;
 
     PARO_HD std::int32_t slots() const { return batch * heads; }
     PARO_HD std::int32_t key_tiles() const { return kv_blocks.blocks() + panels; }
