@@ -63,10 +63,14 @@ def test_masks_of_every_calls_own(comfyui_dir, tmp_path):
 
 
 def test_a_calibration_with_exact_maps_and_a_run_with_them(comfyui_dir, tmp_path):
+    """And one whose calls find their own masks."""
     out = tmp_path / "comfy.json"
-    done = bench(comfyui_dir, "--calibrate", "--density", "0.3", "--steps", "4", "--out", str(out))
+    given = ("--mask", "static", "--mask", "dynamic", "--calibrate", "--density", "0.3")
+    done = bench(comfyui_dir, *given, "--steps", "4", "--out", str(out))
     assert done.returncode == 0, done.stderr[-2000:]
-    calibrated, exact = json.loads(out.read_text())["rows"][-2:]
+    *_, static, dynamic, calibrated, exact = json.loads(out.read_text())["rows"]
+    assert [row["mask"] for row in (static, dynamic, exact)] == ["static", "dynamic", "static"]
+    assert static["name"] == dynamic["name"] == "paro"
     assert (calibrated["name"], set(calibrated["paths"])) == ("calibrate-exact", {"observe"})
     assert calibrated["s_it"] == pytest.approx(calibrated["run_s"] / 4, abs=1e-3)
     assert calibrated["save_s"] > 0 and not calibrated["reasons"]

@@ -202,7 +202,7 @@ class AsAsked(Settings):
     meter_limit: float = 0.0
 
 
-def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict:
+def _paro_row(options, size, nodes, model, density: float, profile: str, mask: str) -> dict:
     """One run of ours. profile: none observes in this run, else one that was saved before."""
     watched = options.observe if profile == "none" else 0
     ours = nodes.PAROAttention.execute(
@@ -210,7 +210,7 @@ def _paro_row(options, size, nodes, model, density: float, profile: str) -> dict
         profile=profile,
         density=density,
         precision=options.precision,
-        mask=options.mask,
+        mask=mask,
         tail=not options.no_tail,
         start_percent=0.0,
         end_percent=1.0,
@@ -282,12 +282,14 @@ def rows(options):
             yield _row(options, size, name, clock, peak, density=1.0, precision="int8")
         densities = options.density or (0.3, 0.2, 0.5, 1.0)
         # The run that watches itself pays for that; the others begin with what it saved.
-        yield _paro_row(options, size, nodes, model, densities[0], "none")
-        for density in densities:
-            yield _paro_row(options, size, nodes, model, density, "bench")
+        masks = options.mask or MASKS[:1]
+        yield _paro_row(options, size, nodes, model, densities[0], "none", masks[0])
+        for mask in masks:
+            for density in densities if mask == masks[0] else densities[:1]:
+                yield _paro_row(options, size, nodes, model, density, "bench", mask)
         if options.calibrate:
             yield _calibration_row(options, size, nodes, model)
-            yield _paro_row(options, size, nodes, model, densities[0], CALIBRATED)
+            yield _paro_row(options, size, nodes, model, densities[0], CALIBRATED, masks[0])
 
 
 def _tell_trace(events: list, steps: int) -> None:
@@ -315,7 +317,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--plugin", help="the plugin's folder (default: the current one)")
     parser.add_argument("--density", type=float, action="append")
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
-    parser.add_argument("--mask", choices=MASKS, default="static")
+    parser.add_argument(
+        "--mask",
+        choices=MASKS,
+        action="append",
+        help="default static; of a second one the first density alone",
+    )
     parser.add_argument("--no-tail", action="store_true")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")

@@ -64,16 +64,17 @@ class TorchSession(Session):
         self._masks: dict[tuple[int, str], list[HeadMasks]] = {}
         self._held: list = []  # Plans whose id is a key above must live as long.
 
-    def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
+    def _run_sparse(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
         if self.settings.precision == "int8":
-            return super()._run_sparse(q, k, v, plan, scale)
+            return super()._run_sparse(layer, q, k, v, plan, scale)
         heads = [
             sparse_head(
                 q[:, h].float(), k[:, h].float(), v[:, h].float(), masks, scale, self.settings.tail
             )
             for h, masks in enumerate(self._masks_of(plan, q))
         ]
-        return torch.stack(heads, 1).to(q.dtype)
+        out = torch.stack(heads, 1).to(q.dtype)
+        return out if self.faults.finite(out) else None
 
     def _masks_of(self, plan, q) -> list[HeadMasks]:
         key = (id(plan), str(q.device))
