@@ -21,6 +21,7 @@ NEED_GPU = (
     "test_observe.py",
     "test_found_masks.py",
     "test_comfy_placement.py",
+    "test_broken_output.py",
 )
 
 

@@ -40,6 +40,14 @@ for head_dim in (64, 128):
                             raise
                         print("hopper:", reason)
                 attention(q, k, v, plan, tail=tail, precision="bf16")
+            # Output that is not finite is mended on its way, and told.
+            broken = torch.zeros(1, dtype=torch.int32, device="cuda")
+            values = v.clone()
+            values[0, 1, 7, 3] = float("nan")
+            attention(q, k, values, plan, broken=broken)
+            attention(q, k, values, plan, path="portable", broken=broken)
+            attention(q, k, values, plan, precision="bf16", broken=broken)
+            ran += 3
             cuda.attention_releasing([q, k, v], plan)
         # What looks at attention, with queries of two batch entries in more than one tile.
         layout, scale = TokenLayout((3, 9, 11), 5, 66), head_dim**-0.5

@@ -113,6 +113,89 @@ def test_fake_operators_have_the_real_ones_shapes(operators):
     assert o.transpose(1, 2).is_contiguous()
 
 
+@pytest.mark.parametrize("name", ["attention", "attention_packed"])
+def test_the_attention_operators_may_be_given_a_word_to_write(operators, name):
+    schema = getattr(operators, name).default._schema
+    last = schema.arguments[-1]
+    assert last.name == "broken" and str(last.type) == "Optional[Tensor]"
+    assert last.has_default_value() and last.default_value is None
+    assert [one.name for one in schema.arguments if one.is_write] == ["broken"]
+    assert last.alias_info.is_write and schema.returns[0].alias_info is None
+
+
+@pytest.mark.parametrize("given", ["not given", "None", "by place", "by name"])
+def test_fake_attention_takes_a_word(operators, given):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    plan = _plan()
+    with FakeTensorMode():
+        q = torch.empty(2, 3, plan.length, 64, device="cuda", dtype=torch.float16)
+        words = torch.empty(10, dtype=torch.int32, device="cuda")
+        broken = torch.zeros(1, dtype=torch.int32, device="cuda")
+        arguments = (q, q, q, words, *cuda.layout(plan), 0.1, 0, True, 0)
+        more = {"not given": (), "None": (None,), "by place": (broken,)}.get(given, ())
+        named = {"broken": broken} if given == "by name" else {}
+        o = operators.attention(*arguments, *more, **named)
+    assert o.shape == q.shape and o.dtype == q.dtype
+
+
+def test_a_compiler_sees_what_attention_writes(operators):
+    """A graph without mutation, as torch.compile makes it: the word is an output that is copied
+    back."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.functional_tensor import dispatch_functionalize
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    plan = _plan()
+
+    def call(q, words, broken):
+        o = operators.attention(q, q, q, words, *cuda.layout(plan), 0.1, 0, True, 0, broken)
+        return o, broken + 1
+
+    with FakeTensorMode():
+        q = torch.empty(2, 3, plan.length, 64, device="cuda", dtype=torch.float16)
+        words = torch.empty(10, dtype=torch.int32, device="cuda")
+        broken = torch.zeros(1, dtype=torch.int32, device="cuda")
+        graph = make_fx(dispatch_functionalize(call))(q, words, broken).graph
+    functional = [node for node in graph.nodes if "auto_functionalized" in str(node.target)]
+    assert [node.args[0] for node in functional] == [operators.attention.default]
+    (added,) = (node for node in graph.nodes if "add" in str(node.target))
+    # The sum is of what the operator wrote, not of the word as it was before.
+    assert functional[0] in added.args[0].all_input_nodes
+
+
+def test_the_module_hands_a_word_to_the_operators(operators, monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(cuda, "_words", lambda plan, device: words)
+    given = []
+    run = cuda.run
+
+    def record(op, *arguments):
+        given.append((op._schema.name, len(arguments), len(op._schema.arguments), arguments[-1]))
+        return run(op, *arguments) if op._schema.name == "paro::attention" else arguments[0]
+
+    monkeypatch.setattr(cuda, "run", record)
+    plan = _plan()
+    with FakeTensorMode():
+        words = torch.empty(10, dtype=torch.int32, device="cuda")
+        broken = torch.zeros(1, dtype=torch.int32, device="cuda")
+        q = torch.empty(2, 3, plan.length, 64, device="cuda")
+        for precision in ("int8", "bf16"):
+            o = attention(q, q, q, plan, precision=precision, broken=broken)
+            assert o.shape == q.shape and o.dtype == q.dtype
+        attention(q, q, q, plan)
+        cuda.attention_releasing([q, q, q], plan, broken=broken)
+        with pytest.raises(Error, match="broken must be on q's device, cuda:0"):
+            attention(q, q, q, plan, broken=torch.zeros(1, dtype=torch.int32, device="cpu"))
+    calls = [one for one in given if one[0].startswith("paro::attention")]
+    assert [one[0] for one in calls] == ["paro::attention"] * 3 + ["paro::attention_packed"]
+    assert all(count == wanted for _, count, wanted, _ in calls)
+    assert [one[3] is broken for one in calls] == [True, True, False, True]
+    assert calls[2][3] is None
+
+
 def test_the_operators_refuse_other_devices(operators):
     plan = _plan()
     x = torch.zeros(1, 3, plan.length, 64)
@@ -180,6 +263,7 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
     with FakeTensorMode(allow_non_fake_inputs=True):
         words = torch.zeros(len(_core.plan_words(plan)), dtype=torch.int32, device="cuda")
         monkeypatch.setattr(cuda, "upload", lambda plan, device: words)
+        monkeypatch.setattr(cuda, "words_aside", lambda plan, device: words)
         q = torch.empty(2, 3, plan.length, 64, device="cuda")
         queries = torch.zeros(3, 20, device="cuda", dtype=torch.int32)
         state = cuda_observe.ObserveState(_core.Bins.even(GRID), GRID, 3, "cuda")

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import ModelInfo, Settings, TokenLayout, faults, session
+from paroattention import ModelInfo, Settings, TokenLayout, session
 from paroattention.runlog import RunLog
 from problems import GRID, profile, tensors
 
@@ -363,23 +363,6 @@ def test_renewal_that_fails_leaves_the_masks_as_they_are(monkeypatch):
     host.run()
     assert host.session.paths == {"sparse": 12}
     assert host.reasons() == {"masks are not renewed any more: RuntimeError: broken": 1}
-
-
-def test_a_gpu_is_asked_once_a_step_whether_its_output_was_finite():
-    """On the device that this machine lacks: another one than the CPU stands in for it."""
-    told = []
-    found = faults.Faults(lambda reason, count, dense: told.append((reason, dense)))
-    bad = torch.tensor([1.0, float("nan"), float("inf")])
-    # What a GPU does, with the one question of the device answered otherwise.
-    found.ask = lambda out: False
-    for layer, out in (("a", torch.ones(3)), ("b", bad), ("a", torch.ones(3))):
-        assert found.finite(layer, out)
-    assert bad.tolist() == [1, 0, 0] and not told and not found.refusal("b")
-    found.read()
-    assert told == [(faults.NOT_FINITE, True)]
-    assert found.refusal("b") == faults.NOT_FINITE and not found.refusal("a")
-    found.read()
-    assert len(told) == 1
 
 
 # -- hosts that behave in their own way ------------------------------------------------------------

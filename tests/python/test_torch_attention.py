@@ -15,11 +15,19 @@ def test_equals_the_reference(tail, block, prefix, suffix):
     plan = random_plan(layout, 2, 0.4, block_q=block, block_kv=block)
     q, k, v = tensors(2, plan.length, 64, batch=2)
     session = TorchSession(Settings(tail=tail, precision="bf16"), [1.0, 0.5, 0.0])
-    out = session._run_sparse(q, k, v, plan, 0.125)
+    out = session._run_sparse("a layer", q, k, v, plan, 0.125)
     expected = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=tail)
     assert reference.relative_error(out, expected) < 2e-6
     other = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=not tail)
     assert reference.relative_error(out, other) > 1e-3
+
+
+def test_output_that_is_not_finite_is_not_handed_on():
+    layout = TokenLayout((3, 13, 11))
+    q, k, v = tensors(2, layout.length, 64)
+    session = TorchSession(Settings(precision="bf16"), [1.0, 0.5, 0.0])
+    plan = random_plan(layout, 2, 0.4)
+    assert session._run_sparse("a layer", q, k, v * float("nan"), plan, 0.125) is None
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["host", "device"])
@@ -33,7 +41,7 @@ def test_masks_of_a_calls_own_are_used_once(monkeypatch, stays):
     for seed in range(4):
         q, k, v = tensors(2, layout.length, 64, seed=seed)
         found = session.planner.for_call(asked, q, k, 0.125)
-        out = session._run_sparse(q, k, v, found, 0.125)
+        out = session._run_sparse("a layer", q, k, v, found, 0.125)
         plan = cuda_masks.host_plan(found)
         expected = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=False)
         assert reference.relative_error(out, expected) < 2e-6

@@ -42,6 +42,18 @@ def _check(name: str, x: torch.Tensor, like: torch.Tensor) -> None:
             raise _core.Error(f"{name} must have the {what} of q, {want} (got {got})")
 
 
+def _check_broken(broken: torch.Tensor | None, q: torch.Tensor) -> None:
+    if broken is None:
+        return
+    if not isinstance(broken, torch.Tensor) or broken.dtype != torch.int32 or broken.numel() != 1:
+        got = broken
+        if isinstance(broken, torch.Tensor):
+            got = f"{broken.dtype} {tuple(broken.shape)}"
+        raise _core.Error(f"broken must be an int32 tensor of one element (got {got})")
+    if broken.device != q.device:
+        raise _core.Error(f"broken must be on q's device, {q.device} (got {broken.device})")
+
+
 def _readable(x: torch.Tensor) -> torch.Tensor:
     """x, or a copy where the kernels cannot step through it: D apart, or expanded (stride 0)."""
     sides = zip(x.stride()[:3], x.shape[:3], strict=True)
@@ -64,6 +76,7 @@ def attention(
     tail: bool = True,
     threads: int | None = None,
     path: str = "auto",
+    broken: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """o = softmax(q k^T sm_scale) v over the plan's blocks, tokens in their original order.
 
@@ -72,8 +85,10 @@ def attention(
     N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
     "int8", or "bf16" (unquantised; fp32 on a CPU). plan: a Plan, or what cuda_masks.find_masks
     found for this q and k. tail adds one pooled term per skipped key
-    block. path: "auto", or "portable" or "hopper" on a GPU. Returns (B, H, N, D) of q's dtype, a
-    view of contiguous (B, N, H, D) memory.
+    block. path: "auto", or "portable" or "hopper" on a GPU. broken: an int32 tensor of one element
+    on q's device; given, output that is not finite becomes 0 and broken then 1, else it stays as it
+    is, and nothing waits for the device. Returns (B, H, N, D) of q's dtype, a view of contiguous
+    (B, N, H, D) memory.
     Raises Error (a ValueError) naming the argument, the rule and the value received.
     """
     _check("q", q, q)
@@ -96,11 +111,11 @@ def attention(
         raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {heads})")
     if path not in cuda.PATHS:
         raise _core.Error(f"path must be one of {', '.join(cuda.PATHS)} (got {path!r})")
+    _check_broken(broken, q)
     scale = float(sm_scale or head_dim**-0.5)
     if q.device.type == "cuda":
-        return cuda.attention(
-            q, k, v, plan, sm_scale=scale, precision=precision, tail=tail, path=path
-        )
+        options = {"precision": precision, "tail": tail, "path": path, "broken": broken}
+        return cuda.attention(q, k, v, plan, sm_scale=scale, **options)
     if path != "auto":
         raise _core.Error(f"path must be auto on a CPU (got {path!r})")
     q, k, v = (_readable(x) for x in (q, k, v))
@@ -120,4 +135,7 @@ def attention(
         tail=tail,
         threads=threads or torch.get_num_threads(),
     )
+    if broken is not None and not torch.isfinite(o).all():
+        broken.fill_(1)
+        torch.nan_to_num_(o, nan=0.0, posinf=0.0, neginf=0.0)
     return o

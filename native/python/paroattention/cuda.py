@@ -1,9 +1,10 @@
 """The CUDA kernels from Python: loading torch.ops.paro, plans on the device, dispatch.
 
 torch.ops.paro.attention(q, k, v, plan, prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv,
-sm_scale, precision, tail, path): `plan` is `upload(...)`, the seven numbers after it are
-`layout(plan)`, precision and path are the values of PRECISIONS and PATHS. It can be compiled with
-fullgraph and captured in a CUDA graph, where the plan has been uploaded before.
+sm_scale, precision, tail, path, broken=None): `plan` is `upload(...)`, the seven numbers after it
+are `layout(plan)`, precision and path are the values of PRECISIONS and PATHS, broken is an int32
+tensor of one element, as in `attention`. It can be compiled with fullgraph and captured in a CUDA
+graph, where the plan has been uploaded before.
 """
 
 from __future__ import annotations
@@ -165,7 +166,18 @@ def run(op, *args):
         raise _core.Error(text) from error
 
 
-def attention(q, k, v, plan, *, sm_scale: float, precision: str, tail: bool, path: str = "auto"):
+def attention(
+    q,
+    k,
+    v,
+    plan,
+    *,
+    sm_scale: float,
+    precision: str,
+    tail: bool,
+    path: str = "auto",
+    broken: torch.Tensor | None = None,
+):
     """As paroattention.attention, which has checked the arguments, on the device of q."""
     dtype = q.dtype
     if precision != "int8" and dtype == torch.float32:
@@ -182,15 +194,25 @@ def attention(q, k, v, plan, *, sm_scale: float, precision: str, tail: bool, pat
         PRECISIONS["int8" if precision == "int8" else "bf16"],
         tail,
         PATHS[path],
+        broken,
     )
     return out.to(dtype)
 
 
-def attention_releasing(tensors: list, plan, *, sm_scale=None, tail=True, path="auto"):
+def attention_releasing(
+    tensors: list,
+    plan,
+    *,
+    sm_scale=None,
+    tail=True,
+    path="auto",
+    broken: torch.Tensor | None = None,
+):
     """int8 attention of tensors = [q, k, v], letting go of each once it is packed.
 
-    The list is emptied. Where the caller holds no other reference the peak is q, k, v and half of
-    q in bf16, instead of q, k, v, their packed form and o.
+    broken as in paroattention.attention. The list is emptied. Where the caller holds no other
+    reference the peak is q, k, v and half of q in bf16, instead of q, k, v, their packed form and
+    o.
     """
     q, k, v = (aligned(x) for x in tensors)
     tensors.clear()
@@ -212,4 +234,5 @@ def attention_releasing(tensors: list, plan, *, sm_scale=None, tail=True, path="
         dtype,
         tail,
         PATHS[path],
+        broken,
     )

@@ -248,12 +248,12 @@ class Session(Telling):
                     path, reason, plan = DENSE, plan, None
                 else:
                     ran = self.planner.for_call(plan, q, k, scale)
-                    out = self._run_sparse(q, k, v, ran, scale)
+                    out = self._run_sparse(layer, q, k, v, ran, scale)
+                    if out is None:
+                        path, reason, plan = FALLBACK, faults.NOT_FINITE, None
         except Exception as error:
             path, reason, plan, out = FALLBACK, first_line(error), None, None
             self.faults.failed(layer, error)
-        if out is not None and not self.faults.finite(layer, out):
-            path, reason, plan, out = FALLBACK, faults.NOT_FINITE, None, None
         ours = out is not None
         if not ours:
             out = dense()
@@ -322,14 +322,17 @@ class Session(Telling):
         if self.planner.exact is not None:
             self.profile_note += ", exact maps"
 
-    def _run_sparse(self, q, k, v, plan, scale) -> torch.Tensor:
+    def _run_sparse(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
+        """Our output, or None if it is known not to be finite."""
         device = q.device
         if unsupported(q):  # offload
             q, k, v = (x.cpu() for x in (q, k, v))
+        broken = self.faults.flag(layer, q.device)
         settings = self.settings
-        out = attention(
-            q, k, v, plan, sm_scale=scale, precision=settings.precision, tail=settings.tail
-        )
+        options = {"precision": settings.precision, "tail": settings.tail, "broken": broken}
+        out = attention(q, k, v, plan, sm_scale=scale, **options)
+        if broken is None and not self.faults.finite(out):
+            return None
         return out.to(device)
 
     def _observe(self, forward, layer, q, k, layout, scale) -> str:

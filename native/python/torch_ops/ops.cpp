@@ -2,6 +2,7 @@
 // stable ABI only, so that one binary serves torch 2.9 and everything newer.
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "device.h"
@@ -27,18 +28,30 @@ void check_scratch(const char* name, const Tensor& x, std::size_t bytes, std::in
     require(fits, name, "must be what packing returned for these sizes, " + std::to_string(bytes) + " bytes", text(x));
 }
 
+// Where the kernels tell that o was not finite; null where nobody asks.
+std::int32_t* broken_word(const std::optional<Tensor>& broken, std::int32_t device) {
+    if (!broken) return nullptr;
+    check_device("broken", *broken, device);
+    require(dtype_of(*broken) == aoti_torch_dtype_int32() && broken->numel() == 1, "broken",
+            "must be an int32 tensor of one element",
+            "torch's dtype number " + std::to_string(dtype_of(*broken)) + ", " + text(*broken));
+    return static_cast<std::int32_t*>(broken->data_ptr());
+}
+
 }  // namespace
 
 // o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/cuda.py for the arguments.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
                  std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
-                 std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path) {
+                 std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path,
+                 const std::optional<Tensor>& broken) {
     return at_edge([&] {
         AttentionParams p =
             make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail);
         check_tensor("k", k, q);
         check_tensor("v", v, q);
         p.q = view(q), p.k = view(k), p.v = view(v);
+        p.broken = broken_word(broken, q.get_device_index());
         const DeviceScope scope(q.get_device_index());
         const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
         const std::size_t query_bytes = cuda::query_bytes(p);
@@ -87,7 +100,7 @@ Tensor pack_keys(const Tensor& k, const Tensor& v, const Tensor& plan, std::int6
 Tensor attention_packed(const Tensor& queries, const Tensor& keys, const Tensor& plan, std::int64_t batch,
                         std::int64_t heads, std::int64_t head_dim, std::int64_t prefix, std::int64_t f, std::int64_t h,
                         std::int64_t w, std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
-                        std::int64_t dtype, bool tail, std::int64_t path) {
+                        std::int64_t dtype, bool tail, std::int64_t path, const std::optional<Tensor>& broken) {
     return at_edge([&] {
         require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
         AttentionParams p{};
@@ -103,6 +116,7 @@ Tensor attention_packed(const Tensor& queries, const Tensor& keys, const Tensor&
         check_scratch("queries", queries, cuda::query_bytes(p), device);
         check_scratch("keys", keys, cuda::key_bytes(p), device);
         set_plan(p, plan, device);
+        p.broken = broken_word(broken, device);
         const DeviceScope scope(device);
         const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
         const Tensor o = allocate_output(queries, p);
@@ -117,11 +131,11 @@ Tensor attention_packed(const Tensor& queries, const Tensor& keys, const Tensor&
 
 STABLE_TORCH_LIBRARY(paro, m) {
     m.def("attention(Tensor q, Tensor k, Tensor v, Tensor plan, " PARO_LAYOUT
-          ", float sm_scale, int precision, bool tail, int path) -> Tensor");
+          ", float sm_scale, int precision, bool tail, int path, Tensor(a!)? broken=None) -> Tensor");
     m.def("pack_queries(Tensor q, Tensor plan, " PARO_LAYOUT ", float sm_scale) -> Tensor");
     m.def("pack_keys(Tensor k, Tensor v, Tensor plan, " PARO_LAYOUT ", bool tail) -> Tensor");
     m.def("attention_packed(Tensor queries, Tensor keys, Tensor plan, int batch, int heads, int head_dim, " PARO_LAYOUT
-          ", int dtype, bool tail, int path) -> Tensor");
+          ", int dtype, bool tail, int path, Tensor(a!)? broken=None) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(paro, CUDA, m) {
