@@ -207,6 +207,16 @@ def test_a_layer_that_breaks_is_handed_on_as_zeros_and_dense_from_the_next_step(
     assert host.session.paths == {"sparse": 3, "dense": 1}
 
 
+def test_beside_a_gpu_a_layer_is_given_up_while_the_next_step_is_under_way():
+    """Its flag is not waited for as a step begins, but for no longer than that step."""
+    host = host_with_words(settings=Settings())
+    host.session.observer.on_device = lambda q: True
+    host.evaluate(SIGMAS[0], change=break_first(host.layers, {1}))
+    assert host.evaluate(SIGMAS[1]) == [True, True] and host.reasons()
+    assert host.evaluate(SIGMAS[2]) == [False, True]
+    assert host.reasons()[faults.NOT_FINITE] >= 1
+
+
 def test_what_breaks_in_the_last_step_is_told_at_the_end():
     host = host_with_words()
     host.evaluate(SIGMAS[0], change=break_first(host.layers, {2}))

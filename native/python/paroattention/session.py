@@ -118,8 +118,8 @@ class Session(Telling):
             self.plan_seconds += time.perf_counter() - started
 
     def _begin_step(self, forward: Forward) -> None:
-        self._work_beside()
-        self.faults.read()
+        self._work_beside()  # of a step that was too short for it
+        self.faults.send()
         last = self._background and forward.step == self.settings.observe_steps - 1
         if last:
             self.observer.send()
@@ -127,6 +127,7 @@ class Session(Telling):
         self.watch.begin_step(forward.step, forward.sigma, self._half(forward.sigma), sparse)
 
         def work():
+            self.faults.read()
             if last:
                 self._start_ahead()
             self.watch.work()
@@ -134,9 +135,12 @@ class Session(Telling):
         # Steps of few calls are followed by others like them.
         self._after = min(_AHEAD_CALLS, max(1, self._calls))
         self._calls, self._beside = 0, work
+        if not self._background:
+            self._work_beside()
 
     def _work_beside(self) -> None:
-        """What a step has left to do, once a GPU is busy with the next one; else before that."""
+        """Acts upon what the step before has said: once a GPU is busy with this one, else at
+        once."""
         work, self._beside = self._beside, None
         if work is not None:
             work()
@@ -409,6 +413,7 @@ class Session(Telling):
         return summary
 
     def _settle(self) -> None:
+        self.faults.send()
         self.faults.read()
         self.watch.settle()
 
