@@ -51,9 +51,12 @@ def main(place: str, out: str) -> None:
             profile="none",
             density=0.3,
             precision="int8",
+            mask="static",
+            tail=True,
             start_percent=0.0,
             end_percent=1.0,
             observe_steps=OBSERVED,
+            save_as="",
         ).result[0]
         clock, _ = comfy.sample(ours, size, STEPS)
     told = comfy._last_summary()
