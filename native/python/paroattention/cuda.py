@@ -1,10 +1,10 @@
 """The CUDA kernels from Python: loading torch.ops.paro, plans on the device, dispatch.
 
 torch.ops.paro.attention(q, k, v, plan, prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv,
-sm_scale, precision, tail, path, broken=None): `plan` is `upload(...)`, the seven numbers after it
-are `layout(plan)`, precision and path are the values of PRECISIONS and PATHS, broken is an int32
-tensor of one element, as in `attention`. It can be compiled with fullgraph and captured in a CUDA
-graph, where the plan has been uploaded before.
+sm_scale, precision, tail, path): `plan` is `upload(...)`, the seven numbers after it are
+`layout(plan)`, precision and path are the values of PRECISIONS and PATHS. Its overload `broken`
+takes one argument more, an int32 tensor of one element as in `attention`. Both can be compiled with
+fullgraph and captured in a CUDA graph, where the plan has been uploaded before.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _register_fakes() -> None:
     """What the operators return, for torch.compile and meta tensors."""
 
     @torch.library.register_fake("paro::attention")
+    @torch.library.register_fake("paro::attention.broken")
     def _(q, k, v, plan, *rest):
         batch, heads, length, head_dim = q.shape
         return q.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
@@ -166,6 +167,10 @@ def run(op, *args):
         raise _core.Error(text) from error
 
 
+def _run_attention(op, broken: torch.Tensor | None, *args) -> torch.Tensor:
+    return run(op.default, *args) if broken is None else run(op.broken, *args, broken)
+
+
 def attention(
     q,
     k,
@@ -183,8 +188,9 @@ def attention(
     if precision != "int8" and dtype == torch.float32:
         q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
     q, k, v = (aligned(x) for x in (q, k, v))
-    out = run(
-        torch.ops.paro.attention.default,
+    out = _run_attention(
+        torch.ops.paro.attention,
+        broken,
         q,
         k,
         v,
@@ -194,7 +200,6 @@ def attention(
         PRECISIONS["int8" if precision == "int8" else "bf16"],
         tail,
         PATHS[path],
-        broken,
     )
     return out.to(dtype)
 
@@ -224,8 +229,9 @@ def attention_releasing(
     keys = run(ops.pack_keys.default, k, v, words, *sizes, tail)
     del k, v
     shape = (batch, heads, head_dim)
-    return run(
-        ops.attention_packed.default,
+    return _run_attention(
+        ops.attention_packed,
+        broken,
         queries,
         keys,
         words,
@@ -234,5 +240,4 @@ def attention_releasing(
         dtype,
         tail,
         PATHS[path],
-        broken,
     )

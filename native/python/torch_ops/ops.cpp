@@ -2,7 +2,6 @@
 // stable ABI only, so that one binary serves torch 2.9 and everything newer.
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "device.h"
@@ -29,7 +28,7 @@ void check_scratch(const char* name, const Tensor& x, std::size_t bytes, std::in
 }
 
 // Where the kernels tell that o was not finite; null where nobody asks.
-std::int32_t* broken_word(const std::optional<Tensor>& broken, std::int32_t device) {
+std::int32_t* broken_word(const Tensor* broken, std::int32_t device) {
     if (!broken) return nullptr;
     check_device("broken", *broken, device);
     require(dtype_of(*broken) == aoti_torch_dtype_int32() && broken->numel() == 1, "broken",
@@ -38,16 +37,10 @@ std::int32_t* broken_word(const std::optional<Tensor>& broken, std::int32_t devi
     return static_cast<std::int32_t*>(broken->data_ptr());
 }
 
-}  // namespace
-
-// o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/cuda.py for the arguments.
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
-                 std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
-                 std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path,
-                 const std::optional<Tensor>& broken) {
+Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, const Layout& layout,
+              double sm_scale, std::int64_t precision, bool tail, std::int64_t path, const Tensor* broken) {
     return at_edge([&] {
-        AttentionParams p =
-            make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail);
+        AttentionParams p = make_params("q", q, plan, layout, sm_scale, precision, tail);
         check_tensor("k", k, q);
         check_tensor("v", v, q);
         p.q = view(q), p.k = view(k), p.v = view(v);
@@ -63,6 +56,55 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
         cuda::launch_attention(p, chosen, scope.stream());
         return o;
     });
+}
+
+// dtype of the result: 0 float32, 1 float16, 2 bfloat16.
+Tensor attend_packed(const Tensor& queries, const Tensor& keys, const Tensor& plan, std::int64_t batch,
+                     std::int64_t heads, std::int64_t head_dim, const Layout& layout, std::int64_t dtype, bool tail,
+                     std::int64_t path, const Tensor* broken) {
+    return at_edge([&] {
+        require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
+        AttentionParams p{};
+        p.dtype = static_cast<cuda::DType>(dtype);
+        p.batch = to_int("batch", batch);
+        p.heads = to_int("heads", heads);
+        p.head_dim = to_int("head_dim", head_dim);
+        p.sm_scale = 1.0f;  // already in the queries' scales
+        p.tail = tail;
+        set_layout(p, layout);
+        require(queries.is_cuda(), "queries", "must be on a CUDA device", "another device");
+        const std::int32_t device = queries.get_device_index();
+        check_scratch("queries", queries, cuda::query_bytes(p), device);
+        check_scratch("keys", keys, cuda::key_bytes(p), device);
+        set_plan(p, plan, device);
+        p.broken = broken_word(broken, device);
+        const DeviceScope scope(device);
+        const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
+        const Tensor o = allocate_output(queries, p);
+        cuda::place_queries(p, queries.data_ptr());
+        cuda::place_keys(p, keys.data_ptr());
+        cuda::launch_attention(p, chosen, scope.stream());
+        return o;
+    });
+}
+
+}  // namespace
+
+// o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/cuda.py for the arguments.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
+                 std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
+                 std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path) {
+    return attend(q, k, v, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail, path,
+                  nullptr);
+}
+
+// An overload and no optional argument: torch.compile cannot lower one that is written to and not given.
+Tensor attention_broken(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
+                        std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
+                        std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path,
+                        const Tensor& broken) {
+    return attend(q, k, v, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, precision, tail, path,
+                  &broken);
 }
 
 // The three parts of an int8 call, so that q, k and v can be let go once they are packed.
@@ -96,51 +138,44 @@ Tensor pack_keys(const Tensor& k, const Tensor& v, const Tensor& plan, std::int6
     });
 }
 
-// dtype of the result: 0 float32, 1 float16, 2 bfloat16.
 Tensor attention_packed(const Tensor& queries, const Tensor& keys, const Tensor& plan, std::int64_t batch,
                         std::int64_t heads, std::int64_t head_dim, std::int64_t prefix, std::int64_t f, std::int64_t h,
                         std::int64_t w, std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
-                        std::int64_t dtype, bool tail, std::int64_t path, const std::optional<Tensor>& broken) {
-    return at_edge([&] {
-        require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
-        AttentionParams p{};
-        p.dtype = static_cast<cuda::DType>(dtype);
-        p.batch = to_int("batch", batch);
-        p.heads = to_int("heads", heads);
-        p.head_dim = to_int("head_dim", head_dim);
-        p.sm_scale = 1.0f;  // already in the queries' scales
-        p.tail = tail;
-        set_layout(p, {prefix, f, h, w, suffix, block_q, block_kv});
-        require(queries.is_cuda(), "queries", "must be on a CUDA device", "another device");
-        const std::int32_t device = queries.get_device_index();
-        check_scratch("queries", queries, cuda::query_bytes(p), device);
-        check_scratch("keys", keys, cuda::key_bytes(p), device);
-        set_plan(p, plan, device);
-        p.broken = broken_word(broken, device);
-        const DeviceScope scope(device);
-        const cuda::Path chosen = cuda::choose_path(p, static_cast<cuda::Path>(path), scope.capability());
-        const Tensor o = allocate_output(queries, p);
-        cuda::place_queries(p, queries.data_ptr());
-        cuda::place_keys(p, keys.data_ptr());
-        cuda::launch_attention(p, chosen, scope.stream());
-        return o;
-    });
+                        std::int64_t dtype, bool tail, std::int64_t path) {
+    return attend_packed(queries, keys, plan, batch, heads, head_dim, {prefix, f, h, w, suffix, block_q, block_kv},
+                         dtype, tail, path, nullptr);
+}
+
+Tensor attention_packed_broken(const Tensor& queries, const Tensor& keys, const Tensor& plan, std::int64_t batch,
+                               std::int64_t heads, std::int64_t head_dim, std::int64_t prefix, std::int64_t f,
+                               std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
+                               std::int64_t block_kv, std::int64_t dtype, bool tail, std::int64_t path,
+                               const Tensor& broken) {
+    return attend_packed(queries, keys, plan, batch, heads, head_dim, {prefix, f, h, w, suffix, block_q, block_kv},
+                         dtype, tail, path, &broken);
 }
 
 }  // namespace paro::torch_ops
 
 STABLE_TORCH_LIBRARY(paro, m) {
     m.def("attention(Tensor q, Tensor k, Tensor v, Tensor plan, " PARO_LAYOUT
-          ", float sm_scale, int precision, bool tail, int path, Tensor(a!)? broken=None) -> Tensor");
+          ", float sm_scale, int precision, bool tail, int path) -> Tensor");
+    m.def("attention.broken(Tensor q, Tensor k, Tensor v, Tensor plan, " PARO_LAYOUT
+          ", float sm_scale, int precision, bool tail, int path, Tensor(a!) broken) -> Tensor");
     m.def("pack_queries(Tensor q, Tensor plan, " PARO_LAYOUT ", float sm_scale) -> Tensor");
     m.def("pack_keys(Tensor k, Tensor v, Tensor plan, " PARO_LAYOUT ", bool tail) -> Tensor");
     m.def("attention_packed(Tensor queries, Tensor keys, Tensor plan, int batch, int heads, int head_dim, " PARO_LAYOUT
-          ", int dtype, bool tail, int path, Tensor(a!)? broken=None) -> Tensor");
+          ", int dtype, bool tail, int path) -> Tensor");
+    m.def(
+        "attention_packed.broken(Tensor queries, Tensor keys, Tensor plan, int batch, int heads, int "
+        "head_dim, " PARO_LAYOUT ", int dtype, bool tail, int path, Tensor(a!) broken) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(paro, CUDA, m) {
     m.impl("attention", TORCH_BOX(&paro::torch_ops::attention));
+    m.impl("attention.broken", TORCH_BOX(&paro::torch_ops::attention_broken));
     m.impl("pack_queries", TORCH_BOX(&paro::torch_ops::pack_queries));
     m.impl("pack_keys", TORCH_BOX(&paro::torch_ops::pack_keys));
     m.impl("attention_packed", TORCH_BOX(&paro::torch_ops::attention_packed));
+    m.impl("attention_packed.broken", TORCH_BOX(&paro::torch_ops::attention_packed_broken));
 }
