@@ -61,5 +61,5 @@ def test_nothing_is_left_on_the_gpu(folder, place):
     found = run(place, folder)
     # Plans were read from the store, and the end of the run gave its buffers back.
     assert found["reads"] >= LAYERS * SPARSE_STEPS and found["plan_bytes"] == 0
-    # What torch and cuBLAS hold for the process: workspaces.
-    assert found["left_bytes"] < 64 << 20
+    # More than a dense run leaves: the result and the noise, of ComfyUI's own.
+    assert found["left_bytes"] < 4 << 20
