@@ -60,6 +60,6 @@ def test_a_run_is_the_same_wherever_the_model_lies(folder, place):
 def test_nothing_is_left_on_the_gpu(folder, place):
     found = run(place, folder)
     # Plans were read from the store, and the end of the run gave its buffers back.
-    assert found["reads"] >= LAYERS * SPARSE_STEPS and found["plan_bytes"] == 0
-    # More than a dense run leaves: the result and the noise, of ComfyUI's own.
-    assert found["left_bytes"] < 4 << 20
+    assert found["reads"] >= 2 * LAYERS * SPARSE_STEPS and found["plan_bytes"] == 0
+    # More than a first run left, which made libraries' workspaces.
+    assert found["left_bytes"] <= 0
