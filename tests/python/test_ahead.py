@@ -7,7 +7,7 @@ import weakref
 import pytest
 from fake_host import SIGMAS, Host
 from paroattention import Observer, Settings, TokenLayout, session
-from paroattention.ahead import Ahead
+from paroattention.ahead import Ahead, Beside
 from paroattention.observer import Snapshot
 from problems import GRID, tensors
 
@@ -93,6 +93,28 @@ def test_an_interrupt_gives_the_plan_up(monkeypatch):
     go.set()
     ahead._thread.join(10)
     assert ahead._result is None
+
+
+def test_work_waits_for_so_many_calls_or_for_as_many_as_steps_have():
+    beside, done = Beside(3), []
+
+    def step(number, calls):
+        beside.run()
+        beside.begin(lambda: done.append(number))
+        for call in range(calls):
+            if beside.called():
+                beside.run()
+            due[(number, call)] = list(done)
+
+    due = {}
+    for number, calls in enumerate([5, 5, 2, 2, 0, 1]):
+        step(number, calls)
+    # After the third call; of a step with fewer than the one before, as the next one begins.
+    assert due[(0, 1)] == [] and due[(0, 2)] == due[(0, 4)] == [0]
+    assert due[(1, 1)] == [0] and due[(1, 2)] == [0, 1]
+    assert due[(2, 1)] == [0, 1] and due[(3, 0)] == [0, 1, 2]
+    # As short as the last one: as it ends. Each is done once, in its turn.
+    assert due[(3, 1)] == [0, 1, 2, 3] and due[(5, 0)] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["there already", "still under way"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Settings, TokenLayout, _core, exact_maps
+from paroattention import Observer, Settings, TokenLayout, _core, exact_maps
 from paroattention.exact_maps import ExactMaps, ExactSums, encode, map_block
 from paroattention.planning import Planner
 from plan_reference import decode, joined, kernel_map, plan_head, refine, seen_importance
@@ -277,6 +277,18 @@ def test_exact_sums_let_go_at_the_end():
     sums.add("a", 0, *shifted(0)[:2], LAYOUT, SCALE)
     sums.clear()
     assert sums.tensors(profile()) == {} and exact_maps.MOST_BLOCKS == 512
+
+
+def test_orders_are_those_of_the_samples_so_far_and_stay():
+    observer, exact = Observer(32), ExactSums()
+    observer.observe("a", *shifted(0)[:2], LAYOUT, sm_scale=SCALE)
+    exact.choose_orders("a", 0, observer, GRID, 0.3)
+    bins, kernels = observer.layers["a"].bins, observer.kernels("a")
+    want = [_core.build_head(bins, [kernel], GRID, 0.3)[0].order for kernel in kernels]
+    assert exact.orders == {"a": want}
+    observer.observe("a", *shifted(3)[:2], LAYOUT, sm_scale=SCALE)
+    exact.choose_orders("a", 0, None, GRID, 0.3)
+    assert exact.orders == {"a": want}
 
 
 def test_every_second_step_of_a_group_is_summed():

@@ -293,7 +293,7 @@ def test_a_limit_that_nothing_exceeds_changes_nothing():
     find, _ = finder(profile(density=0.2))
     host = Host(Settings(density=0.2), find_profile=find, limit=1.0)
     host.run()
-    assert not host.session.watch.denser.get("double.0.0") and not host.reasons()
+    assert not host.session.watch.denser.raised.get("double.0.0") and not host.reasons()
 
 
 def test_the_run_log_has_every_heads_reading():

@@ -1,9 +1,35 @@
-"""Work of the host that goes on beside a GPU's: the first plan, while the last dense step runs."""
+"""Work of the host that goes on beside a GPU's: on a thread of its own, or between two calls."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+
+class Beside:
+    """What a step's beginning leaves to be done once a GPU has several layers to do, after `calls`
+    of the step's calls; the host is that far ahead then. A step of fewer calls ends with it."""
+
+    def __init__(self, calls: int = 8):
+        self._most = self._due = self._calls = calls
+        self._work = None
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """A step begins that leaves this; what the last one left is done by now."""
+        # Steps of few calls are followed by others like them.
+        self._due = min(self._most, max(1, self._calls))
+        self._calls, self._work = 0, work
+
+    def called(self) -> bool:
+        """Counts a call. Returns whether it is time to `run`."""
+        self._calls += 1
+        return self._calls == self._due
+
+    def run(self) -> None:
+        """Does what is left, if anything is."""
+        work, self._work = self._work, None
+        if work is not None:
+            work()
 
 
 class Ahead:

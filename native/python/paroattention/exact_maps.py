@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from . import _core, cuda_observe
 from .layout import TokenLayout
@@ -58,6 +59,15 @@ class ExactSums:
         if step not in steps:
             steps.append(step)
         return steps.index(step) % 2 == 0
+
+    def choose_orders(self, layer: str, group: int, observer, grid, density: float) -> None:
+        """The orders of a layer's heads by what an Observer has seen so far, if they are not known
+        yet. Waits for the device."""
+        if layer not in self.orders:
+            bins, threads = observer.layers[layer].bins, torch.get_num_threads()
+            kernels = [[kernel] for kernel in observer.kernels(layer, group)]
+            heads = _core.build_heads(bins, kernels, grid, density, threads=threads)
+            self.orders[layer] = [head.order for head in heads]
 
     def add(self, layer: str, group: int, q, k, layout: TokenLayout, sm_scale: float) -> None:
         """Adds one dense evaluation; self.orders[layer] must be known."""

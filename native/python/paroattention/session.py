@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from . import _core, faults, plan_store
-from .ahead import Ahead
+from .ahead import Ahead, Beside
 from .attention import attention, unsupported
 from .dynamic import planner_for
 from .exact_maps import ExactSums
@@ -26,9 +26,6 @@ from .steps import Forward, Steps
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
 from .watching import Watch
 
-# Calls of a step after which the host works beside a GPU, which has several layers to do by then.
-# A step of fewer calls ends with that work.
-_AHEAD_CALLS = 8
 # Values of one layer's sampled rows that are fetched from a device in a dense step.
 _FEW_ROWS = 1 << 20
 
@@ -82,8 +79,7 @@ class Session(Telling):
         self._step: int | None = None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
         self._background, self._ahead = False, None
-        # Calls of the step so far, and what is to be done beside them once a GPU is busy.
-        self._calls, self._after, self._beside = 0, _AHEAD_CALLS, None
+        self._beside = Beside()
         self._layout: TokenLayout | None = None
         self.faults = faults.Faults(self.note)
 
@@ -118,7 +114,7 @@ class Session(Telling):
             self.plan_seconds += time.perf_counter() - started
 
     def _begin_step(self, forward: Forward) -> None:
-        self._work_beside()  # of a step that was too short for it
+        self._beside.run()  # of a step that was too short for it
         self.faults.send()
         last = self._background and forward.step == self.settings.observe_steps - 1
         if last:
@@ -132,24 +128,14 @@ class Session(Telling):
                 self._start_ahead()
             self.watch.work()
 
-        # Steps of few calls are followed by others like them.
-        self._after = min(_AHEAD_CALLS, max(1, self._calls))
-        self._calls, self._beside = 0, work
+        self._beside.begin(work)
         if not self._background:
-            self._work_beside()
-
-    def _work_beside(self) -> None:
-        """Acts upon what the step before has said: once a GPU is busy with this one, else at
-        once."""
-        work, self._beside = self._beside, None
-        if work is not None:
-            work()
+            self._beside.run()
 
     def _called(self) -> None:
         with self._lock:
-            self._calls += 1
-            if self._calls == self._after:
-                self._guarded(self._work_beside, "")
+            if self._beside.called():
+                self._guarded(self._beside.run, "")
 
     def _half(self, sigma: float) -> int:
         """0 in the first half of the steps, 1 in the second one."""
@@ -354,26 +340,17 @@ class Session(Telling):
         try:
             with self._lock:
                 self.observer.observe(layer, q, k, layout, sm_scale=scale, group=group, look=look)
-                exact = self._exact is not None and calibrate
-                if exact and self._exact.wants(layer, group, forward.step):
-                    self._sum_exactly(layer, group, q, k, layout, scale)
+                exact = self._exact if calibrate else None
+                if exact is not None and exact.wants(layer, group, forward.step):
+                    density = self.settings.start_density
+                    exact.choose_orders(layer, group, self.observer, layout.grid, density)
+                    exact.add(layer, group, q, k, layout, scale)
         except Exception as error:
             faults.free(error)
             return f"not observed: {first_line(error)}"
         finally:
             self.observe_seconds += time.perf_counter() - started
         return ""
-
-    def _sum_exactly(self, layer, group, q, k, layout, scale) -> None:
-        """Adds a call's full attention; the first samples say in which order."""
-        exact, observer = self._exact, self.observer
-        if layer not in exact.orders:
-            bins, density = observer.layers[layer].bins, self.settings.start_density
-            exact.orders[layer] = [
-                _core.build_head(bins, [kernel], layout.grid, density, None)[0].order
-                for kernel in observer.kernels(layer, group)
-            ]
-        exact.add(layer, group, q, k, layout, scale)
 
     def _sample(self, forward, key, plan, q, k, v, out, scale) -> None:
         """Watches a sparse call: the meter, and what new masks are made from and judged by."""

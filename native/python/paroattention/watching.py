@@ -17,12 +17,12 @@ import torch
 from . import _core
 from .budget import LADDER, Budget, Curves
 from .cuda_masks import host_plan
+from .denser import Denser
 from .device_watch import DeviceWatch, Reading
 from .dynamic import curves_for
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
-from .profile_build import DENSE_SHARE
 from .proposal import Proposal
 from .renewal import OTHER_HALF, PRIOR_ROWS, renewed, with_densities
 from .sampling import LOST, WHOLE, Tally, relative_error, retained
@@ -33,10 +33,6 @@ from .settings import Settings
 # as long as the last, since what a sample adds to those before it grows less and less.
 PROPOSE_AFTER = 2
 MOST_BETWEEN = 8
-# Queries that must have been seen before a head is judged by the meter.
-_LEAST_QUERIES = 32
-DENSER = "heads made denser: their output was off by more than {limit:.0%}"
-CAPPED = "more heads are off by over {limit:.0%}, but a quarter of all are denser already"
 
 
 @dataclass
@@ -66,12 +62,9 @@ class Watch:
         self.history: list[dict] = []
         # (step, heads that took their new mask, heads judged)
         self.renewals: list[tuple[int, int, int]] = []
-        self.denser: dict[str, dict[int, float]] = {}
-        self._capped = False
+        self.denser = Denser(planner, settings.meter_limit, note)
         self._step = (-1, 0.0)
         self._tallies: dict[Key, Tally] = {}
-        self._since: dict[Key, np.ndarray] = {}
-        self._seen: dict[Key, int] = {}
         self._sparse_steps = self._sampled_since = 0
         self._patience = PROPOSE_AFTER
         self._half: int | None = None
@@ -202,7 +195,8 @@ class Watch:
     def clear(self) -> None:
         """Lets go of everything but what was found."""
         self.stop()
-        self._since, self._seen, self._rows = {}, {}, {}
+        self.denser.clear()
+        self._rows = {}
         self._planner.seen.clear()
 
     def _record(self, key: Key, tally: Tally, at: tuple[int, float]) -> None:
@@ -218,9 +212,7 @@ class Watch:
                 "sums": sums,
             }
         )
-        self._since[key] = self._since.get(key, 0) + sums
-        self._seen[key] = self._seen.get(key, 0) + tally.queries
-        self._raise(key)
+        self.denser.add(key, sums, tally.queries)
 
     # -- a call --------------------------------------------------------------------------------
 
@@ -351,8 +343,7 @@ class Watch:
             choice = zip(plan.heads, self._planner.get(key).heads, better, strict=True)
             heads = [new if use else old for new, old, use in choice]
             self._planner.replace(key, self._planner.mixed(key, heads))
-            self._since.pop(key, None)
-            self._seen.pop(key, None)
+            self.denser.forget(key)
         proposal.end()
         self._planner.use(proposal.profile)
         self.renewals.append((proposal.step, taken, judged))
@@ -374,39 +365,4 @@ class Watch:
         self.budgets.append((step, float(chosen.mean()), error))
         self._planner.use(with_densities(self._planner.profile, budget.densities(values)))
         self._planner.forget()
-        self._since.clear()
-        self._seen.clear()
-
-    # -- heads below the limit -----------------------------------------------------------------
-
-    def _raise(self, key: Key) -> None:
-        """Heads that are too far off go denser, then dense; a quarter of all heads at most."""
-        limit = self._settings.meter_limit
-        if self._seen[key] < _LEAST_QUERIES or limit <= 0:
-            return
-        far = np.flatnonzero(relative_error(self._since[key]) > limit)
-        planner, model = self._planner, self._planner.profile.model
-        most = int(DENSE_SHARE * model.layers * model.heads)
-        heads, changed = list(planner.get(key).heads), {}
-        raised = self.denser.setdefault(key.layer, {})
-        for head in map(int, far):
-            if heads[head].density >= 0.999:
-                continue
-            if head not in raised:
-                if sum(map(len, self.denser.values())) >= most:
-                    if not self._capped:
-                        self._note(CAPPED.format(limit=limit))
-                    self._capped = True
-                    continue
-                self._note(DENSER.format(limit=limit))
-            # Once denser, then dense: a head that twice the density does not help is spread out.
-            changed[head] = 1.0 if head in raised else min(1.0, 2 * heads[head].density)
-            raised[head] = changed[head]
-        if changed:
-            planner.use(with_densities(planner.profile, {key.layer: raised}))
-            denser = planner.heads(planner.profile, key, list(changed))
-            for head, plan in zip(changed, denser, strict=True):
-                heads[head] = plan
-            planner.replace(key, planner.mixed(key, heads))
-            self._since.pop(key, None)
-            self._seen.pop(key, None)
+        self.denser.clear()
