@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from paroattention import Session, Settings, TokenLayout, reference
 from paroattention.runlog import RunLog
-from problems import GRID, MODEL, tensors
+from problems import GRID, MODEL, profile, tensors
 
 SIGMAS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0]
 
@@ -92,3 +92,9 @@ def finder(profile, note="found"):
         return profile, note if profile else ""
 
     return find, asked
+
+
+def sparse_host(built=None, **options):
+    """A host that begins with a profile: the given one, or one that fits."""
+    find, _ = finder(built or profile())
+    return Host(find_profile=find, **options)

@@ -1,26 +1,14 @@
 """Nothing that goes wrong on our side ends a run; all of it is counted and told."""
 
 import gc
-import json
 import weakref
 
 import pytest
 import torch
-from fake_host import SIGMAS, Host, finder
-from paroattention import ModelInfo, Settings, TokenLayout, session
+from fake_host import SIGMAS, Host, sparse_host
+from paroattention import Settings, TokenLayout, session
 from paroattention.runlog import RunLog
 from problems import GRID, profile, tensors
-
-# Of 3 x 3 blocks: round(0.3 * 9), and one more for a query tile left without any.
-DENSITY = 4 / 9
-LINE = {"step", "sigma", "layer", "heads", "path", "reason", "density", "retained", "error"}
-MEASURED = {"head_retained", "head_error"}
-
-
-def sparse_host(built=None, **options):
-    find, _ = finder(built or profile())
-    return Host(find_profile=find, **options)
-
 
 # -- profiles that do not fit ----------------------------------------------------------------------
 
@@ -208,79 +196,6 @@ def test_odd_schedules_do_not_end_a_run(sigmas):
     host = Host(Settings(observe_steps=1), sigmas=sigmas)
     host.run(sigmas)
     assert sum(host.session.paths.values()) == 2 * len(sigmas)
-
-
-# -- telling ---------------------------------------------------------------------------------------
-
-
-def test_run_log_has_a_line_per_step_and_layer(tmp_path):
-    host = Host(Settings(observe_steps=2, dense_below=0.0))
-    host.session.runlog = RunLog(tmp_path / "runlog.jsonl")
-    host.run([1.0, 0.9, 0.9, 0.7, 0.5, 0.3, 0.1])
-    lines = [json.loads(line) for line in (tmp_path / "runlog.jsonl").read_text().splitlines()]
-    steps, end = lines[:-1], lines[-1]
-    assert [(line["step"], line["layer"]) for line in steps] == [
-        (step, layer) for step in range(6) for layer in host.layers
-    ]
-    for line in steps:
-        # Step 3 begins the second half: new masks are proposed, and judged in the steps after.
-        sampled = line["step"] >= 2
-        assert set(line) == LINE | (MEASURED if sampled else set())
-        assert line["path"] == ("observe" if line["step"] < 2 else "sparse")
-        assert line["heads"] == [0, 1]
-        assert line["sigma"] == pytest.approx(SIGMAS[line["step"]])
-        assert line["reason"] == ("observing" if line["step"] < 2 else "")
-        assert 0 < line["retained"] <= 1 and (line["error"] is not None) == sampled
-        # A tile that the samples leave without a block takes one more.
-        least = 3 / 9 if line["step"] >= 2 else 1.0
-        assert least <= line["density"] <= (DENSITY if line["step"] >= 2 else 1.0) + 1e-6
-    assert end["end"] and end["ok"] and end["steps"] == 6 and end["grid"] == list(GRID)
-    assert end["paths"] == {"observe": 6, "sparse": 8}
-
-
-def test_progress_tells_state_density_and_reasons():
-    host = Host(Settings(observe_steps=2, dense_below=0.0, refresh=False))
-    for sigma in SIGMAS[:3]:
-        host.evaluate(sigma)
-    host.layers = ["single.9.0"]
-    host.run(SIGMAS[3:-1])
-    texts = dict(host.texts)
-    assert texts[0].startswith("step 1 of 6: starting")
-    assert texts[1].startswith("step 2 of 6: observing")
-    assert texts[2].startswith("step 3 of 6: sparse")
-    assert "density 0.44" in texts[5] and "retained mass" in texts[5]
-    assert "dense: layer single.9.0 is not in the profile (2 calls)" in texts[5]
-    assert host.texts[-1][0] == 6 and host.texts[-1][1].startswith("finished")
-
-
-def test_progress_tells_how_many_heads_stay_dense():
-    host = Host(Settings(observe_steps=2, dense_below=1.0, refresh=False))
-    summary = host.run()
-    # One of four, the most that may.
-    assert "heads kept dense: 1 (" in host.texts[-1][1]
-    assert DENSITY < summary["density"] < (1 + 3 * DENSITY) / 4 + 1e-6
-
-
-def test_progress_of_a_calibration():
-    host = Host(Settings(calibrate=True))
-    host.run()
-    assert host.texts[1][1] == "step 2 of 6: calibrating"
-
-
-def test_summary_of_a_sparse_run():
-    summary = sparse_host().run()
-    assert summary["precision"] == "int8" and summary["tail"] is True
-    assert (summary["block_q"], summary["block_kv"], summary["mask"]) == (64, 64, "static")
-    assert summary["density"] == summary["density_total"] == pytest.approx(DENSITY)
-    assert 0 < summary["retained"] <= 1
-    assert summary["attention_seconds"] > summary["observe_seconds"] == 0
-
-
-def test_unknown_models_have_a_valid_identity():
-    host = Host(Settings(observe_steps=1))
-    host.session.model = ModelInfo()
-    host.run()
-    assert host.saved[0].model.family == "unknown"
 
 
 # -- memory and GPUs -------------------------------------------------------------------------------
