@@ -193,6 +193,38 @@ def test_new_masks_are_built_a_step_ahead_and_the_same_however_long_that_takes(m
     assert found[0] == found[1]
 
 
+def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
+    """Not by those of masks that were replaced while their step was under way."""
+    from paroattention import denser, device_watch
+
+    monkeypatch.setattr(device_watch, "METER_EVERY", 1)
+    settings = Settings(observe_steps=2, refresh_every=1, density=0.2, dense_below=0.0)
+    host = Host(settings, grid=GRID, sigmas=[1.0, 0.95, *SIGMAS[1:]])
+    session, step, ran, judged = host.session, [0], {}, []
+    session.observer.on_device = on_device
+    run_sparse, add = session._run_sparse, denser.Denser.add
+
+    def noted_run(layer, q, k, v, plan, scale):
+        ran.setdefault((step[0], layer), plan)
+        return run_sparse(layer, q, k, v, plan, scale)
+
+    def noted_add(self, key, sums, queries):
+        judged.append((step[0] - 1, key.layer))
+        assert session.planner.get(key) is ran[judged[-1]]
+        add(self, key, sums, queries)
+
+    monkeypatch.setattr(session, "_run_sparse", noted_run)
+    monkeypatch.setattr(denser.Denser, "add", noted_add)
+    for step[0], sigma in enumerate(host.session.steps.sigmas[:-1]):
+        forward = session.begin_forward(sigma)
+        for layer in host.layers:
+            host.call(forward, layer, shifted(0 if step[0] < 2 else 3))
+    assert session.watch.renewals and not host.reasons()
+    read = {(line["step"], line["layer"]) for line in session.watch.history}
+    # Every layer of every sampled step was read; those of the step that changed masks not judged.
+    assert read > set(judged) and len(judged) > 4
+
+
 def test_nothing_is_renewed_where_nothing_is_gained():
     host, summary = run([0] * 6)
     assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])

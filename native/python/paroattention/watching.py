@@ -43,6 +43,8 @@ class _Over:
     readings: list[Reading] = field(default_factory=list)
     tallies: dict[Key, Tally] = field(default_factory=dict)
     curves: dict[str, Curves] = field(default_factory=dict)
+    # What the planner had for each sampled call: another one may have come since.
+    ran: dict[Key, object] = field(default_factory=dict)
     # Was before the jury in that step.
     judged: Proposal | None = None
     # (step, timestep group, weights, whether the second half begins) of new masks to be made.
@@ -65,6 +67,7 @@ class Watch:
         self.denser = Denser(planner, settings.meter_limit, note)
         self._step = (-1, 0.0)
         self._tallies: dict[Key, Tally] = {}
+        self._ran: dict[Key, object] = {}
         self._sparse_steps = self._sampled_since = 0
         self._patience = PROPOSE_AFTER
         self._half: int | None = None
@@ -126,8 +129,9 @@ class Watch:
 
     def _hand_over(self) -> None:
         """The step is over: its samples are all there, or on their way."""
-        over = self._over = _Over(self._step, self._device.take(), self._tallies, self._curves)
-        self._tallies, self._curves = {}, {}
+        readings = self._device.take()
+        over = self._over = _Over(self._step, readings, self._tallies, self._curves, self._ran)
+        self._tallies, self._curves, self._ran = {}, {}, {}
         if over.curves:
             self._curves_due = False
         if self._proposal is not None and self._proposal.asked:
@@ -146,7 +150,9 @@ class Watch:
         for reading in over.readings:
             self._take(reading, over)
         for key, tally in over.tallies.items():
-            self._record(key, tally, over.step)
+            sums = self._record(key, tally, over.step)
+            if over.ran.get(key) is self._planner.get(key):
+                self.denser.add(key, sums, tally.queries)
         if over.judged is not None:
             self._adopt(over.judged)
         if over.curves:
@@ -189,7 +195,7 @@ class Watch:
             if proposal is not None:
                 proposal.end()
         self._proposal = self._coming = None
-        self._tallies, self._curves, self._over = {}, {}, _Over()
+        self._tallies, self._curves, self._ran, self._over = {}, {}, {}, _Over()
         self._device.take()
 
     def clear(self) -> None:
@@ -199,7 +205,7 @@ class Watch:
         self._rows = {}
         self._planner.seen.clear()
 
-    def _record(self, key: Key, tally: Tally, at: tuple[int, float]) -> None:
+    def _record(self, key: Key, tally: Tally, at: tuple[int, float]) -> np.ndarray:
         sums = tally.read()
         step, sigma = at
         self.history.append(
@@ -212,7 +218,7 @@ class Watch:
                 "sums": sums,
             }
         )
-        self.denser.add(key, sums, tally.queries)
+        return sums
 
     # -- a call --------------------------------------------------------------------------------
 
@@ -222,6 +228,7 @@ class Watch:
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
+        self._ran.setdefault(key, self._planner.get(key))
         proposal = self._proposal
         other = proposal.plan(key) if proposal is not None else None
         if self._observer.on_device(q) and not self._measuring:
