@@ -1,6 +1,7 @@
 """The GPU tests: python tests/cuda/run.py [--sanitize] [--race-package DIR] [--seconds N] [...]
 
-Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA. Writes what they measured to
+Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA; with COMFYUI_DIR runs in the real
+ComfyUI are among them (pytest-xdist: --dist loadgroup). Writes what they measured to
 results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and
 synccheck. racecheck does not follow one arrival for a whole warp and reports the Hopper kernel for
 it: DIR is a copy of native/python whose library was built with PARO_EVERY_LANE_ARRIVES=ON.
