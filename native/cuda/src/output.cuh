@@ -44,6 +44,7 @@ __device__ __forceinline__ void mend(std::uint32_t& pair) {
     if ((pair >> 16 & exponent) != exponent) fine |= 0xffff0000u;
     pair &= fine;
 }
+
 // Of what is not finite the bits of `keep` stay; whether it is finite.
 __device__ __forceinline__ bool mend(float& x, std::uint32_t keep) {
     const std::uint32_t bits = __float_as_uint(x), exponent = 0x7f800000u;
