@@ -190,14 +190,15 @@ class Planner:
                 self._builders[(group, layout)] = builder
 
     def _options(self, layout: TokenLayout) -> dict:
-        settings = self._settings
+        settings, threads = self._settings, torch.get_num_threads()
         return {
             "prefix": layout.prefix,
             "suffix": layout.suffix,
             "block_q": settings.block_q,
             "block_kv": settings.block_kv,
             "density": settings.start_density,
-            "threads": torch.get_num_threads(),
+            # Beside a GPU a core is left to the thread that gives it its work.
+            "threads": max(1, threads - 1) if self.background else threads,
         }
 
     def _request(self, key: Key) -> tuple:
