@@ -3,8 +3,8 @@
 Kernels come from sampled queries of one run on the model's own grid; their masks are laid over the
 exact maps of four runs: that one, another prompt, and both prompts on another grid. Beside them:
 what exact maps reach where they are their own (the most any static mask can keep of that very run),
-and what exact maps of the first prompt reach on the second one (what an exact calibration does).
-Made-up heads of the paper's kinds follow.
+what exact maps of the first prompt reach on the second one (what an exact calibration does), and
+what a profile keeps that was made on that grid. Made-up heads of the paper's kinds follow.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _profile_masks(profile, grid, density: float):
 def bundled(bundle: Bundle, grids, steps: int, queries: int) -> tuple[list[dict], int]:
     """(rows, bytes of the profile); a row a run and density: means over heads and groups.
 
-    grids: others than the model's own, on which the profile of the own one is judged too.
+    grids: others than the model's own, on which the profile of the own one is judged too, beside
+    one that was made there.
     """
     own = bundle.layout.grid
     runs = {}
@@ -103,27 +104,39 @@ def bundled(bundle: Bundle, grids, steps: int, queries: int) -> tuple[list[dict]
             print(f"watched: {name}, {grid}", flush=True)
     groups = [(1.0, 0.5), (0.5, 0.0)]
     settings = Settings(dense_below=0.0)  # all heads sparse
-    watched = runs[("calibration", own)].observer
-    profile = build_profile(watched, ModelInfo("wan2.1"), settings, groups, steps=steps)
-    rows = []
+
+    def made_on(grid):
+        watched = runs[("calibration", grid)].observer
+        return build_profile(watched, ModelInfo("wan2.1"), settings, groups, steps=steps)
+
+    profile, rows = made_on(own), []
+    here = {grid: profile if grid == own else made_on(grid) for grid in (own, *grids)}
     for (name, grid), run in runs.items():
         for density in DENSITIES:
             # An exact calibration is of the first prompt on the same grid.
             calibrated = runs[("calibration", grid)].exact
-            rows.append(_row(name, grid, density, run.exact, calibrated, profile))
+            profiles = profile, here[grid]
+            rows.append(_row(name, grid, density, run.exact, calibrated, profiles))
     return rows, len(profile.dump())
 
 
-def _row(name, grid, density, judged, before, profile) -> dict:
-    masks = _profile_masks(profile, grid, density)
-    own, calibrated, ours = [], [], []
+def _row(name, grid, density, judged, before, profiles) -> dict:
+    """profiles: of the model's own grid, and of this one."""
+    masks, here = (_profile_masks(profile, grid, density) for profile in profiles)
+    own, calibrated, ours, made_here = [], [], [], []
     for (layer, group), heads in judged.maps.items():
         for head, maps in enumerate(heads):
             own.append(kept(maps, *best_of(maps, density)))
             exact = before.maps[(layer, group)][head]
             calibrated.append(kept(maps, *best_of(exact, density)))
             ours.append(kept(maps, *masks[(layer, group, head)]))
-    return _shares({"run": name, "grid": list(grid), "density": density}, own, calibrated, ours)
+            made_here.append(kept(maps, *here[(layer, group, head)]))
+    row = {"run": name, "grid": list(grid), "density": density}
+    mean = float(np.mean(made_here))
+    return _shares(row, own, calibrated, ours) | {
+        "profile_of_this_grid": round(mean, 4),
+        "share_of_calibrated_of_this_grid": round(mean / float(np.mean(calibrated)), 4),
+    }
 
 
 def _shares(row, own, calibrated, ours) -> dict:
@@ -175,12 +188,14 @@ def synthetic(grid, queries: int) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     head = "run or kind              density  exact: own  calibrated     profile"
-    lines = [f"{head}   of own  of calibrated"]
+    lines = [f"{head}   of own  of calibrated  made there"]
     names = ("exact_of_this_run", "exact_calibrated", "profile")
     for row in rows:
         place = row.get("kind") or f"{row['run']} {'x'.join(map(str, row['grid']))}"
         means = " ".join(f"{row[name]:11.4f}" for name in names)
         shares = f"{row['share_of_this_run']:8.2%} {row['share_of_calibrated']:14.2%}"
+        there = row.get("share_of_calibrated_of_this_grid")
+        shares += "" if there is None else f" {there:11.2%}"
         lines.append(f"{place:24} {row['density']:7} {means} {shares}")
     return "\n".join(lines)
 
