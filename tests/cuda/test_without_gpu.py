@@ -170,7 +170,7 @@ def test_the_module_hands_a_word_to_the_operators(operators, monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(cuda, "_words", lambda plan, device: words)
+    monkeypatch.setattr(cuda, "words", lambda plan, device: words)
     given = []
     run = cuda.run
 
@@ -265,7 +265,7 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
     with FakeTensorMode(allow_non_fake_inputs=True):
         words = torch.zeros(len(_core.plan_words(plan)), dtype=torch.int32, device="cuda")
         monkeypatch.setattr(cuda, "upload", lambda plan, device: words)
-        monkeypatch.setattr(cuda, "words_aside", lambda plan, device: words)
+        monkeypatch.setattr(cuda, "words", lambda plan, device, aside: words)
         q = torch.empty(2, 3, plan.length, 64, device="cuda")
         queries = torch.zeros(3, 20, device="cuda", dtype=torch.int32)
         state = cuda_observe.ObserveState(_core.Bins.even(GRID), GRID, 3, "cuda")

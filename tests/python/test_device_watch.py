@@ -3,6 +3,7 @@
 The device here is the CPU: cuda_observe does the same in plain torch there.
 """
 
+import functools
 import time
 
 import numpy as np
@@ -13,7 +14,7 @@ from paroattention import Observer, Settings, TokenLayout, _core, cuda_observe, 
 from paroattention.device_watch import METER_EVERY, DeviceWatch, block_sums
 from paroattention.seen_blocks import PRIOR
 from problems import random_plan, tensors
-from test_watching import GRID, retained_at, shifted
+from test_watching import GRID, retained_at, run_shifted, shifted
 
 LAYOUT = TokenLayout(GRID, prefix=5, suffix=3)
 SCALE = 64**-0.5
@@ -23,17 +24,7 @@ def on_device(q):
     return True
 
 
-def run(frames, settings=None, **options):
-    settings = settings or Settings(observe_steps=2, density=0.2, dense_below=0.0)
-    host = Host(settings, grid=GRID, **options)
-    host.session.observer.on_device = on_device
-    sigmas = options.get("sigmas", SIGMAS)
-    for sigma, shift in zip(sigmas[:-1], frames, strict=True):
-        qkv = shifted(shift)
-        forward = host.session.begin_forward(sigma)
-        for layer in host.layers:
-            host.call(forward, layer, qkv)
-    return host, host.session.finish()
+run = functools.partial(run_shifted, on_device=on_device)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

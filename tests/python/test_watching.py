@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_host import SIGMAS, Host, finder
+from fake_host import Host, finder
 from paroattention import Settings, TokenLayout, _core, attention, reference, renewal, sampling
 from paroattention.seen_blocks import SeenBlocks
 from paroattention.watching import MOST_BETWEEN
@@ -162,11 +162,16 @@ def shifted(frames, heads=2, seed=0):
     return q, k, v
 
 
-def run_shifted(frames, settings=None, **options):
-    """A run whose heads look frames[step] on; density .2 holds little more than one such shift."""
+def run_shifted(frames, settings=None, *, on_device=None, **options):
+    """A run whose heads look frames[step] on; density .2 holds little more than one such shift.
+
+    on_device: the observer's, where samples are to be watched as on a GPU.
+    """
     settings = settings or Settings(observe_steps=2, density=0.2, dense_below=0.0)
     host = Host(settings, grid=GRID, **options)
-    for sigma, shift in zip(SIGMAS[:-1], frames, strict=True):
+    if on_device is not None:
+        host.session.observer.on_device = on_device
+    for sigma, shift in zip(host.session.steps.sigmas[:-1], frames, strict=True):
         qkv = shifted(shift)
         forward = host.session.begin_forward(sigma)
         for layer in host.layers:

@@ -113,32 +113,23 @@ def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
     with _lock:
         copies = _uploaded.setdefault(plan, {})
         if device not in copies:
-            words = torch.from_numpy(_core.plan_words(plan))
-            copies[device] = words.pin_memory().to(device, non_blocking=True)
+            host = torch.from_numpy(_core.plan_words(plan))
+            copies[device] = host.pin_memory().to(device, non_blocking=True)
         return copies[device]
 
 
-def _words(plan: _core.Plan, device: torch.device) -> torch.Tensor:
-    """The plan's words for the next call: those of found masks or of `upload`, else what the
-    device's store holds."""
+def words(plan: _core.Plan, device: torch.device, *, aside: bool = False) -> torch.Tensor:
+    """The plan's words for work queued next: those of found masks or of `upload`, else what the
+    device's store holds. aside: that work is not the plan's own call, as metering is; what comes
+    next on its way to the device stays so."""
     if isinstance(plan, FoundMasks):
         return plan.words
     if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
         # A graph replays with the address that it saw: its plan must stay where it is.
         return upload(plan, device)
     _check_tiles(plan)
-    return plan_store.store(device).words(plan)
-
-
-def words_aside(plan: _core.Plan, device: torch.device) -> torch.Tensor:
-    """The plan's words for work queued next that is not the plan's own call, as metering is: what
-    comes next on its way to the device stays so."""
-    if isinstance(plan, FoundMasks):
-        return plan.words
-    if device in _uploaded.get(plan, ()):
-        return upload(plan, device)
-    _check_tiles(plan)
-    return plan_store.store(device).aside(plan)
+    store = plan_store.store(device)
+    return store.aside(plan) if aside else store.words(plan)
 
 
 def aligned(x: torch.Tensor) -> torch.Tensor:
@@ -194,7 +185,7 @@ def attention(
         q,
         k,
         v,
-        _words(plan, q.device),
+        words(plan, q.device),
         *layout(plan),
         sm_scale,
         PRECISIONS["int8" if precision == "int8" else "bf16"],
@@ -223,10 +214,10 @@ def attention_releasing(
     tensors.clear()
     batch, heads, _, head_dim = q.shape
     dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
-    words, sizes, ops = _words(plan, q.device), layout(plan), torch.ops.paro
-    queries = run(ops.pack_queries.default, q, words, *sizes, scale)
+    on_device, sizes, ops = words(plan, q.device), layout(plan), torch.ops.paro
+    queries = run(ops.pack_queries.default, q, on_device, *sizes, scale)
     del q
-    keys = run(ops.pack_keys.default, k, v, words, *sizes, tail)
+    keys = run(ops.pack_keys.default, k, v, on_device, *sizes, tail)
     del k, v
     shape = (batch, heads, head_dim)
     return _run_attention(
@@ -234,7 +225,7 @@ def attention_releasing(
         broken,
         queries,
         keys,
-        words,
+        on_device,
         *shape,
         *sizes,
         dtype,

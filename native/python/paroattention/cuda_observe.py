@@ -242,7 +242,7 @@ def meter(
         return cuda.run(
             torch.ops.paro.meter.default,
             *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
-            cuda.words_aside(plan, q.device),
+            cuda.words(plan, q.device, aside=True),
             places,
             *cuda.layout(plan),
             scale,

@@ -76,7 +76,11 @@ class _Watched:
 
     def seen_groups(self) -> list[int]:
         """The groups in which every head has rows; one whose rows were not finite has none."""
-        return [group for group, heads in self.groups.items() if all(head.rows for head in heads)]
+        return _complete(self.groups)
+
+
+def _complete(groups: dict[int, list]) -> list[int]:
+    return [group for group, heads in groups.items() if all(head.rows for head in heads)]
 
 
 class Observer:
@@ -212,7 +216,7 @@ class Snapshot:
         threads = torch.get_num_threads()
         for name, watched in observer.layers.items():
             known = watched.arrived()
-            groups = [group for group, heads in known.items() if all(head.rows for head in heads)]
+            groups = _complete(known)
             still = _Watched(watched.layout, watched.bins, watched.heads, watched.head_dim)
             still.seen_groups = lambda groups=groups: groups
             self.layers[name] = still

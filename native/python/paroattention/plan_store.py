@@ -125,16 +125,13 @@ class PlanStore:
         with self._lock:
             if plan in self._resident:
                 return self._resident[plan]
-            host = self._host.get(plan)
             for buffer in (*self._buffers, self._aside):
                 if buffer.holds(plan) and buffer.ready is None:
                     return buffer.memory[: buffer.count]
-            if host is None:
-                host = self._copies.pin(torch.from_numpy(_core.plan_words(plan)))
-            self._reserve(self._aside, len(host))
-            self._copies.copy(self._aside.memory, host)
-            self._aside.hold(plan, len(host))
-            return self._aside.memory[: len(host)]
+            # A plan that is not in use is not kept on the host either.
+            host = self._host.get(plan)
+            self._fill(self._aside, plan, self._pin(plan) if host is None else host)
+            return self._aside.memory[: self._aside.count]
 
     def release(self) -> None:
         """Lets go of all memory, host and device; the store can go on being used."""
@@ -145,8 +142,11 @@ class PlanStore:
 
     def _pinned(self, plan) -> torch.Tensor:
         if plan not in self._host:
-            self._host[plan] = self._copies.pin(torch.from_numpy(_core.plan_words(plan)))
+            self._host[plan] = self._pin(plan)
         return self._host[plan]
+
+    def _pin(self, plan) -> torch.Tensor:
+        return self._copies.pin(torch.from_numpy(_core.plan_words(plan)))
 
     def _stay(self, plan, host) -> torch.Tensor:
         if plan not in self._resident:
@@ -170,10 +170,14 @@ class PlanStore:
         free = next(b for b in self._buffers if last is None or not b.holds(last))
         if free.ready is not None:
             self._copies.wait(free.ready)
-        self._reserve(free, len(host))
-        self._copies.copy(free.memory, host)
-        free.hold(plan, len(host))
+        self._fill(free, plan, host)
         return free
+
+    def _fill(self, buffer: _Buffer, plan, host) -> None:
+        """On the current stream."""
+        self._reserve(buffer, len(host))
+        self._copies.copy(buffer.memory, host)
+        buffer.hold(plan, len(host))
 
     def _learn(self, plan) -> None:
         last = self._last() if self._last is not None else None

@@ -19,6 +19,18 @@ inline cuda::Sizes sizes_of(const Problem& problem) {
             problem.block_kv};
 }
 
+// What cases of all emulated kernels have.
+template <class Case>
+Problem problem_of(const Case& c) {
+    Problem problem;
+    problem.layout = c.layout;
+    problem.block_q = c.block_q, problem.block_kv = c.block_kv;
+    problem.head_dim = c.head_dim;
+    problem.dtype = c.dtype;
+    problem.first_order = AxisOrder::HWF;
+    return problem;
+}
+
 // Everything of q and k and what follows from their sizes; precision and tail must be there before.
 inline void describe(cuda::AttentionParams& p, const Problem& problem, Tensor& q, Tensor& k) {
     p.dtype = static_cast<cuda::DType>(problem.dtype);

@@ -52,14 +52,9 @@ struct Shape {
 };
 
 inline Problem make(const Shape& shape) {
-    Problem problem;
-    problem.layout = shape.layout;
-    problem.block_q = shape.block_q, problem.block_kv = shape.block_kv;
-    problem.head_dim = shape.head_dim;
+    Problem problem = problem_of(shape);
     problem.density = shape.density;
     problem.tail = shape.tail;
-    problem.dtype = shape.dtype;
-    problem.first_order = AxisOrder::HWF;
     return problem;
 }
 

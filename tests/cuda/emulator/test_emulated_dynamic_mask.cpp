@@ -102,13 +102,8 @@ const std::vector<Case> kCases = {
 };
 
 Problem make(const Case& c) {
-    Problem problem;
-    problem.layout = c.layout;
-    problem.block_q = c.block_q, problem.block_kv = c.block_kv;
-    problem.head_dim = c.head_dim;
+    Problem problem = problem_of(c);
     problem.batch = c.batch;
-    problem.dtype = c.dtype;
-    problem.first_order = AxisOrder::HWF;
     // Means of blocks differ, and all keys share a large channel.
     problem.shape = [](char t, std::int64_t, std::int64_t n, std::int32_t d, double x) {
         return x + (t == 'k' && d == 3 ? 20.0 : 2.0 * std::sin(0.05 * static_cast<double>(n) * (1 + d % 7)));

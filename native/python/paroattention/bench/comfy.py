@@ -219,9 +219,9 @@ def _paro_row(options, size, nodes, model, density: float, profile: str, mask: s
     ).result[0]
     steps, trace = watched + options.steps, StepTrace()
     clock, peak = sample(ours, size, steps, trace, options.trace)
-    told = _last_summary()
-    more = {"traced": shares(trace.events, trace.seconds, options.trace)} if trace.events else {}
+    told, more = _last_summary(), {}
     if trace.events:
+        more["traced"] = shares(trace.events, trace.seconds, options.trace)
         _tell_trace(trace.events, options.trace)
     return _row(
         options,
