@@ -18,6 +18,7 @@ from paroattention import cuda  # noqa: E402
 NEED_GPU = (
     "test_numerics.py",
     "test_operators.py",
+    "test_refusals.py",
     "test_observe.py",
     "test_found_masks.py",
     "test_comfy_placement.py",

@@ -1,10 +1,13 @@
 """The GPU tests: python tests/cuda/run.py [--sanitize] [--race-package DIR] [--seconds N] [...]
 
 Needs a GPU, pytest, and the package built with PARO_BUILD_CUDA; with COMFYUI_DIR runs in the real
-ComfyUI are among them (pytest-xdist: --dist loadgroup). Writes what they measured to
-results/<gpu>.json; with --sanitize also runs sanitize.py under memcheck, racecheck, initcheck and
-synccheck. racecheck does not follow one arrival for a whole warp and reports the Hopper kernel for
-it: DIR is a copy of native/python whose library was built with PARO_EVERY_LANE_ARRIVES=ON.
+ComfyUI are among them (pytest-xdist: --dist loadgroup). Says first which commit last passed whole
+(last_pass.py). Writes what came of it to results/<gpu>.json, apart for a library that shares its
+C++ runtime and one that holds its own; with --sanitize also runs sanitize.py under memcheck,
+racecheck, initcheck and synccheck. racecheck does not follow one arrival for a whole warp and
+reports the Hopper kernel for it: DIR is a copy of native/python whose library was built with
+PARO_EVERY_LANE_ARRIVES=ON. Fails where a test fails, a process dies, nothing ran, or a sanitizer
+finds something. Further arguments go to pytest; a run of a selection is never a whole pass.
 """
 
 from __future__ import annotations
@@ -18,17 +21,38 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+import last_pass  # noqa: E402
+
+# What pytest and pytest-xdist print of processes that end on their own.
+_DEATHS = re.compile(
+    r"^.*(?:node down:|crashed while running|INTERNALERROR>|Fatal Python error|Segmentation fault)"
+    r".*$",
+    re.MULTILINE,
+)
+# Options after which all tests still run; whatever else is given selects some.
+_WHOLE = re.compile(r"-(?:n|-dist|-durations|-maxfail|-tb|v+|q+|x)\b|\d+$|auto$|load\w*$")
 
 
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
-    return done.stdout.strip() or os.environ.get("PARO_COMMIT", "unknown")
+    return os.environ.get("PARO_COMMIT") or done.stdout.strip() or "unknown"
+
+
+def _build() -> str:
+    """Whether the operators' library shares its C++ runtime with the process."""
+    from paroattention import cuda
+
+    data = cuda._LIBRARY.read_bytes() if cuda._LIBRARY.exists() else b""
+    return "shared C++ runtime" if b"libstdc++.so" in data else "own C++ runtime"
 
 
 class Child:
@@ -80,6 +104,50 @@ def _merged(folder: Path) -> dict:
     return dict(sorted(merged.items()))
 
 
+def outcome(code: int, text: str, report: Path, arguments: list[str]) -> dict:
+    """What a run of pytest came to: its exit code, its output, its JUnit report, its arguments.
+
+    `whole`: every test ran and passed but for those that the machine does not allow, and no
+    process died on the way.
+    """
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    reasons: dict[str, int] = {}
+    try:
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        cases = []
+    for case in cases:
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            counts["failed"] += 1
+        elif skipped is not None:
+            counts["skipped"] += 1
+            reason = skipped.get("message") or "no reason"
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            counts["passed"] += 1
+    died = [line.strip()[:200] for line in _DEATHS.findall(text)]
+    if code < 0:
+        died.append(f"pytest ended by signal {-code}")
+    elif code > 1:
+        died.append(f"pytest ended with exit code {code}")
+    selects = [one for one in arguments if not _WHOLE.match(one)]
+    ran = code == 0 and not died and counts["passed"] > 0 and counts["failed"] == 0
+    return {**counts, "skip_reasons": reasons, "died": died, "whole": ran and not selects}
+
+
+def keep(path: Path, build: str, report: dict) -> None:
+    """Writes the report into the GPU's file; what another build or an earlier run showed stays."""
+    held = json.loads(path.read_text()) if path.exists() else {}
+    shared = ("date", "commit", "torch")
+    kept = {"device": report.pop("device"), "last_whole_pass": held.get("last_whole_pass", {})}
+    if report["whole"]:
+        fields = (*shared, "passed", "skipped", "sanitizer")
+        kept["last_whole_pass"][build] = {name: report[name] for name in fields}
+    kept["last_run"] = {**held.get("last_run", {}), build: report}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+
+
 def main() -> int:
     import torch
 
@@ -88,31 +156,45 @@ def main() -> int:
     parser.add_argument("--race-package", default="", help="what racecheck looks at instead")
     parser.add_argument("--seconds", type=float, default=1800, help="then whatever runs is ended")
     options, arguments = parser.parse_known_args()
+    print("\n".join(last_pass.lines()), flush=True)
     deadline = time.monotonic() + options.seconds
     (HERE / "results").mkdir(exist_ok=True)
-    measured = tempfile.mkdtemp()
+    scratch = Path(tempfile.mkdtemp())
     path = str(ROOT / "native" / "python")
+    sys.path.insert(0, path)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
-    env["PARO_MEASURED"] = measured
+    env["PARO_MEASURED"] = str(scratch)
+    junit = scratch / "junit.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE.parent / "pytest.ini")]
+    command += [f"--junitxml={junit}", str(HERE), *arguments]
     sanitizers = _start_sanitizers(env, options.race_package) if options.sanitize else {}
-    code, text = Child([*command, str(HERE), *arguments], env).finish(deadline)
+    code, text = Child(command, env).finish(deadline)
     print(text, flush=True)
+    found = outcome(code, text, junit, arguments)
+    verdicts = _verdicts(sanitizers, deadline)
+    clean = all(v.startswith("0 ") and "ran" in v for v in verdicts.values())
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    build = _build()
+    found["whole"] = found["whole"] and clean and name != "none"
     report = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": _commit(),
         "device": name,
         "torch": torch.__version__,
+        **found,
         "pytest": (text.strip().splitlines() or [""])[-1],
-        "sanitizer": _verdicts(sanitizers, deadline),
-        "measured": _merged(Path(measured)),
+        "sanitizer": verdicts,
+        "measured": _merged(scratch),
     }
-    shutil.rmtree(measured)
+    shutil.rmtree(scratch)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    (HERE / "results" / f"{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
-    clean = all(v.startswith("0 ") and "ran" in v for v in report["sanitizer"].values())
-    return code or (0 if clean else 1)
+    keep(HERE / "results" / f"{slug}.json", build, report)
+    for line in found["died"]:
+        print(f"died: {line}", flush=True)
+    print(
+        f"{build}: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped"
+    )
+    return 0 if code == 0 and clean and not found["died"] and found["passed"] else 1
 
 
 if __name__ == "__main__":

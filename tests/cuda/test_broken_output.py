@@ -125,22 +125,6 @@ def test_a_call_that_releases_its_tensors_tells_too():
     assert broken.item() == expected.item() == 1
 
 
-REFUSED = {
-    "broken must be on a CUDA device": lambda: torch.zeros(1, dtype=torch.int32),
-    "broken must be an int32 tensor of one element": lambda: torch.zeros(1, device="cuda"),
-    "(2)": lambda: torch.zeros(2, dtype=torch.int32, device="cuda"),
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_words_that_do_not_fit_are_refused(message):
-    plan, (q, k, v) = _problem("64", torch.bfloat16)
-    rest = (cuda.upload(plan, q.device), *cuda.layout(plan), 0.1, 0, True, 0)
-    with pytest.raises(RuntimeError) as caught:
-        torch.ops.paro.attention(q, k, v, *rest, REFUSED[message]())
-    assert message in str(caught.value), str(caught.value).splitlines()[0]
-
-
 def test_compiles_with_a_word_and_without_graph_breaks():
     plan, (q, k, v) = _problem("128", torch.bfloat16)
     v[0, 1, 7, 3] = float("nan")

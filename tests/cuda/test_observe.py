@@ -284,62 +284,6 @@ def test_odd_strides_and_sizes_fall_back_or_copy():
     assert torch.equal(one.sums()[0], two.sums()[0])
 
 
-@pytest.fixture
-def good():
-    """Arguments that each operator takes, by its name, and q, k, v."""
-    layout = TokenLayout((2, 5, 7))
-    q, k, v = make(layout, 64)
-    plan = problems.plan(layout.grid, HEADS, 0.5)
-    grid, sizes, queries = (0, 2, 5, 7, 0), (0, 2, 5, 7, 0, 64, 64), draws(layout, 8)
-    words = cuda_observe.cuda.upload(plan, q.device)
-    longs = lambda *shape: torch.zeros(shape, dtype=torch.int64, device="cuda")  # noqa: E731
-    tables = torch.zeros(25, dtype=torch.int32, device="cuda")
-    state = (queries, tables, longs(2, HEADS, 8), longs(HEADS, 2), None, None)
-    return {
-        "observe": [q, k, *state, *grid, 2, 2, 2, 0.1],
-        "meter": [q, k, v, words, queries, *sizes, 0.1, True],
-        "dynamic_plan": [q, k, words, torch.ones(HEADS, device="cuda"), *sizes, 0.1, False],
-        "block_importance": [q, k, tables[:HEADS], *grid, 0.1, 0],
-    }
-
-
-# message: operator, place of the argument, what becomes of it
-REFUSED = {
-    "q must be float32, float16 or bfloat16": ("observe", 0, lambda x: x.double()),
-    "k must have the shape of the first tensor": ("observe", 1, lambda x: x[:, :, 1:]),
-    "queries must have the shape (H, n)": ("observe", 2, lambda x: x[0]),
-    "queries must have torch's dtype number": ("observe", 2, lambda x: x.long()),
-    "tables must be contiguous with 25 elements": ("observe", 3, lambda x: x[1:]),
-    "units must be contiguous with 48 elements": ("observe", 4, lambda x: x[:1]),
-    "rows must be on a CUDA device": ("observe", 5, lambda x: x.cpu()),
-    "kept_rows must come with kept": ("observe", 6, lambda x: torch.zeros(3, device="cuda")),
-    "q must hold the plan's 84 tokens (got 70)": ("observe", 10, lambda x: 6),
-    "bins must be 1 to 512 an axis": ("observe", 13, lambda x: 0),
-    "sm_scale must be finite and above 0": ("observe", 16, lambda x: float("nan")),
-    "v must have the dtype": ("meter", 2, lambda x: x.half()),
-    "plan must be a contiguous int32 tensor": ("meter", 3, lambda x: x[1:]),
-    "targets must be contiguous with 3": ("dynamic_plan", 3, lambda x: x[1:]),
-    "orders must be contiguous with 3": ("block_importance", 2, lambda x: x[1:]),
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_refusals_name_argument_rule_and_value(good, message):
-    name, place, change = REFUSED[message]
-    operator, arguments = getattr(torch.ops.paro, name), good[name]
-    operator(*arguments)
-    arguments = [*arguments[:place], change(arguments[place]), *arguments[place + 1 :]]
-    with pytest.raises(RuntimeError) as caught:
-        operator(*arguments)
-    assert message in str(caught.value), str(caught.value).splitlines()[0]
-
-
-def test_other_dtypes_are_refused_where_16_bits_are_needed(good):
-    q, k, *rest = good["block_importance"]
-    with pytest.raises(RuntimeError, match="dtype must be f16 or bf16"):
-        torch.ops.paro.block_importance(q.float(), k.float(), *rest)
-
-
 def test_can_be_captured_in_a_graph():
     layout = LAYOUTS["video"]
     plan = plan_of(layout)

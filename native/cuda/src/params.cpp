@@ -98,7 +98,7 @@ std::byte* align(void* base) {
 }  // namespace
 
 LaunchError::LaunchError(const char* what, cudaError_t code)
-    : std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code)) {}
+    : std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code)), code_(code) {}
 
 void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) return;

@@ -1,4 +1,4 @@
-"""The CUDA kernels from Python: loading torch.ops.paro, plans on the device, dispatch.
+"""The CUDA kernels from Python: whether there are any, plans on the device, dispatch.
 
 torch.ops.paro.attention(q, k, v, plan, prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv,
 sm_scale, precision, tail, path): `plan` is `upload(...)`, the seven numbers after it are
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import _core, plan_store
+from . import _core, operators, plan_store
 from .head_orders import FoundMasks
 
 PRECISIONS = {"int8": 0, "bf16": 1}
@@ -33,16 +33,6 @@ _loaded = False
 _uploaded: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _register_fakes() -> None:
-    """What the operators return, for torch.compile and meta tensors."""
-
-    @torch.library.register_fake("paro::attention")
-    @torch.library.register_fake("paro::attention.broken")
-    def _(q, k, v, plan, *rest):
-        batch, heads, length, head_dim = q.shape
-        return q.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
-
-
 def load() -> str | None:
     """Loads the operators once; None, or why there are none."""
     global _loaded, _missing
@@ -54,8 +44,7 @@ def load() -> str | None:
             _missing = "this build has no CUDA kernels (PARO_BUILD_CUDA was off)"
             return _missing
         try:
-            torch.ops.load_library(str(_LIBRARY))
-            _register_fakes()
+            operators.load(_LIBRARY)
         except (OSError, RuntimeError) as error:
             _missing = f"the CUDA kernels do not load: {str(error).splitlines()[0][:200]}"
         return _missing
@@ -144,18 +133,13 @@ def aligned(x: torch.Tensor) -> torch.Tensor:
 
 
 def run(op, *args):
+    """An operator's result. Error where it refuses its arguments, torch.OutOfMemoryError."""
     try:
         return op(*args)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        text = str(error).splitlines()[0]
-        # The stable ABI hands on that an allocation failed, not which error it was.
-        if "new_empty" in text or "out of memory" in text:
-            raise torch.OutOfMemoryError(
-                f"paro: no memory for scratch and output: {text}"
-            ) from error
-        raise _core.Error(text) from error
+        raise _core.Error(str(error)) from error
 
 
 def _run_attention(op, broken: torch.Tensor | None, *args) -> torch.Tensor:

@@ -86,37 +86,7 @@ def kernels_refuse(q: torch.Tensor) -> str | None:
     """Why q is observed in plain torch and not by a kernel, or None. Never raises."""
     if q.device.type != "cuda":
         return f"no kernel for device {q.device.type}"
-    reason = cuda.unsupported(q)
-    if reason is None and not _operators():
-        return "this build has no observing kernels"
-    return reason
-
-
-@functools.cache
-def _operators() -> bool:
-    """Whether the loaded library observes; registers what torch.compile needs to know."""
-    if not hasattr(torch.ops.paro, "observe"):
-        return False
-    fake = torch.library.register_fake
-
-    @fake("paro::observe")
-    def _(q, *rest):
-        return None
-
-    @fake("paro::meter")
-    def _(q, *rest):
-        return q.new_empty((q.shape[1], 2), dtype=torch.float32)
-
-    @fake("paro::dynamic_plan")
-    def _(q, k, plan, targets, prefix, f, h, w, suffix, block_q, *rest):
-        return torch.empty_like(plan), plan.new_empty((q.shape[1], -(-f * h * w // block_q)))
-
-    @fake("paro::block_importance")
-    def _(q, k, orders, prefix, f, h, w, *rest):
-        blocks = -(-f * h * w // 64)
-        return q.new_empty((*q.shape[:2], blocks, blocks), dtype=torch.float32)
-
-    return True
+    return cuda.unsupported(q)
 
 
 def half(x: torch.Tensor) -> torch.Tensor:

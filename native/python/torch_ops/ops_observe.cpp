@@ -59,68 +59,62 @@ void observe(const Tensor& q, const Tensor& k, const Tensor& queries, const Tens
              const Tensor& rows, const std::optional<Tensor>& kept, const std::optional<Tensor>& kept_rows,
              std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix,
              std::int64_t bins_f, std::int64_t bins_h, std::int64_t bins_w, double sm_scale) {
-    at_edge([&] {
-        const Layout layout{prefix, f, h, w, suffix, 64, 64};
-        AttentionParams base = make_params("q", q, sm_scale);
-        set_layout(base, layout, "q", q);
-        const std::int32_t device = q.get_device_index();
-        const DeviceScope scope(device);
-        check_capability(base, scope);
-        cuda::ObserveParams p{};
-        set_queries(p.sample, base, layout, q, k, queries);
-        p.bins[0] = to_int("bins_f", bins_f), p.bins[1] = to_int("bins_h", bins_h),
-        p.bins[2] = to_int("bins_w", bins_w);
-        require(bins_f > 0 && bins_h > 0 && bins_w > 0 && bins_f <= 512 && bins_h <= 512 && bins_w <= 512, "bins",
-                "must be 1 to 512 an axis", bins_f * bins_h * bins_w);
-        const std::int64_t all = bins_f * bins_h * bins_w;
-        check_flat("tables", tables, 2 * (f + h + w) - 3, aoti_torch_dtype_int32(), device);
-        check_flat("units", units, 2 * base.heads * all, aoti_torch_dtype_int64(), device);
-        check_flat("rows", rows, 2 * base.heads, aoti_torch_dtype_int64(), device);
-        p.tables = data<std::int32_t>(tables);
-        p.sums = data<std::uint64_t>(units);
-        p.pairs = p.sums + base.heads * all;
-        p.rows = data<std::int64_t>(rows);
-        require(kept.has_value() == kept_rows.has_value(), "kept_rows", "must come with kept", "one of both");
-        if (kept) {
-            check_flat("kept", *kept, base.heads, aoti_torch_dtype_int32(), device);
-            require(kept_rows->dim() == 3, "kept_rows", "must have the shape (heads, n, grid tokens)",
-                    text(*kept_rows));
-            const std::int64_t row = std::int64_t{p.sample.queries} * base.layout.grid;
-            check_flat("kept_rows", *kept_rows, kept_rows->size(0) * row, aoti_torch_dtype_float16(), device);
-            p.kept = data<std::int32_t>(*kept);
-            p.kept_rows = kept_rows->data_ptr();
-        }
-        const Tensor scratch = allocate(q, cuda::observe_bytes(p));
-        cuda::place_observe(p, scratch.data_ptr());
-        cuda::launch_observe(p, scope.stream());
-    });
+    const Layout layout{prefix, f, h, w, suffix, 64, 64};
+    AttentionParams base = make_params("q", q, sm_scale);
+    set_layout(base, layout, "q", q);
+    const std::int32_t device = q.get_device_index();
+    const DeviceScope scope(device);
+    check_capability(base, scope);
+    cuda::ObserveParams p{};
+    set_queries(p.sample, base, layout, q, k, queries);
+    p.bins[0] = to_int("bins_f", bins_f), p.bins[1] = to_int("bins_h", bins_h), p.bins[2] = to_int("bins_w", bins_w);
+    require(bins_f > 0 && bins_h > 0 && bins_w > 0 && bins_f <= 512 && bins_h <= 512 && bins_w <= 512, "bins",
+            "must be 1 to 512 an axis", bins_f * bins_h * bins_w);
+    const std::int64_t all = bins_f * bins_h * bins_w;
+    check_flat("tables", tables, 2 * (f + h + w) - 3, aoti_torch_dtype_int32(), device);
+    check_flat("units", units, 2 * base.heads * all, aoti_torch_dtype_int64(), device);
+    check_flat("rows", rows, 2 * base.heads, aoti_torch_dtype_int64(), device);
+    p.tables = data<std::int32_t>(tables);
+    p.sums = data<std::uint64_t>(units);
+    p.pairs = p.sums + base.heads * all;
+    p.rows = data<std::int64_t>(rows);
+    require(kept.has_value() == kept_rows.has_value(), "kept_rows", "must come with kept", "one of both");
+    if (kept) {
+        check_flat("kept", *kept, base.heads, aoti_torch_dtype_int32(), device);
+        require(kept_rows->dim() == 3, "kept_rows", "must have the shape (heads, n, grid tokens)", text(*kept_rows));
+        const std::int64_t row = std::int64_t{p.sample.queries} * base.layout.grid;
+        check_flat("kept_rows", *kept_rows, kept_rows->size(0) * row, aoti_torch_dtype_float16(), device);
+        p.kept = data<std::int32_t>(*kept);
+        p.kept_rows = kept_rows->data_ptr();
+    }
+    const Tensor scratch = allocate(q, cuda::observe_bytes(p));
+    cuda::place_observe(p, scratch.data_ptr());
+    cuda::launch_observe(p, scope.stream());
 }
 
 // float32 (H, 2); without v the second of each is NaN.
 Tensor meter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& v, const Tensor& plan,
              const Tensor& queries, std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w,
              std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv, double sm_scale, bool tail) {
-    return at_edge([&] {
-        const Layout layout{prefix, f, h, w, suffix, block_q, block_kv};
-        AttentionParams base = make_params("q", q, plan, layout, sm_scale, 0, tail);
-        if (v) {
-            check_tensor("v", *v, q);
-            base.v = view(*v);
-        }
-        const DeviceScope scope(q.get_device_index());
-        check_capability(base, scope);
-        cuda::MeterParams p{};
-        p.outputs = v.has_value();
-        set_queries(p.sample, base, layout, q, k, queries);
-        cuda::set_meter(p);
-        const Tensor scratch = allocate(q, cuda::meter_bytes(p));
-        cuda::place_meter(p, scratch.data_ptr());
-        const std::array<std::int64_t, 2> size = {base.heads, 2};
-        const Tensor out = torch::stable::new_empty(q, {size.data(), size.size()}, ScalarType::Float);
-        p.out = data<float2>(out);
-        cuda::launch_meter(p, scope.stream());
-        return out;
-    });
+    const Layout layout{prefix, f, h, w, suffix, block_q, block_kv};
+    AttentionParams base = make_params("q", q, plan, layout, sm_scale, 0, tail);
+    if (v) {
+        check_tensor("v", *v, q);
+        base.v = view(*v);
+    }
+    const DeviceScope scope(q.get_device_index());
+    check_capability(base, scope);
+    cuda::MeterParams p{};
+    p.outputs = v.has_value();
+    set_queries(p.sample, base, layout, q, k, queries);
+    cuda::set_meter(p);
+    const Tensor scratch = allocate(q, cuda::meter_bytes(p));
+    cuda::place_meter(p, scratch.data_ptr());
+    const std::array<std::int64_t, 2> size = {base.heads, 2};
+    const Tensor out = new_tensor(q, size, ScalarType::Float);
+    p.out = data<float2>(out);
+    cuda::launch_meter(p, scope.stream());
+    return out;
 }
 
 // (words of a plan with the masks that were found, int32; blocks in each mask row, int32 (H, rows)).
@@ -128,79 +122,74 @@ std::tuple<Tensor, Tensor> dynamic_plan(const Tensor& q, const Tensor& k, const 
                                         std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w,
                                         std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
                                         double sm_scale, bool by_mass) {
-    return at_edge([&] {
-        cuda::DynamicMaskParams p{};
-        AttentionParams& base = p.base =
-            make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, 0, false);
-        check_tensor("k", k, q);
-        base.q = view(q), base.k = view(k);
-        const std::int32_t device = q.get_device_index();
-        check_flat("targets", targets, base.heads, aoti_torch_dtype_float32(), device);
-        const DeviceScope scope(device);
-        check_capability(base, scope);
-        const std::array<std::int64_t, 1> words = {cuda::plan_words(base)};
-        const std::array<std::int64_t, 2> rows = {base.heads, base.q_blocks.grid_blocks};
-        const Tensor out = torch::stable::new_empty(plan, {words.data(), words.size()}, ScalarType::Int);
-        const Tensor counts = torch::stable::new_empty(plan, {rows.data(), rows.size()}, ScalarType::Int);
-        const Tensor scratch = allocate(q, cuda::dynamic_mask_bytes(p));
-        cuda::place_dynamic_mask(p, scratch.data_ptr());
-        p.by_mass = by_mass;
-        p.targets = data<float>(targets);
-        p.schedule = data<std::int32_t>(out) + base.heads;
-        p.masks = data<std::uint32_t>(out) + base.heads + rows[0] * rows[1];
-        p.counts = data<std::int32_t>(counts);
-        cuda::check(cudaMemcpyAsync(out.data_ptr(), plan.data_ptr(), 4 * static_cast<std::size_t>(base.heads),
-                                    cudaMemcpyDeviceToDevice, scope.stream()),
-                    "cudaMemcpyAsync");
-        cuda::launch_dynamic_mask(p, scope.stream());
-        return std::make_tuple(out, counts);
-    });
+    cuda::DynamicMaskParams p{};
+    AttentionParams& base = p.base =
+        make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, 0, false);
+    check_tensor("k", k, q);
+    base.q = view(q), base.k = view(k);
+    const std::int32_t device = q.get_device_index();
+    check_flat("targets", targets, base.heads, aoti_torch_dtype_float32(), device);
+    const DeviceScope scope(device);
+    check_capability(base, scope);
+    const std::array<std::int64_t, 1> words = {cuda::plan_words(base)};
+    const std::array<std::int64_t, 2> rows = {base.heads, base.q_blocks.grid_blocks};
+    const Tensor out = new_tensor(plan, words, ScalarType::Int);
+    const Tensor counts = new_tensor(plan, rows, ScalarType::Int);
+    const Tensor scratch = allocate(q, cuda::dynamic_mask_bytes(p));
+    cuda::place_dynamic_mask(p, scratch.data_ptr());
+    p.by_mass = by_mass;
+    p.targets = data<float>(targets);
+    p.schedule = data<std::int32_t>(out) + base.heads;
+    p.masks = data<std::uint32_t>(out) + base.heads + rows[0] * rows[1];
+    p.counts = data<std::int32_t>(counts);
+    cuda::check(cudaMemcpyAsync(out.data_ptr(), plan.data_ptr(), 4 * static_cast<std::size_t>(base.heads),
+                                cudaMemcpyDeviceToDevice, scope.stream()),
+                "cudaMemcpyAsync");
+    cuda::launch_dynamic_mask(p, scope.stream());
+    return std::make_tuple(out, counts);
 }
 
 // float32 (B, H, rows, cols) by grid blocks of 64. orders: int32 (H), numbers of AxisOrder. path: as attention's.
 Tensor block_importance(const Tensor& q, const Tensor& k, const Tensor& orders, std::int64_t prefix, std::int64_t f,
                         std::int64_t h, std::int64_t w, std::int64_t suffix, double sm_scale, std::int64_t path) {
-    return at_edge([&] {
-        cuda::ImportanceParams p{};
-        AttentionParams& base = p.base = make_params("q", q, sm_scale);
-        set_layout(base, {prefix, f, h, w, suffix, 64, 64}, "q", q);
-        check_tensor("k", k, q);
-        base.q = view(q), base.k = view(k);
-        const std::int32_t device = q.get_device_index();
-        check_flat("orders", orders, base.heads, aoti_torch_dtype_int32(), device);
-        p.orders = data<std::int32_t>(orders);
-        const DeviceScope scope(device);
-        check_capability(base, scope);
-        cuda::set_importance(p, static_cast<cuda::Path>(path), scope.capability());
-        const Tensor scratch = allocate(q, cuda::importance_bytes(p));
-        cuda::place_importance(p, scratch.data_ptr());
-        const std::array<std::int64_t, 4> size = {base.batch, base.heads, base.q_blocks.grid_blocks,
-                                                  base.kv_blocks.grid_blocks};
-        const Tensor out = torch::stable::new_empty(q, {size.data(), size.size()}, ScalarType::Float);
-        p.out = data<float>(out);
-        cuda::launch_importance(p, scope.stream());
-        return out;
-    });
+    cuda::ImportanceParams p{};
+    AttentionParams& base = p.base = make_params("q", q, sm_scale);
+    set_layout(base, {prefix, f, h, w, suffix, 64, 64}, "q", q);
+    check_tensor("k", k, q);
+    base.q = view(q), base.k = view(k);
+    const std::int32_t device = q.get_device_index();
+    check_flat("orders", orders, base.heads, aoti_torch_dtype_int32(), device);
+    p.orders = data<std::int32_t>(orders);
+    const DeviceScope scope(device);
+    check_capability(base, scope);
+    cuda::set_importance(p, to_path(path), scope.capability());
+    const Tensor scratch = allocate(q, cuda::importance_bytes(p));
+    cuda::place_importance(p, scratch.data_ptr());
+    const std::array<std::int64_t, 4> size = {base.batch, base.heads, base.q_blocks.grid_blocks,
+                                              base.kv_blocks.grid_blocks};
+    const Tensor out = new_tensor(q, size, ScalarType::Float);
+    p.out = data<float>(out);
+    cuda::launch_importance(p, scope.stream());
+    return out;
 }
-
-}  // namespace paro::torch_ops
 
 #define PARO_GRID "int prefix, int grid_f, int grid_h, int grid_w, int suffix"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(paro, m) {
-    m.def(
-        "observe(Tensor q, Tensor k, Tensor queries, Tensor tables, Tensor(a!) units, Tensor(b!) rows, Tensor? kept, "
-        "Tensor(c!)? kept_rows, " PARO_GRID ", int bins_f, int bins_h, int bins_w, float sm_scale) -> ()");
-    m.def("meter(Tensor q, Tensor k, Tensor? v, Tensor plan, Tensor queries, " PARO_LAYOUT
-          ", float sm_scale, bool tail) -> Tensor");
-    m.def("dynamic_plan(Tensor q, Tensor k, Tensor plan, Tensor targets, " PARO_LAYOUT
-          ", float sm_scale, bool by_mass) -> (Tensor, Tensor)");
-    m.def("block_importance(Tensor q, Tensor k, Tensor orders, " PARO_GRID ", float sm_scale, int path) -> Tensor");
+std::span<const Operator> observing_operators() {
+    static constexpr Operator operators[] = {
+        {"observe(Tensor q, Tensor k, Tensor queries, Tensor tables, Tensor(a!) units, Tensor(b!) rows, Tensor? kept, "
+         "Tensor(c!)? kept_rows, " PARO_GRID ", int bins_f, int bins_h, int bins_w, float sm_scale) -> ()",
+         PARO_BOX(observe)},
+        {"meter(Tensor q, Tensor k, Tensor? v, Tensor plan, Tensor queries, " PARO_LAYOUT
+         ", float sm_scale, bool tail) -> Tensor",
+         PARO_BOX(meter)},
+        {"dynamic_plan(Tensor q, Tensor k, Tensor plan, Tensor targets, " PARO_LAYOUT
+         ", float sm_scale, bool by_mass) -> (Tensor, Tensor)",
+         PARO_BOX(dynamic_plan)},
+        {"block_importance(Tensor q, Tensor k, Tensor orders, " PARO_GRID ", float sm_scale, int path) -> Tensor",
+         PARO_BOX(block_importance)},
+    };
+    return operators;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(paro, CUDA, m) {
-    m.impl("observe", TORCH_BOX(&paro::torch_ops::observe));
-    m.impl("meter", TORCH_BOX(&paro::torch_ops::meter));
-    m.impl("dynamic_plan", TORCH_BOX(&paro::torch_ops::dynamic_plan));
-    m.impl("block_importance", TORCH_BOX(&paro::torch_ops::block_importance));
-}
+}  // namespace paro::torch_ops

@@ -4,16 +4,15 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <array>
 #include <cstdint>
 #include <exception>
-#include <stdexcept>
 #include <string>
 
+#include "edge.h"
 #include "paro/cuda/launch.h"
 #include "paro/error.h"
 
@@ -89,6 +88,16 @@ inline std::int32_t to_int(const char* name, std::int64_t value) {
     return static_cast<std::int32_t>(value);
 }
 
+inline cuda::Precision to_precision(std::int64_t value) {
+    require(value == 0 || value == 1, "precision", "must be 0 (int8) or 1 (bf16)", value);
+    return static_cast<cuda::Precision>(value);
+}
+
+inline cuda::Path to_path(std::int64_t value) {
+    require(value >= 0 && value <= 2, "path", "must be 0 (automatic), 1 (portable) or 2 (hopper)", value);
+    return static_cast<cuda::Path>(value);
+}
+
 inline void set_layout(AttentionParams& p, const Layout& layout) {
     cuda::set_sizes(p, {to_int("prefix", layout.prefix),
                         {to_int("grid_f", layout.f), to_int("grid_h", layout.h), to_int("grid_w", layout.w)},
@@ -131,29 +140,28 @@ inline AttentionParams make_params(const char* name, const Tensor& x, double sm_
 inline AttentionParams make_params(const char* name, const Tensor& x, const Tensor& plan, const Layout& layout,
                                    double sm_scale, std::int64_t precision, bool tail) {
     AttentionParams p = make_params(name, x, sm_scale);
-    p.precision = static_cast<cuda::Precision>(precision);
+    p.precision = to_precision(precision);
     p.tail = tail;
     set_layout(p, layout, name, x);
     set_plan(p, plan, x.get_device_index());
     return p;
 }
 
-inline Tensor allocate(const Tensor& like, std::size_t bytes) {
-    const std::array<std::int64_t, 1> size = {static_cast<std::int64_t>(bytes)};
-    return torch::stable::new_empty(like, {size.data(), size.size()}, ScalarType::Byte);
+// Uninitialised, on the device of `like`. torch's allocator hands on that it failed, not why: a size that it could not
+// give is what is left, once shapes have been checked.
+template <std::size_t rank>
+Tensor new_tensor(const Tensor& like, const std::array<std::int64_t, rank>& size, ScalarType dtype) {
+    try {
+        return torch::stable::new_empty(like, {size.data(), size.size()}, dtype);
+    } catch (const std::exception&) {
+        std::int64_t count = 1;
+        for (const std::int64_t side : size) count *= side;
+        throw OutOfMemory("no memory on the device for a tensor of " + std::to_string(count) + " elements");
+    }
 }
 
-// What crosses the library's edge is std::runtime_error: pybind11 modules share their translators of exceptions, and
-// one that knows a type of the same name from another library must not meet ours.
-template <class Call>
-auto at_edge(Call call) -> decltype(call()) {
-    std::string what;
-    try {
-        return call();
-    } catch (const std::exception& error) {
-        what = error.what();
-    }
-    throw std::runtime_error(what);
+inline Tensor allocate(const Tensor& like, std::size_t bytes) {
+    return new_tensor<1>(like, {static_cast<std::int64_t>(bytes)}, ScalarType::Byte);
 }
 
 }  // namespace paro::torch_ops

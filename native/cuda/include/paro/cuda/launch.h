@@ -14,6 +14,10 @@ namespace paro::cuda {
 class LaunchError : public std::runtime_error {
    public:
     LaunchError(const char* what, cudaError_t code);
+    cudaError_t code() const noexcept { return code_; }
+
+   private:
+    cudaError_t code_;
 };
 // Throws LaunchError unless `code` is cudaSuccess; clears the error state of the thread.
 void check(cudaError_t code, const char* what);
