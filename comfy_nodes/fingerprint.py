@@ -1,22 +1,32 @@
-"""Which model a profile belongs to: fingerprint of the base model, hash of what patches it.
+"""Which model a profile belongs to: its fingerprint, and a hash of what changes its weights.
 
-A fingerprint is 64 hex digits. The first 32 are a sketch of the norm weights of the first, middle
-and last block of every block list: 128 signs of fixed random projections. Copies of one model whose
-norms were rounded to float16, bfloat16 or not at all differ in a few of them at most, other models
-in half. The last 32 are the start of a sha256 over what defines the architecture: the family, the
-sizes below, the names and lengths of those norms. Nothing of it depends on how weights are stored,
-or on what else a version of ComfyUI keeps in its model config.
+A fingerprint is 64 hex digits:
+- 32: a sketch of the norm weights of the first, middle and last block of every block list.
+- 14: the start of a sha256 over what defines the architecture: the family, the sizes below, the
+  names and lengths of those norms.
+- 2: how those norms are stored (two bits), and how many of the sketch's 128 signs that rounding
+  flips on average (six bits).
+- 16: a sketch of a few rows of one matrix of each of those blocks.
+
+Copies of one model in other number formats differ in as many signs of the norms as their rounding
+explains, other models in half. Where rounding leaves too little of the norms to tell, the matrices
+must agree too. Nothing depends on what else a version of ComfyUI keeps in its model config.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
+
+from . import sketch
+from .changes import patches_hash
+
+__all__ = ["Identity", "family", "fingerprint", "first_fingerprint", "patches_hash", "same_model"]
 
 # One-dimensional norm weights of numbered blocks: stable under quantisation of the matrices.
 _NORM = re.compile(r"^(.*?(?:blocks|layers))\.(\d+)\.(.*norm.*)\.(weight|scale)$")
@@ -30,9 +40,15 @@ _SIZES = (
 )
 # As it was when only lists called blocks were looked at.
 _FIRST_NORM = re.compile(_NORM.pattern.replace("(?:blocks|layers)", "blocks"))
-_BITS = 128
-# Of 128: rounding flips less than one on average; a norm vector turned by 6 degrees flips four.
-MAX_FLIPS = 4
+_MATRIX = re.compile(r"^(.*?(?:blocks|layers))\.(\d+)\.(.*)\.weight$")
+# Narrower ones, of a few heads or gates, are often kept apart from the others.
+_LEAST_SIDE = 32
+# In the names of compiled modules.
+_COMPILED = "_orig_mod."
+# Where the parts of a fingerprint end.
+_NORMS, _ARCHITECTURE, _STORAGE = 32, 46, 48
+# Up to so many of 128 signs of norms apart a model counts as similar: a finetune, most likely.
+_SIMILAR = 40
 
 
 def _config(patcher) -> dict:
@@ -45,29 +61,70 @@ def family(patcher) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:40]
 
 
-def _norms(patcher, pattern: re.Pattern = _NORM) -> list[tuple[str, torch.Tensor]]:
-    """Norm weights of the first, middle and last block of each block list, unpatched."""
-    backup = getattr(patcher, "backup", {})
+def _weights(patcher) -> dict[str, torch.Tensor]:
+    """The diffusion model's own weights by name: without patches, hooks or replaced modules."""
+    root = "diffusion_model."
+    found = dict(patcher.model.diffusion_model.named_parameters())
+    for key, original in getattr(patcher, "object_patches_backup", {}).items():
+        name = key.removeprefix(root)
+        if name == key or not isinstance(original, torch.nn.Module | torch.Tensor):
+            continue
+        found = {k: v for k, v in found.items() if k != name and not k.startswith(f"{name}.")}
+        if isinstance(original, torch.Tensor):
+            found[name] = original
+        else:
+            found |= {f"{name}.{k}": v for k, v in original.named_parameters()}
+    found = {name.replace(_COMPILED, ""): weight for name, weight in found.items()}
+    # Hooks go onto patched weights, so what patches kept comes last.
+    kept = {key: pair[0] for key, pair in getattr(patcher, "hook_backup", {}).items()}
+    kept |= {key: one.weight for key, one in getattr(patcher, "backup", {}).items()}
+    for key, weight in kept.items():
+        name = key.replace(_COMPILED, "").removeprefix(root)
+        if name in found:
+            found[name] = weight
+    return found
+
+
+def _of_blocks(weights: dict, pattern: re.Pattern, dimensions: int) -> list[tuple[str, list]]:
+    """(block, its (name, weight) pairs that match) for the first, middle and last block of each
+    block list that has any."""
     blocks: dict[str, dict[int, list]] = {}
-    for name, weight in patcher.model.diffusion_model.named_parameters():
+    for name, weight in weights.items():
         match = pattern.match(name)
-        if match and weight.dim() == 1:
-            kept = backup.get(f"diffusion_model.{name}")
-            weight = getattr(kept, "weight", weight) if kept is not None else weight
-            blocks.setdefault(match[1], {}).setdefault(int(match[2]), []).append((name, weight))
+        if match and len(sketch.shape(weight)) == dimensions:
+            numbered = blocks.setdefault(match[1], {})
+            numbered.setdefault(int(match[2]), []).append((name, weight))
     chosen = []
     for numbered in blocks.values():
         order = sorted(numbered)
         for index in sorted({order[0], order[len(order) // 2], order[-1]}):
-            chosen += numbered[index]
+            chosen.append(numbered[index])
+    return chosen
+
+
+def _norms(weights: dict, pattern: re.Pattern = _NORM) -> list[tuple[str, torch.Tensor]]:
+    """Norm weights of the first, middle and last block of each block list."""
+    chosen = [pair for pairs in _of_blocks(weights, pattern, 1) for pair in pairs]
     return sorted(chosen, key=lambda pair: pair[0])
 
 
-def _vectors(patcher) -> list[tuple[str, torch.Tensor]]:
+def _vectors(weights: dict) -> list[tuple[str, torch.Tensor]]:
     """For models that name their norms otherwise: up to 64 one-dimensional weights."""
-    named = patcher.model.diffusion_model.named_parameters()
-    vectors = [(name, w) for name, w in named if name.endswith(".weight") and w.dim() == 1]
+    vectors = [(k, w) for k, w in weights.items() if k.endswith(".weight") and w.dim() == 1]
     return sorted(vectors, key=lambda pair: pair[0])[:: -(-len(vectors) // 64) or 1]
+
+
+def _matrices(weights: dict) -> list[tuple[str, torch.Tensor]]:
+    """The least matrix of each of the blocks whose norms are read."""
+
+    def order(pair):
+        return math.prod(sketch.shape(pair[1])), pair[0]
+
+    chosen = []
+    for pairs in _of_blocks(weights, _MATRIX, 2):
+        wide = [pair for pair in pairs if min(sketch.shape(pair[1])) >= _LEAST_SIDE]
+        chosen += [min(wide, key=order)] if wide else []
+    return chosen
 
 
 def _architecture(patcher, norms) -> str:
@@ -78,90 +135,125 @@ def _architecture(patcher, norms) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _signs(name: str, count: int) -> np.ndarray:
-    """[_BITS, count] of -1 and 1, the same for a name on every machine and version of numpy."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    words = np.random.PCG64(seed).random_raw(-(-_BITS * count // 64)).astype("<u8")
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: _BITS * count]
-    return bits.reshape(_BITS, count).astype(np.float32) * 2 - 1
-
-
-def _sketch(norms) -> str:
-    sums = np.zeros(_BITS)
-    for name, weight in norms:
-        values = weight.detach().to("cpu", torch.float64).numpy()
-        # What a norm shares with all others, its mean, says nothing of which model it is.
-        values = values - values.mean()
-        size = np.linalg.norm(values)
-        if np.isfinite(size) and size > 0:
-            sums += _signs(name, len(values)) @ (values / size)
-    return np.packbits(sums > 0, bitorder="little").tobytes().hex()
-
-
 def fingerprint(patcher) -> str:
-    """64 hex digits: sketch of the norms, then hash of the architecture (see above)."""
-    norms = _norms(patcher) or _vectors(patcher)
-    return _sketch(norms) + _architecture(patcher, norms)[:32]
+    """64 hex digits (see above)."""
+    return Identity.of(patcher).fingerprint
+
+
+def _parts(fingerprint: str) -> tuple[str, str, tuple[int, int], str]:
+    """(sketch of the norms, architecture, (format, flips by rounding), sketch of the matrices)."""
+    storage = int(fingerprint[_ARCHITECTURE:_STORAGE], 16)
+    norms, architecture = fingerprint[:_NORMS], fingerprint[_NORMS:_ARCHITECTURE]
+    return norms, architecture, (storage >> 6, storage & 63), fingerprint[_STORAGE:]
+
+
+def _matrices_agree(a: str, b: str) -> bool:
+    known = sketch.NO_MATRICES not in (a, b)
+    return known and sketch.flips(a, b) <= sketch.MATRIX_FLIPS
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two fingerprints are of one model, rounding apart."""
+    """Whether two fingerprints are of one model, in whatever number formats."""
     if a == b:
         return True
-    if len(a) != 64 or len(b) != 64 or a[32:] != b[32:]:
+    if len(a) != 64 or len(b) != 64:
         return False
-    return (int(a[:32], 16) ^ int(b[:32], 16)).bit_count() <= MAX_FLIPS
+    (norms, shape, stored, rows), (norms_b, shape_b, stored_b, rows_b) = _parts(a), _parts(b)
+    limit = sketch.limit(stored, stored_b)
+    if shape != shape_b or sketch.flips(norms, norms_b) > limit:
+        return False
+    return limit <= sketch.PROVES or _matrices_agree(rows, rows_b)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A model's fingerprint, and the one that profiles of version 0.1.0 hold for it."""
+    """A model's fingerprint, and those that earlier versions' profiles hold for it.
+
+    first: of version 0.1.0. second: a sketch of the norms, then 32 digits of the architecture.
+    stored: by the code of a coarser format, the fingerprint had the norms been stored in it.
+    """
 
     fingerprint: str
     first: str = ""
+    second: str = ""
+    stored: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, patcher) -> Identity:
-        return cls(fingerprint(patcher), first_fingerprint(patcher))
+        weights = _weights(patcher)
+        named = _norms(weights) or _vectors(weights)
+        norms = sketch.Norms.of(named)
+        architecture = _architecture(patcher, named)
+        rows = sketch.of_matrices(_matrices(weights))
+
+        def whole(signs, code, turned):
+            shape = architecture[: _ARCHITECTURE - _NORMS]
+            return f"{signs}{shape}{code << 6 | turned:02x}{rows}"
+
+        stored = {code: whole(one, code, turned) for code, (one, turned) in norms.sketches.items()}
+        return cls(
+            whole(norms.sketch, norms.code, norms.turned),
+            _first_fingerprint(patcher, weights),
+            norms.sketch + architecture[:32],
+            stored,
+        )
 
     def owns(self, other: str) -> bool:
         """Whether a profile with the fingerprint `other` is of this model."""
-        return other == self.first or same_model(self.fingerprint, other)
+        if other in (self.first, self.second, self.fingerprint):
+            return True
+        if self._is_second(other):
+            return self._second_agrees(other)
+        return len(other) == 64 and same_model(self._as_stored_in(other), other)
+
+    def similar(self, other: str) -> int | None:
+        """Of how many of 128 signs a profile of a similar model differs; None if it is not one."""
+        if len(other) != 64:
+            return None
+        if self._is_second(other):
+            apart = min(sketch.flips(mine[:_NORMS], other[:_NORMS]) for mine in self._all())
+            return apart if apart <= _SIMILAR else None
+        norms, shape, _, rows = _parts(self._as_stored_in(other))
+        norms_b, shape_b, _, rows_b = _parts(other)
+        apart = sketch.flips(norms, norms_b)
+        near = apart <= _SIMILAR or _matrices_agree(rows, rows_b)
+        return apart if shape == shape_b and near else None
+
+    def _all(self) -> tuple[str, ...]:
+        return (self.fingerprint, *self.stored.values())
+
+    def _as_stored_in(self, other: str) -> str:
+        """This model's fingerprint in the number format of another's: rounding is then no excuse
+        for what differs."""
+        return self.stored.get(_parts(other)[2][0], self.fingerprint)
+
+    def _is_second(self, other: str) -> bool:
+        return len(other) == 64 and bool(self.second) and other[_NORMS:] == self.second[_NORMS:]
+
+    def _second_agrees(self, other: str) -> bool:
+        """Profiles of that kind hold no matrices, and not how their norms were stored: wide, most
+        likely, or in one of the formats that this model's norms can be rounded to."""
+        against = {self.fingerprint: (sketch.WIDE.code, 0)}
+        against |= {one: _parts(one)[2] for one in self.stored.values()}
+        for mine, stored in against.items():
+            limit = sketch.limit(_parts(mine)[2], stored)
+            if sketch.flips(mine[:_NORMS], other[:_NORMS]) <= limit <= sketch.PROVES:
+                return True
+        return False
 
 
 def first_fingerprint(patcher) -> str:
     """The fingerprint that profiles of version 0.1.0 hold: sha256 of the whole config and norms."""
+    return _first_fingerprint(patcher, _weights(patcher))
+
+
+def _first_fingerprint(patcher, weights: dict) -> str:
     config = {k: v for k, v in _config(patcher).items() if "dtype" not in k and "device" not in k}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, weight in _norms(patcher, _FIRST_NORM):
+    for name, weight in _norms(weights, _FIRST_NORM):
+        if weight.is_meta:
+            return ""
         digest.update(name.encode())
         values = weight.detach().to("cpu", torch.float32).to(torch.bfloat16)
         digest.update(values.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sample(value, depth: int = 0) -> str:
-    """Up to eight values of the first tensors found in a patch, whatever holds them."""
-    if isinstance(value, torch.Tensor):
-        flat = value.detach().reshape(-1)[:8].to("cpu", torch.float32)
-        return str([round(x, 5) for x in flat.tolist()])
-    if depth > 4:
-        return ""
-    if isinstance(value, (list, tuple)):
-        return "".join(_sample(item, depth + 1) for item in value)
-    if hasattr(value, "weights"):
-        return _sample(value.weights, depth + 1)
-    return str(value) if isinstance(value, (str, int, float)) else ""
-
-
-def patches_hash(patcher) -> str:
-    """Hash of sorted patched keys with strengths and sampled values; empty without patches."""
-    patches = getattr(patcher, "patches", {})
-    if not patches:
-        return ""
-    digest = hashlib.sha256()
-    for key in sorted(patches, key=str):
-        digest.update(str(key).encode())
-        for patch in patches[key]:
-            digest.update(_sample(list(patch)).encode())
-    return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from comfy.patcher_extension import WrappersMP
 
+from .changes import Changes
 from .evaluation import Evaluation
 from .layouts import Inputs
 from .native import paro
@@ -41,7 +42,10 @@ def _outer_sample(request: Request):
         if sigmas is None or len(sigmas) < 2:
             return executor(*args, **kwargs)
         try:
-            run = Run(request, guider.model_patcher, sigmas, sampler, seed or 0)
+            # Their hooks are registered by now: they are part of what is sampled.
+            conds = getattr(guider, "conds", None) or {}
+            changes = Changes.of(guider.model_patcher, conds, guider.model_options)
+            run = Run(request, guider.model_patcher, sigmas, sampler, seed or 0, changes)
         except paro.Error:
             # A profile or setting that the user named: told before the sampling costs time.
             raise

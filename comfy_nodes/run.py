@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from . import fingerprint, policy, routes, store
+from .changes import Changes
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel
@@ -17,15 +18,13 @@ OTHER_GRIDS = "since saved ones are for other grids"
 
 
 class Run:
-    """One OUTER_SAMPLE call. request: what the node captured."""
+    """One OUTER_SAMPLE call. request: what the node captured; changes: what is on the weights."""
 
-    def __init__(self, request, patcher, sigmas, sampler, seed: int):
+    def __init__(self, request, patcher, sigmas, sampler, seed: int, changes: Changes):
         self.request = request
         self.family = fingerprint.family(patcher)
         self.identity = fingerprint.Identity.of(patcher)
-        model = paro.session.ModelInfo(
-            self.family, self.identity.fingerprint, fingerprint.patches_hash(patcher)
-        )
+        model = paro.session.ModelInfo(self.family, self.identity.fingerprint, changes.hash)
         # A named profile that is gone or broken must be told before the sampling costs time.
         words = store.WORDS
         self.named = None
@@ -50,7 +49,7 @@ class Run:
         self.panel.open(self.session)
         self.session.runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
-        self._overridden, self._found = False, ""
+        self._overridden, self._found, self._changes = False, "", changes
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -111,10 +110,18 @@ class Run:
 
     def find(self, grid):
         """(profile or None, what the user is told of it) for the run's grid."""
+        profile, told = self._find(grid)
+        if profile is not None and self._changes.opaque:
+            self.session.note(self._changes.untold())
+        return profile, told
+
+    def _find(self, grid):
         session, model = self.session, self.session.model
         if self.named is not None:
             if self.named.model.fingerprint != model.fingerprint:
-                session.note(f"profile {self.request.profile} is for another model")
+                apart = self.identity.similar(self.named.model.fingerprint)
+                told = "" if apart is None else f", {similar(apart)}"
+                session.note(f"profile {self.request.profile} is for another model{told}")
                 # An empty observation budget would hide the cause; the run observes as `none` does.
                 return None, ""
             if self.named.model.patches != model.patches:
@@ -132,6 +139,8 @@ class Run:
             session.note(skipped)
         self._found = found.name
         if found.profile is None:
+            for name, apart in found.similar:
+                session.note(f"profile {name} is of {similar(apart)}: not used")
             return None, OTHER_GRIDS if found.far else ""
         return found.profile, f"{found.name}, {found.grid} grid"
 
@@ -159,7 +168,7 @@ class Run:
             store.save(self.panel.saved, profile, tensors)
             routes.tell_changed(self.panel.saved)
             return
-        wanted = self.request.save_as or self.automatic_name(profile)
+        wanted = self.request.save_as or self.held_name(profile) or self.automatic_name(profile)
         grid = "x".join(map(str, profile.calibration.grids[0]))
         beside = (f"{wanted[:60]}-{grid}", self.automatic_name(profile))
         for name in (wanted, *beside):
@@ -188,6 +197,14 @@ class Run:
             return paro.profile_build.merge_profiles(held, profile, density=density)
         paro.profile_build.require_mergeable(held, profile, same_layers=False)
         return profile
+
+    def held_name(self, profile) -> str:
+        """The automatic name under which this model's profile is held already: that of a copy in
+        another number format begins with other digits. Empty without one."""
+        held = store.match(self.identity, profile.model.patches, profile.calibration.grids[0])
+        if held.grid != "exact":
+            return ""
+        return held.name if held.name == self.automatic_name(store.load(held.name)) else ""
 
     @staticmethod
     def automatic_name(profile) -> str:
@@ -222,6 +239,11 @@ class Run:
         )
         for reason, count in summary["reasons"].items():
             log.warning("PARO: %s (%d calls)", reason, count)
+
+
+def similar(apart: int) -> str:
+    """What the user is told of a fingerprint that is near, but no copy's. apart: signs of 128."""
+    return f"a similar model ({apart} of 128 bits differ)"
 
 
 def runlog_path() -> Path:

@@ -20,6 +20,8 @@ FOLDER = "paro"
 _OTHER_FILES = {"schema"}
 # Words of the node's profile widget: a profile of such a name could not be chosen.
 WORDS = ("auto", "none")
+# So many similar models' profiles are told of.
+_MAX_SIMILAR = 3
 _cache: dict[Path, tuple[tuple[int, int], object]] = {}
 
 
@@ -102,27 +104,34 @@ class Match:
     # Names of this model's profiles that hold for other grids only.
     far: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    # (name, signs of 128 that differ) of profiles that would fit, but for a model like this one.
+    similar: tuple[tuple[str, int], ...] = ()
 
 
 def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match:
     """The saved profile of this model, these patches and an equal, else a near grid."""
-    found, skipped, far = Match(), [], []
+    found, skipped, far, similar = Match(), [], [], []
     for name in names():
         try:
             profile = load_for(name, identity)
         except (paro.Error, OSError) as error:
             skipped.append(f"profile {name} skipped: {error}")
             continue
-        model = profile.model
-        if (model.fingerprint, model.patches) != (identity.fingerprint, patches):
+        model, fits = profile.model, profile.match_grid(grid)
+        if model.patches != patches:
             continue
-        fits = profile.match_grid(grid)
+        if model.fingerprint != identity.fingerprint:
+            apart = identity.similar(model.fingerprint)
+            if apart is not None and fits != "far":
+                similar.append((name, apart))
+            continue
         if fits == "far":
             far.append(name)
         if fits == "exact" or (fits == "near" and found.profile is None):
             if found.grid != "exact":
                 found = Match(profile, name, fits)
     found.skipped, found.far = tuple(skipped), tuple(far)
+    found.similar = tuple(sorted(similar, key=lambda pair: pair[1])[:_MAX_SIMILAR])
     return found
 
 
