@@ -20,7 +20,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "assets"))
 
-from bootstrap import comfyui, native, python_env, system, viewer  # noqa: E402
+from bootstrap import comfyui, console, native, python_env, system, viewer  # noqa: E402
 from bootstrap.paths import Paths  # noqa: E402
 from bootstrap.steps import Lock, SetupError, end_process, say, stream  # noqa: E402
 
@@ -226,6 +226,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
+    with console.prepared():
+        return run(argv)
+
+
+def run(argv: list[str]) -> int:
     arguments = parse(argv)
     paths = Paths()
     # So that a plain `kill` ends our children as well.

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image, ImageDraw
 
+from .inputs import check_queued, require_one_of, require_text
 from .native import MISSING, paro
 
 if paro is not None:
@@ -14,6 +15,7 @@ if paro is not None:
 
 CELL, GAP, TEXT, TILE = 240, 16, 18, 64
 MAX_HEADS = 64
+STEPS = ("early", "late")
 _BACKGROUND, _INK, _MUTED, _SKIPPED = (27, 29, 33), (230, 232, 235), (154, 161, 172), (44, 46, 51)
 # Dark to bright with rising lightness, so that it reads the same for colour-blind eyes.
 _STOPS = (
@@ -125,6 +127,22 @@ def mosaic(profile, layer: int = -1, head: int = -1, density: float = 0.3, group
     return picture
 
 
+_WIDGETS = ("layer", "head", "density", "steps")
+
+
+def _check_values(layer=-1, head=-1, density=0.3, steps="early") -> None:
+    """Raises Error naming the first value that breaks its rule, whatever the profile."""
+    settings = paro.settings
+    for name, value in (("layer", layer), ("head", head)):
+        if not settings.whole(value, -1, 9999):
+            raise paro.Error(
+                f"{name} must be -1 (all) to 9999, whole (got {settings.shown(value)})"
+            )
+    if not settings.in_range(density, 0.05, 1):
+        raise paro.Error(f"density must lie in 0.05..1 (got {settings.shown(density)})")
+    require_one_of("steps", steps, STEPS)
+
+
 class PAROInspect(io.ComfyNode):
     """What heads look at, in the original order and in their own, and what is skipped."""
 
@@ -157,7 +175,7 @@ class PAROInspect(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "steps",
-                    options=["early", "late"],
+                    options=list(STEPS),
                     default="early",
                     tooltip="Which steps' maps, for profiles that tell them apart.",
                 ),
@@ -167,25 +185,44 @@ class PAROInspect(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, profile="", **widgets):
-        if paro is None or profile is None:
+    def validate_inputs(cls, input_types=None, **given):
+        if paro is None:
             return True
+        values, wrong = check_queued(cls, given, input_types)
+        if wrong:
+            return wrong
         try:
+            _check_values(**{name: values[name] for name in _WIDGETS if name in values})
+        except paro.Error as error:
+            return str(error)
+        # A link's is looked up when the node runs.
+        if "profile" not in values:
+            return True
+        profile = values["profile"]
+        try:
+            require_text("profile", profile)
             store.check_name(profile)
+            found = store.find(profile)
         except paro.Error as error:
             return f"profile: {error}"
-        return store.find(profile) is not None or f"profile: no saved profile is named {profile!r}"
+        return found is not None or f"profile: no saved profile is named {profile!r}"
 
     @classmethod
     def fingerprint_inputs(cls, profile="", **widgets):
         # The same name may hold another profile by now.
-        path = store.find(profile) if paro is not None else None
-        return (path.stat().st_mtime_ns if path else 0, *widgets.values())
+        try:
+            path = store.find(profile) if paro is not None else None
+            stamp = path.stat().st_mtime_ns if path else 0
+        except (paro.Error, OSError):
+            stamp = 0
+        return (stamp, *widgets.values())
 
     @classmethod
     def execute(cls, profile, layer, head, density, steps) -> io.NodeOutput:
         if paro is None:
             return io.NodeOutput(torch.zeros(1, 64, 64, 3), ui=ui.PreviewText(MISSING))
+        require_text("profile", profile)
+        _check_values(layer, head, density, steps)
         held = store.load(profile)
         group = min(1 if steps == "late" else 0, len(held.timestep_groups) - 1)
         picture = np.asarray(mosaic(held, layer, head, density, group), dtype=np.float32)

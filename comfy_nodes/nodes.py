@@ -8,6 +8,7 @@ import logging
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
+from .inputs import check_queued, require_images, require_model, require_text
 from .inspect_heads import PAROInspect
 from .native import MISSING, paro
 
@@ -23,39 +24,51 @@ def _profile_options() -> list[str]:
     return [*_PROFILE_WORDS, *(store.names() if paro is not None else [])]
 
 
-def _check_name(name: str, argument: str) -> str | None:
-    """What is wrong with a profile name, or None."""
+def _check_profile(profile) -> str | None:
+    """What is wrong with the profile that a queued node names, or None."""
     try:
-        store.check_name(name)
+        require_text("profile", profile)
+        if profile in _PROFILE_WORDS:
+            return None
+        store.check_name(profile)
+        found = store.find(profile)
+    except paro.Error as error:
+        return f"profile: {error}"
+    return None if found is not None else f"profile: no saved profile is named {profile!r}"
+
+
+def _check_new_name(argument: str, name) -> str | None:
+    """What is wrong with a name to save under, or None; an empty one means the automatic one."""
+    try:
+        require_text(argument, name)
+        if name:
+            store.check_name(name)
     except paro.Error as error:
         return f"{argument}: {error}"
     return None
 
 
-def _check_settings(widgets: dict) -> str | None:
-    """What is wrong with a node's settings, or None.
-
-    A validate_inputs that takes ** replaces ComfyUI's own checks of ranges and options. A value
-    that comes over a link is None here: the node checks it when it runs.
-    """
+def _check_settings(values: dict) -> str | None:
+    """What is wrong with a node's settings, or None. values: of its inputs that are not linked."""
     names = {field.name for field in dataclasses.fields(paro.Settings)}
-    given = {k: v for k, v in widgets.items() if k in names and v is not None}
-    # 0 means that the density counts; the density is looked at in any case.
-    if given.get("target_error") == 0:
-        given.pop("target_error")
-    for name in ("precision", "mask"):
-        if not isinstance(given.get(name, ""), str):
-            return f"{name} must be a text (got {str(given[name])[:80]!r})"
+    given = {name: value for name, value in values.items() if name in names}
     try:
-        paro.Settings(**given).validate()
+        # What comes over a link is checked when the node runs; 0.3 and 0 stand for it until then.
+        quality = _quality(given.pop("density", 0.3), given.pop("target_error", 0.0))
+        paro.Settings(**quality, **given).validate()
     except paro.Error as error:
         return str(error)
     return None
 
 
 def _quality(density, target_error) -> dict:
-    """Settings of the two widgets: a target error above 0 takes the density's place."""
-    if target_error == 0:
+    """Settings of the two widgets: a target error above 0 takes the density's place. Error for a
+    density that is none in any case."""
+    if isinstance(density, str):
+        # "auto" is a value of the settings and not of this input.
+        raise paro.Error(f"density must be a number (got {paro.settings.shown(density)})")
+    paro.Settings(density=density).validate()
+    if isinstance(target_error, (int, float)) and target_error == 0 and target_error is not False:
         return {"density": density}
     return {"density": paro.settings.AUTO, "target_error": target_error}
 
@@ -165,17 +178,13 @@ class PAROAttention(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, profile="auto", save_as="", **widgets):
+    def validate_inputs(cls, input_types=None, **given):
         if paro is None:
             return True
-        wrong = _check_settings(widgets)
-        if wrong:
-            return wrong
-        if profile not in (*_PROFILE_WORDS, None):
-            wrong = _check_name(profile, "profile")
-            if wrong or store.find(profile) is None:
-                return wrong or f"profile: no saved profile is named {profile!r}"
-        return (_check_name(save_as, "save_as") if save_as else None) or True
+        values, wrong = check_queued(cls, given, input_types)
+        wrong = wrong or _check_settings(values)
+        wrong = wrong or _check_profile(values.get("profile", "auto"))
+        return wrong or _check_new_name("save_as", values.get("save_as", "")) or True
 
     @classmethod
     def execute(
@@ -195,6 +204,7 @@ class PAROAttention(io.ComfyNode):
         node_id = cls.hidden.unique_id if cls.hidden else None
         if paro is None:
             return _dense(model, node_id)
+        require_model("model", model)
         settings = paro.Settings(
             **_quality(density, target_error),
             precision=precision,
@@ -205,8 +215,10 @@ class PAROAttention(io.ComfyNode):
             observe_steps=observe_steps,
         )
         settings.validate()
+        require_text("profile", profile)
         if profile not in _PROFILE_WORDS:
             store.load(profile)
+        require_text("save_as", save_as)
         if save_as:
             store.check_name(save_as)
         request = patch.Request(settings, profile, save_as, node_id)
@@ -232,7 +244,7 @@ class PAROCalibrate(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my-profile",
-                    tooltip="Letters, digits, . _ - (80 at most). Empty: family-fingerprint-grid, "
+                    tooltip='Any text but <>:"/\\|?*. Empty: family-fingerprint-grid, '
                     "which `auto` finds.",
                 ),
                 io.Int.Input(
@@ -257,17 +269,20 @@ class PAROCalibrate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name="", **widgets):
+    def validate_inputs(cls, input_types=None, **given):
         if paro is None:
             return True
-        wrong = _check_settings(widgets)
-        return wrong or (_check_name(name, "name") if name else None) or True
+        values, wrong = check_queued(cls, given, input_types)
+        wrong = wrong or _check_settings(values)
+        return wrong or _check_new_name("name", values.get("name", "")) or True
 
     @classmethod
     def execute(cls, model, name, queries, every_n_steps, exact) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden else None
         if paro is None:
             return _dense(model, node_id)
+        require_model("model", model)
+        require_text("name", name)
         if name:
             store.check_name(name)
         settings = paro.Settings(
@@ -299,10 +314,18 @@ class PAROCompare(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, input_types=None, **given):
+        if paro is None:
+            return True
+        return check_queued(cls, given, input_types)[1] or True
+
+    @classmethod
     def execute(cls, images_a, images_b) -> io.NodeOutput:
         if paro is None:
             return io.NodeOutput(MISSING, images_a, ui=ui.PreviewText(MISSING))
         metrics = paro.metrics
+        require_images("images_a", images_a)
+        require_images("images_b", images_b)
         if images_a.shape != images_b.shape:
             raise paro.Error(
                 f"images_b must have the shape of images_a, {tuple(images_a.shape)}"

@@ -75,7 +75,7 @@ class Panel:
     def __init__(self, node_id: str | None):
         self.progress = NodeProgress(node_id)
         self.times = StepTimes()
-        self.saved = ""
+        self.saved = self.profile = ""  # names: what was saved, what the run went by
         self._session = None
         self._known: tuple[int, dict] | None = None
 
@@ -127,6 +127,7 @@ class Panel:
             "sparse_step_seconds": sum(times.sparse) / len(times.sparse) if times.sparse else None,
             "saved_seconds": times.saved,
             "profile": summary["profile"],
+            "profile_name": self.profile,
             "saved_as": self.saved,
             "grid": summary["grid"],
             "reasons": [

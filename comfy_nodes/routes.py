@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from aiohttp import web
 from server import PromptServer
 
-from . import store
+from . import inputs, store
 from .native import MISSING, paro
 
 MAX_BYTES = 64 << 20
@@ -94,24 +96,28 @@ def _loopback(address: str) -> bool:
         return False
 
 
-async def _body(request: web.Request) -> str:
-    if (request.content_length or 0) > MAX_BYTES:
-        raise Refusal(413, f"a profile must not exceed {MAX_BYTES >> 20} MB")
+async def _body(request: web.Request, limit: int, what: str) -> bytes:
+    """The body as it came, refused beyond `limit` bytes by what it says and by what it holds."""
+    size = f"{limit >> 20} MB" if limit >= 1 << 20 else f"{limit} bytes"
+    if (request.content_length or 0) > limit:
+        raise Refusal(413, f"{what} must not exceed {size}")
     data = bytearray()
     async for chunk in request.content.iter_chunked(1 << 20):
         data += chunk
-        if len(data) > MAX_BYTES:
-            raise Refusal(413, f"a profile must not exceed {MAX_BYTES >> 20} MB")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Refusal(400, "a profile must be UTF-8") from None
+        if len(data) > limit:
+            raise Refusal(413, f"{what} must not exceed {size}")
+    return bytes(data)
 
 
 def _name(request: web.Request) -> str:
-    name = request.match_info["name"]
+    # From the path as it came: what is no UTF-8 there would be taken for a text with % in it.
+    raw = request.raw_path.partition("?")[0].rpartition("/")[2]
+    try:
+        name = unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(400, "the name in the address must be UTF-8, %-encoded") from None
     store.check_name(name)
-    return name
+    return store.spelt(name)
 
 
 def _existing(name: str) -> Path:
@@ -122,8 +128,11 @@ def _existing(name: str) -> Path:
 
 
 async def list_profiles(request: web.Request) -> web.Response:
-    """[{name, shipped, bytes, family, fingerprint, grids, ...}]; a broken one has error."""
-    return web.json_response({"profiles": await asyncio.to_thread(store.describe_all)})
+    """profiles: [{name, shipped, bytes, family, fingerprint, grids, ...}], a broken one has error;
+    not_offered: [{file, rule, rename}] of files whose names cannot be chosen."""
+    found = await asyncio.to_thread(store.describe_all)
+    others = await asyncio.to_thread(store.not_offered)
+    return web.json_response({"profiles": found, "not_offered": [asdict(one) for one in others]})
 
 
 async def get_profile(request: web.Request) -> web.StreamResponse:
@@ -132,7 +141,7 @@ async def get_profile(request: web.Request) -> web.StreamResponse:
     path = _existing(name)
     headers = {
         "Content-Type": "application/json",
-        "Content-Disposition": f'attachment; filename="{name}.json"',
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}.json",
         "X-Content-Type-Options": "nosniff",
     }
     return web.FileResponse(path, headers=headers)
@@ -143,8 +152,8 @@ async def put_profile(request: web.Request) -> web.Response:
     check_origin(request)
     check_json(request)
     name = _name(request)
-    text = await _body(request)
-    profile = await asyncio.to_thread(paro.Profile.parse, text)
+    body = await _body(request, MAX_BYTES, "a profile")
+    profile = await asyncio.to_thread(paro.Profile.parse, body)
     if request.query.get("overwrite") != "1" and store.find(name) is not None:
         raise Refusal(409, f"there is a profile {name} already")
     await asyncio.to_thread(store.save, name, profile)
@@ -167,15 +176,15 @@ async def open_viewer(request: web.Request) -> web.Response:
     check_origin(request)
     check_json(request)
     check_local(request)
-    if (request.content_length or 0) > 4096:
-        raise Refusal(413, "the body must be short")
+    data = await _body(request, 4096, "the body")
     try:
-        body = await request.json()
-        name = body["name"]
-    except (ValueError, KeyError, TypeError):
-        raise Refusal(400, 'the body must be {"name": a profile}') from None
-    if not isinstance(name, str):
-        raise Refusal(400, "name must be a text")
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict) or "name" not in body:
+        raise Refusal(400, 'the body must be {"name": a profile}')
+    name = body["name"]
+    inputs.require_text("name", name)
     store.check_name(name)
     path = store.capture(name) or _existing(name)
     program = viewer_program()

@@ -130,14 +130,14 @@ class Run:
                 grids = ", ".join("x".join(map(str, one)) for one in self.named.calibration.grids)
                 session.note(f"profile {self.request.profile} holds near {grids} only")
                 return None, OTHER_GRIDS
-            self._found = self.request.profile
+            self._found = self.panel.profile = self.request.profile
             return self.named, self.request.profile
         if self.request.profile == "none":
             return None, ""
         found = store.match(self.identity, model.patches, grid)
         for skipped in found.skipped:
             session.note(skipped)
-        self._found = found.name
+        self._found = self.panel.profile = found.name
         if found.profile is None:
             for name, apart in found.similar:
                 session.note(f"profile {name} is of {similar(apart)}: not used")
@@ -170,7 +170,7 @@ class Run:
             return
         wanted = self.request.save_as or self.held_name(profile) or self.automatic_name(profile)
         grid = "x".join(map(str, profile.calibration.grids[0]))
-        beside = (f"{wanted[:60]}-{grid}", self.automatic_name(profile))
+        beside = (store.longer_name(wanted, f"-{grid}"), self.automatic_name(profile))
         for name in (wanted, *beside):
             try:
                 merged = self._over(name, profile)

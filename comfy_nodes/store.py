@@ -1,79 +1,217 @@
-"""Profiles by name: the plugin's `profiles/` (shipped, read-only) and ComfyUI's `models/paro/`.
+"""Profiles by name: the plugin's `profiles/` (shipped, read-only) and the user's folders.
 
 Names come from workflows, so from anyone who reaches the HTTP port: they are checked as names,
-never used as paths, and what they resolve to must lie inside the folder.
+never used as paths, and what they resolve to must lie inside the folder. What lies in the folders
+is offered under its name if that is safe as a file's on every system, else said with another name.
+Names are compared as macOS and Windows do: Unicode's two spellings of a letter are one, and upper
+and lower case differ only where both are there.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder_paths
-
 from .fingerprint import Identity
+from .folders import user_folders
 from .native import paro
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
-FOLDER = "paro"
+SUFFIX, CAPTURE = ".json", ".capture.safetensors"
 # Not profiles: the JSON Schema lies beside the shipped ones.
 _OTHER_FILES = {"schema"}
 # Words of the node's profile widget: a profile of such a name could not be chosen.
 WORDS = ("auto", "none")
 # So many similar models' profiles are told of.
 _MAX_SIMILAR = 3
+_LINK = "it is a link out of the folder"
 _cache: dict[Path, tuple[tuple[int, int], object]] = {}
+log = logging.getLogger("paroattention")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A profile's file. name: as it is offered, in NFC; the file's own spelling may be NFD."""
+
+    name: str
+    path: Path
+
+    @property
+    def shipped(self) -> bool:
+        return self.path.parent == SHIPPED
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that is not offered. rename: the file's name under which it would be, else ""."""
+
+    file: str
+    rule: str
+    rename: str
+
+    def __str__(self) -> str:
+        todo = f"rename it to {self.rename}" if self.rename else "put the file itself there"
+        return f"file {self.file} is not offered: {self.rule}; {todo}"
 
 
 def user_folder() -> Path:
-    """ComfyUI's models/paro (or where extra_model_paths puts it); made when first saved to."""
-    if FOLDER not in folder_paths.folder_names_and_paths:
-        default = str(Path(folder_paths.models_dir) / FOLDER)
-        folder_paths.add_model_folder_path(FOLDER, default, is_default=True)
-    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+    """Where new profiles go; made when first saved to."""
+    return user_folders()[0]
+
+
+def spelt(name: str) -> str:
+    """The spelling under which a name is offered: letters and their accents as one character."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _loosely(name: str) -> str:
+    """What is equal for names of one file on macOS and Windows."""
+    return spelt(spelt(name).casefold())
+
+
+def _rule(name: str) -> str:
+    """The rule that a name breaks, or ""."""
+    if name.casefold() in (*WORDS, *_OTHER_FILES):
+        return "must not be a reserved word"
+    return paro.profile_name_rule(name)
+
+
+def _suggestion(name: str, taken: set[str]) -> str:
+    """A free name like this one."""
+    plain = paro.suggest_profile_name(spelt(name))
+    if _rule(plain):
+        plain = f"{plain}-profile"
+    number, found = 1, plain
+    while _loosely(found) in taken:
+        number += 1
+        found = longer_name(plain, f"-{number}")
+    return found
+
+
+def longer_name(name: str, end: str) -> str:
+    """A name that starts as this one and ends so, short enough for a file."""
+    return (
+        name[:60].encode()[: paro._core.MAX_PROFILE_NAME - len(end)].decode(errors="ignore") + end
+    )
 
 
 def check_name(name: str) -> None:
     """Raises Error unless a profile can be saved under this name and chosen by it."""
     paro.validate_profile_name(name)
-    if name.lower() in (*WORDS, *_OTHER_FILES):
-        raise paro.Error(f"profile name must not be a reserved word (got {name!r})")
+    rule = _rule(name)
+    if rule:
+        raise paro.Error(f'profile name {rule} (got {name!r}): "{name}-profile" would do')
 
 
-def _contained(folder: Path, name: str, suffix: str = ".json") -> Path:
-    """folder/name.json, refused when it resolves to a place outside of the folder."""
-    paro.validate_profile_name(name)
-    path = folder / (name + suffix)
-    root = folder.resolve()
-    if path.resolve().parent != root:
-        raise paro.Error(f"profile must lie in {root.name}/ (got the name {name!r})")
+def _contained(path: Path) -> Path:
+    """The path, refused when it resolves to a place outside of its folder."""
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        root = path.parent.resolve().name
+        raise paro.Error(f"profile must lie in {root}/ (got a link out of it, {_shown(path.name)})")
     return path
+
+
+def _shown(text: str) -> str:
+    """A file's name for messages: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    """(name without its suffix, path) of a folder's regular files, sorted; links are followed."""
+    try:
+        found = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for file in found:
+        # macOS keeps a file's attributes beside it under this prefix, on disks of other systems.
+        if file.lower().endswith(suffix) and not file.startswith("._"):
+            path = folder / file
+            if path.is_file():
+                yield file[: -len(suffix)], path
+
+
+def _scan() -> tuple[list[Entry], list[tuple[str, Path, str]]]:
+    """The profiles in the order of the search, and (name, path, broken rule) of other files."""
+    entries, others = [], []
+    for folder in (*user_folders(), SHIPPED):
+        here: set[str] = set()
+        for stem, path in _files(folder, SUFFIX):
+            name = spelt(stem)
+            if folder == SHIPPED and name in _OTHER_FILES:
+                continue
+            rule = _rule(name)
+            if rule:
+                others.append((stem, path, f"its name {rule}"))
+            elif path.is_symlink() and path.resolve().parent != folder.resolve():
+                others.append((stem, path, _LINK))
+            elif name in here:
+                others.append(
+                    (stem, path, "its name is another file's in other Unicode characters")
+                )
+            else:
+                here.add(name)
+                entries.append(Entry(name, path))
+    return entries, others
+
+
+def _lookup(name: str) -> Entry | None:
+    """The entry that a name means: in its own case first. Error on a bad name, or for a link."""
+    paro.validate_profile_name(name)
+    entries, others = _scan()
+    for same in (spelt, _loosely):
+        for entry in entries:
+            if same(entry.name) == same(name):
+                return entry
+    for stem, path, _ in others:
+        if spelt(stem) == spelt(name):
+            _contained(path)
+    return None
 
 
 def names() -> list[str]:
     """All profile names, the user's first; unreadable folders count as empty."""
-    found: dict[str, None] = {}
-    for folder in (user_folder(), SHIPPED):
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            if path.stem not in _OTHER_FILES and path.is_file():
-                found.setdefault(path.stem)
-    return list(found)
+    return list(_offered())
+
+
+def _offered() -> dict[str, Entry]:
+    """By name, the entry that it means."""
+    found: dict[str, Entry] = {}
+    for entry in _scan()[0]:
+        found.setdefault(entry.name, entry)
+    return found
+
+
+def not_offered() -> list[Refused]:
+    """Files of the folders that cannot be chosen, each with a name under which it could."""
+    entries, others = _scan()
+    taken = {_loosely(entry.name) for entry in entries}
+    found = []
+    for stem, path, rule in others:
+        rename = "" if rule == _LINK else _suggestion(stem, taken) + SUFFIX
+        found.append(Refused(_shown(path.name), rule, rename))
+    return found
 
 
 def find(name: str) -> Path | None:
     """Where a name's profile lies: the user's comes before a shipped one. Error on a bad name."""
-    for folder in (user_folder(), SHIPPED):
-        path = _contained(folder, name)
-        if name not in _OTHER_FILES and path.is_file():
-            return path
-    return None
+    entry = _lookup(name)
+    return entry.path if entry is not None else None
 
 
 def load(name: str):
     """A profile by name. Error when there is none, or it breaks a rule of the schema."""
     path = find(name)
     if path is None:
-        raise paro.Error(f"profile must name a saved profile, one of {names()[:20]} (got {name!r})")
+        known = paro.settings.shown(names(), 300)
+        raise paro.Error(f"profile must name a saved profile, one of {known} (got {name!r})")
+    return _read(path)
+
+
+def _read(path: Path):
     stat = path.stat()
     stamp = (stat.st_mtime_ns, stat.st_size)
     if _cache.get(path, (None,))[0] != stamp:
@@ -83,7 +221,10 @@ def load(name: str):
 
 def load_for(name: str, identity: Identity):
     """A profile by name; one of this very model gets the fingerprint of today's kind."""
-    profile = load(name)
+    return _as_of_today(load(name), identity)
+
+
+def _as_of_today(profile, identity: Identity):
     if profile.model.fingerprint == identity.fingerprint:
         return profile
     if not identity.owns(profile.model.fingerprint):
@@ -111,9 +252,9 @@ class Match:
 def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match:
     """The saved profile of this model, these patches and an equal, else a near grid."""
     found, skipped, far, similar = Match(), [], [], []
-    for name in names():
+    for name, entry in _offered().items():
         try:
-            profile = load_for(name, identity)
+            profile = _as_of_today(_read(entry.path), identity)
         except (paro.Error, OSError) as error:
             skipped.append(f"profile {name} skipped: {error}")
             continue
@@ -130,37 +271,66 @@ def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match
         if fits == "exact" or (fits == "near" and found.profile is None):
             if found.grid != "exact":
                 found = Match(profile, name, fits)
+    skipped += map(str, not_offered())
     found.skipped, found.far = tuple(skipped), tuple(far)
     found.similar = tuple(sorted(similar, key=lambda pair: pair[1])[:_MAX_SIMILAR])
     return found
 
 
 def save(name: str, profile, tensors: dict | None = None) -> Path:
-    """Writes models/paro/name.json atomically, and name.capture.safetensors if rows are given."""
+    """Writes name.json atomically, and name.capture.safetensors beside it if rows are given.
+
+    A profile of the user's is renewed where it lies; a new one, and one over a shipped one, goes to
+    the default folder. So does one whose own folder cannot be written to: there it comes first.
+    """
     check_name(name)
-    folder = user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _contained(folder, name)
-    profile.save(path)
+    default = user_folder() / (spelt(name) + SUFFIX)
+    entry = _lookup(name)
+    path = entry.path if entry is not None and not entry.shipped else default
+    try:
+        path = _write(path, profile)
+    except (paro.Error, OSError) as error:
+        if path.parent == default.parent:
+            raise
+        log.warning("PARO: %s; saved in the default folder instead", error)
+        path = _write(default, profile)
     if tensors:
-        paro._core.save_capture(_contained(folder, name, ".capture.safetensors"), profile, tensors)
+        beside = _capture_beside(path) or path.with_name(path.name[: -len(SUFFIX)] + CAPTURE)
+        paro._core.save_capture(_contained(beside), profile, tensors)
     return path
 
 
+def _write(path: Path, profile) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile.save(_contained(path))
+    return path
+
+
+def _capture_beside(path: Path) -> Path | None:
+    """The capture of the profile at this path: in the same folder, in either spelling."""
+    wanted = spelt(path.name[: -len(SUFFIX)])
+    found = [one for stem, one in _files(path.parent, CAPTURE) if spelt(stem) == wanted]
+    return _contained(found[0]) if found else None
+
+
 def capture(name: str) -> Path | None:
-    """The capture that was saved along with a profile of the user's, if there is one."""
-    path = _contained(user_folder(), name, ".capture.safetensors")
-    return path if path.is_file() else None
+    """The capture that was saved along with a profile, if there is one; the user's alone may lie
+    without its profile."""
+    entry = _lookup(name)
+    if entry is not None:
+        return _capture_beside(entry.path)
+    paths = (_capture_beside(folder / (spelt(name) + SUFFIX)) for folder in user_folders())
+    return next((path for path in paths if path is not None), None)
 
 
 def delete(name: str) -> bool:
-    """Deletes a profile of the user's and its capture; False for one that is not the user's."""
-    path = _contained(user_folder(), name)
-    if not path.is_file():
+    """Deletes a profile of the user's where it lies, and its capture; False for a shipped one."""
+    entry = _lookup(name)
+    if entry is None or entry.shipped:
         return False
-    path.unlink()
-    _cache.pop(path, None)
-    kept = capture(name)
+    kept = _capture_beside(entry.path)
+    entry.path.unlink()
+    _cache.pop(entry.path, None)
     if kept is not None:
         kept.unlink()
     return True
@@ -168,22 +338,20 @@ def delete(name: str) -> bool:
 
 def describe_all() -> list[dict]:
     """What the page shows of every profile; one that cannot be read has `error` instead."""
-    return [_describe(name) for name in names()]
+    return [_describe(name, entry) for name, entry in _offered().items()]
 
 
-def _describe(name: str) -> dict:
+def _describe(name: str, entry: Entry) -> dict:
     try:
-        path = find(name)
-        if path is None:
-            raise paro.Error("its name is no profile name")
-        profile = load(name)
+        profile = _read(entry.path)
+        size = entry.path.stat().st_size
     except (paro.Error, OSError) as error:
         return {"name": name, "error": str(error)[:300]}
     model, calibration = profile.model, profile.calibration
     return {
         "name": name,
-        "shipped": path.parent == SHIPPED,
-        "bytes": path.stat().st_size,
+        "shipped": entry.shipped,
+        "bytes": size,
         "family": model.family,
         "fingerprint": model.fingerprint,
         "patches": model.patches,

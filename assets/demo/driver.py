@@ -19,6 +19,7 @@ REPO = HERE.parents[1]
 sys.path.insert(0, str(REPO / "assets"))
 
 import numpy as np  # noqa: E402
+from bootstrap import console  # noqa: E402
 from bootstrap.steps import Progress, say  # noqa: E402
 
 from demo.results import (  # noqa: E402
@@ -237,6 +238,11 @@ def fix_order(profile: dict) -> dict:
 
 
 def main(argv: list[str]) -> int:
+    with console.prepared():
+        return run(argv)
+
+
+def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=REPO / "out" / "demo")
     parser.add_argument("--base", type=Path, default=REPO / ".cache" / "comfy-base")

@@ -44,6 +44,7 @@ export class Panel {
     // The page keeps a margin of 10 around it.
     this.height = this.base = { PAROAttention: 224, PAROCalibrate: 100, PAROInspect: 60 }[node.comfyClass]
     this.told = new Set()
+    this.notOffered = []
     if (!document.getElementById("paro-style")) {
       document.head.append(Object.assign(make("style"), { id: "paro-style", textContent: STYLE }))
     }
@@ -120,19 +121,34 @@ export class Panel {
     this.density.style.width = `${100 * (state.density ?? 0)}%`
     if (this.calibrates) this.showFigures(state)
     const reasons = state.reasons ?? []
-    this.warnings.replaceChildren(
-      ...reasons.map(({ text, count, dense }) =>
-        make("div", "", dense ? `${say("dense")}: ${text} (${count} ×)` : text)
-      )
-    )
-    if (state.saved_as) this.warnings.prepend(make("div", "dim", `${say("saved_as")} ${state.saved_as}`))
-    this.resize()
+    this.showWarnings()
     // A pop-up once a cause and node, when the run is over; the panel keeps the list.
     for (const { text } of state.done ? reasons : []) {
       if (this.told.has(text)) continue
       this.told.add(text)
       this.toast("warn", text)
     }
+  }
+
+  // Files of the profile folders whose names cannot be chosen.
+  showNotOffered(files) {
+    this.notOffered = files
+    this.showWarnings()
+  }
+
+  showWarnings() {
+    const { reasons = [], saved_as: saved } = this.state ?? {}
+    this.warnings.replaceChildren(
+      ...reasons.map(({ text, count, dense }) =>
+        make("div", "", dense ? `${say("dense")}: ${text} (${count} ×)` : text)
+      ),
+      ...this.notOffered.map(({ file, rule, rename }) => {
+        const todo = rename ? `${say("rename")} ${rename}` : say("no_link")
+        return make("div", "dim", `${file}: ${say("not_offered")}: ${rule}; ${todo}`)
+      })
+    )
+    if (saved) this.warnings.prepend(make("div", "dim", `${say("saved_as")} ${saved}`))
+    this.resize()
   }
 
   showFigures(state) {
@@ -166,8 +182,8 @@ export class Panel {
     const chosen = this.node.widgets?.find((widget) => widget.name === "profile")?.value
     if (chosen && !["auto", "none"].includes(chosen)) return chosen
     const typed = this.node.widgets?.find((widget) => widget.name === "name")?.value
-    const found = this.state?.saved_as || this.state?.profile?.split(",")[0] || typed
-    if (!found || found.includes(" ")) throw new Error(say("no_profile"))
+    const found = this.state?.saved_as || this.state?.profile_name || typed
+    if (!found) throw new Error(say("no_profile"))
     return found
   }
 

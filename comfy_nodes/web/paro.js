@@ -3,13 +3,19 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { Panel } from "./panel.js"
-import { NODES, nodesOfOurs, profileNames, refreshLists } from "./profiles.js"
+import { NODES, nodesOfOurs, notOffered, profileNames, refreshLists } from "./profiles.js"
 
 // By node id; a workflow that is loaded anew has new nodes under the same ids.
 const panels = new Map()
 
 // The server names a node within subgraphs by the path to it, "12:3".
 const panelOf = (id) => panels.get(String(id)) ?? panels.get(String(id).split(":").pop())
+
+// The drop-downs and what the panels say of files that are in none of them.
+async function refresh(changed) {
+  await refreshLists(changed)
+  for (const panel of new Set(panels.values())) panel.showNotOffered(notOffered)
+}
 
 const ours = (node) => NODES.includes(node.comfyClass)
 
@@ -18,9 +24,9 @@ app.registerExtension({
 
   async setup() {
     api.addEventListener("paro.status", ({ detail }) => panelOf(detail.node)?.show(detail))
-    api.addEventListener("paro.profiles", ({ detail }) => refreshLists(detail.name))
+    api.addEventListener("paro.profiles", ({ detail }) => refresh(detail.name))
     api.addEventListener("execution_error", ({ detail }) => panelOf(detail.node_id)?.failed())
-    await refreshLists()
+    await refresh()
   },
 
   nodeCreated(node) {
@@ -42,7 +48,7 @@ app.registerExtension({
     // The id is given after this call.
     queueMicrotask(() => panels.set(String(node.id), panel))
     setTimeout(() => panels.set(String(node.id), panel), 0)
-    profileNames().then(() => refreshLists())
+    profileNames().then(() => refresh())
   },
 
   loadedGraphNode(node) {

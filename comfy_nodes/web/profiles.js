@@ -6,9 +6,10 @@ import { api } from "../../scripts/api.js"
 export const NODES = ["PAROAttention", "PAROCalibrate", "PAROInspect"]
 const WORDS = ["auto", "none"]
 const MAX_BYTES = 64 * 2 ** 20
-const NAME = /^(?!\.)[A-Za-z0-9._-]{1,80}$/
 
 let names = null
+// Files whose names cannot be chosen: {file, rule, rename}.
+export let notOffered = []
 
 async function fetchJson(path, options) {
   const answer = await api.fetchApi(path, options)
@@ -22,7 +23,11 @@ async function fetchJson(path, options) {
 }
 
 export async function profileNames() {
-  names ??= (await fetchJson("/paro/profiles")).profiles.map((profile) => profile.name)
+  if (names === null) {
+    const found = await fetchJson("/paro/profiles")
+    notOffered = found.not_offered ?? []
+    names = found.profiles.map((profile) => profile.name)
+  }
   return names
 }
 
@@ -60,10 +65,12 @@ export async function refreshLists(changed) {
 }
 
 export async function importProfile(file) {
-  const name = file.name.replace(/\.json$/i, "")
-  if (!NAME.test(name)) throw new Error(`${name}: letters, digits, . _ - only, 80 at most`)
+  // macOS hands letters and their accents over apart. Which names are good is the server's to say.
+  const stem = file.name.replace(/\.json$/i, "").normalize("NFC")
+  const name = stem.toWellFormed?.() ?? stem
   if (file.size > MAX_BYTES) throw new Error(`${name}: more than 64 MB`)
-  const body = await file.text()
+  // The bytes as they are: as a text, another encoding than UTF-8 could not be told any more.
+  const body = await file.arrayBuffer()
   const put = (query) =>
     fetchJson(`/paro/profiles/${encodeURIComponent(name)}${query}`, {
       method: "PUT",

@@ -45,11 +45,16 @@ NAMES = {
     "zero byte": "a\0b",
     "line break": "a\nb",
     "escape": "a\x1b[2Jb",
-    "81 characters": "x" * 81,
+    "236 bytes": "x" * 236,
+    "too many bytes in few characters": "配" * 79,
     "dots": "..",
     "hidden": ".hidden",
-    "space": "a b",
-    "letters of other alphabets": "größe",
+    "macOS's attributes": "._shared",
+    "space at the end": "a ",
+    "direction of writing": "a\u202egnp",
+    "zero width": "a\u200bb",
+    "half a pair": "a\ud800",
+    "superscript device": "LPT\u00b9.x",
     "stream": "a:b",
     "wildcard": "*",
 }
@@ -80,7 +85,7 @@ def test_bad_names_are_refused_when_queued_and_when_run(model, outside, error, c
     assert outside.names() == [] and not outside.output.exists()
 
 
-@pytest.mark.parametrize("name", ["auto", "none", "schema"])
+@pytest.mark.parametrize("name", ["auto", "none", "schema", "None", "AUTO"])
 def test_names_that_could_not_be_chosen_are_refused(model, folders, error, name):
     for argument, node, make in (
         ("save_as", nodes().PAROAttention, harness.paro),
@@ -91,7 +96,7 @@ def test_names_that_could_not_be_chosen_are_refused(model, folders, error, name)
             make(model, **{argument: name})
 
 
-@pytest.mark.parametrize("name", ["x" * 80, "a", "A-b_c.9", "console", "com", "a..b"])
+@pytest.mark.parametrize("name", ["x" * 80, "a", "A-b_c.9", "console", "com", "a..b", "größe (1)"])
 def test_good_names_are_taken(model, folders, name):
     assert nodes().PAROAttention.validate_inputs(save_as=name) is True
     harness.sample(harness.paro(model, save_as=name), steps=2)

@@ -216,11 +216,37 @@ def test_export_and_import(loaded, comfy_live):
 
     for name, content, words in (
         ("bad.json", '{"schema": "other"}', "bad.json"),
-        ("a b.json", text, "letters, digits"),
+        ("a:b.json", text, "would do"),
     ):
         ((kind, message),) = page.js(DROP % (json.dumps(content), json.dumps(name), PANEL))
         assert kind == "error" and words in message
-    assert not {"bad.json", "a b.json"} & set(profiles(comfy_live))
+    assert not {"bad.json", "a:b.json", "a_b.json"} & set(profiles(comfy_live))
+
+    # As a browser names a second download of a name in macOS's spelling.
+    apart = "fu\u0308r wan (1)"
+    told = page.js(DROP % (json.dumps(text), json.dumps(f"{apart}.json"), PANEL))
+    assert told == [["success", "imported f\u00fcr wan (1)"]]
+    assert "f\u00fcr wan (1).json" in profiles(comfy_live)
+    button(page, "export")
+    file, end = page.downloads / "f\u00fcr wan (1).json", time.monotonic() + 30
+    while not file.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert json.loads(file.read_text()) == json.loads(text)
+
+
+@pytest.mark.slow
+def test_the_panel_says_which_files_are_not_offered(loaded, comfy_live):
+    page = loaded
+    path = comfy_live.base / "models" / "paro" / "a.:.json"
+    path.write_text("{}")
+    page.js("app.api.dispatchEvent(new CustomEvent('paro.profiles', {detail: {name: 'x'}}))")
+    page.wait(f"{PANEL}.warnings.innerText.includes('rename it to')")
+    assert "a.:.json: not offered: its name must hold none of" in page.js(
+        f"{PANEL}.warnings.textContent"
+    )
+    path.unlink()
+    page.js("app.api.dispatchEvent(new CustomEvent('paro.profiles', {detail: {name: 'x'}}))")
+    page.wait(f"!{PANEL}.warnings.textContent.includes('not offered')")
 
 
 def test_a_workflow_of_before_the_target_error_loads_as_it_was(page, comfy_live):

@@ -3,7 +3,9 @@
 import http.client
 import json
 import os
+import unicodedata
 import urllib.parse
+import urllib.request
 
 import pytest
 from comfy_server import small, workflow
@@ -94,10 +96,50 @@ def test_get_put_and_delete(routes, saved):
 
 NAMES = [
     "../outside", "..%2f..%2foutside", "%2e%2e%2foutside", "/etc/passwd", "%2fetc%2fpasswd",
-    "C:%5coutside", "%5c%5chost%5cshare", "..%5coutside", "con", "nul.txt", ".hidden", "x" * 81,
-    "a%00b", "a%0ab", "%1b[2J", "a b", "%C3%A4", "auto", "none", "schema", "%25s%25n",
-    "%3Cscript%3E",
+    "C:%5coutside", "%5c%5chost%5cshare", "..%5coutside", "con", "nul.txt", ".hidden", "x" * 236,
+    "a%00b", "a%0ab", "%1b[2J", "a%20", "._shared", "%E9", "%FF%FE", "%ED%A0%80", "%E2%80%AEa",
+    "lpt%C2%B9", "auto", "None", "SCHEMA", "schema", "%3Cscript%3E",
 ]  # fmt: skip
+
+
+UNICODE = ["shared (1)", "mein profil für wan", "配置", "100% [a] & b", "a+b", "%E9", "\U0001f600"]
+
+
+@pytest.mark.parametrize("name", UNICODE, ids=ascii)
+def test_names_of_any_alphabet(routes, saved, name):
+    path = f"/paro/profiles/{urllib.parse.quote(name, safe='')}"
+    assert routes("PUT", path, saved, **JSON) == (200, {"name": name})
+    assert json.loads((routes.folder / f"{name}.json").read_text()) == saved
+    assert name in [one["name"] for one in routes("GET", "/paro/profiles")[1]["profiles"]]
+    assert routes("GET", path) == (200, saved)
+    # In macOS's spelling it is the same one.
+    apart = urllib.parse.quote(unicodedata.normalize("NFD", name), safe="")
+    assert routes("PUT", f"/paro/profiles/{apart}", saved, **JSON)[0] == 409
+    assert routes("DELETE", f"/paro/profiles/{apart}") == (200, {"name": name})
+    assert not (routes.folder / f"{name}.json").exists()
+
+
+def test_a_download_has_its_name(routes, saved, comfy_live):
+    (routes.folder / "für (1).json").write_text(json.dumps(saved))
+    url = f"{comfy_live.url}/paro/profiles/f%C3%BCr%20(1)"
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        kind = answer.headers["Content-Disposition"]
+    assert kind == "attachment; filename*=UTF-8''f%C3%BCr%20%281%29.json"
+    (routes.folder / "für (1).json").unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such file there")
+def test_files_that_cannot_be_chosen_are_listed_with_what_to_do(routes, saved):
+    path = routes.folder / "a:b.json"
+    path.write_text(json.dumps(saved))
+    try:
+        answer = routes("GET", "/paro/profiles")[1]
+        rule = 'its name must hold none of <>:"/\\|?*'
+        assert answer["not_offered"] == [{"file": "a:b.json", "rule": rule, "rename": "a_b.json"}]
+        assert "a:b" not in [one["name"] for one in answer["profiles"]]
+    finally:
+        path.unlink()
+    assert routes("GET", "/paro/profiles")[1]["not_offered"] == []
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -132,6 +174,11 @@ BODIES = {
     "another document": b'{"schema": "other/1"}',
     "deep": b"[" * 100_000,
     "not UTF-8": b'{"schema": "\xff"}',
+    "null": b"null",
+    "a number": b"7",
+    "a list": b"[]",
+    "NaN": b"NaN",
+    "a huge number": b"1" * 10_000,
 }
 
 
@@ -140,6 +187,19 @@ def test_bodies_that_are_no_profile(routes, saved, case):
     before = routes.files()
     status, answer = routes("PUT", "/paro/profiles/bad", BODIES[case], **JSON)
     assert status == 400 and answer["error"] and routes.files() == before
+
+
+def test_a_body_in_another_encoding(routes, saved):
+    for encoding in ("utf-16", "utf-16-be", "utf-32"):
+        status, answer = routes("PUT", "/paro/profiles/wide", json.dumps(saved).encode(encoding),
+                                **JSON)  # fmt: skip
+        assert status == 400 and "must be saved as UTF-8 (got UTF-" in answer["error"]
+    status, answer = routes("PUT", "/paro/profiles/wide", b'{"schema": "\xe9"}', **JSON)
+    assert status == 400 and "saved as UTF-8" in answer["error"]
+    assert not (routes.folder / "wide.json").exists()
+    body = b"\xef\xbb\xbf" + json.dumps(saved).encode()
+    assert routes("PUT", "/paro/profiles/wide", body, **JSON)[0] == 200
+    assert routes("DELETE", "/paro/profiles/wide")[0] == 200
 
 
 def test_a_body_that_is_too_large(routes, saved):
@@ -192,13 +252,40 @@ def test_a_form_cannot_put(routes, saved):
         ({"name": "routed; touch /tmp/x"}, 400),
         ({"program": "/bin/sh"}, 400),
         ([], 400),
+        ({"name": None}, 400),
+        ({"name": 7}, 400),
+        ({"name": {}}, 400),
+        ({"name": ""}, 400),
+        ({"name": "x" * 300}, 400),
+        (b"null", 400),
+        (b"7", 400),
+        (b"NaN", 400),
+        (b"", 400),
+        (b"\xff", 400),
+        (b"[" * 4000, 400),
+        (b'{"name": "\\ud800"}', 400),
+        (b'{"name": ' + b"9" * 4000 + b"}", 400),
         ({"name": "absent"}, 404),
         ({"name": "routed", "more": "x" * 5000}, 413),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_view_takes_a_name_and_nothing_else(routes, saved, body, status):
-    assert routes("POST", "/paro/view", body, **JSON)[0] == status
+    found, answer = routes("POST", "/paro/view", body, **JSON)
+    assert found == status and "incompatible" not in answer["error"]
+
+
+def test_view_reads_no_long_body_of_unknown_length(routes, saved):
+    def chunks():
+        for _ in range(20):
+            yield b" " * 1000
+
+    assert routes("POST", "/paro/view", chunks(), **JSON)[0] == 413
+
+
+def test_view_takes_any_stated_character_set(routes, saved):
+    kind = {"Content_Type": "application/json; charset=none-such"}
+    assert routes("POST", "/paro/view", {"name": "absent"}, **kind)[0] == 404
 
 
 def test_view_from_elsewhere(routes, saved):

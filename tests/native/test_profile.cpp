@@ -191,21 +191,54 @@ TEST_CASE("unfit text is refused and shown harmlessly", "[profile]") {
         {"wan21",
          "a\xFF"
          "b",
-         "model.family", "must be well-formed"},
+         "model.family", "must be well-formed, saved as UTF-8"},
         {"wan21",
          "a\xC0\x80"
          "b",
-         "model.family", "must be well-formed"},
+         "model.family", "must be well-formed, saved as UTF-8"},
+        {"wan21", "\xE9t\xE9", "model.family", "must be well-formed, saved as UTF-8"},  // Latin-1
         {"wan21", "a\nb", "model.family", "must be well-formed"},
         {"wan21", std::string("a\0b", 3), "at byte", "must not hold NUL bytes"},
     });
+}
+
+namespace {
+
+// Every byte as a character of `width` bytes, as editors that save UTF-16 or UTF-32 write it.
+std::string widened(std::string_view text, std::size_t width, bool big, bool mark) {
+    const auto put = [&](std::string& out, std::uint32_t code) {
+        for (std::size_t i = 0; i < width; ++i) {
+            out += static_cast<char>(code >> (8 * (big ? width - 1 - i : i)) & 0xFFu);
+        }
+    };
+    std::string out;
+    if (mark) put(out, 0xFEFF);
+    for (const char c : text) put(out, static_cast<unsigned char>(c));
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("a profile that an editor saved in another encoding says what to do", "[profile]") {
+    const std::string json = dump_profile(samples::small());
+    for (const bool mark : {true, false}) {
+        for (const bool big : {true, false}) {
+            const std::string order = big ? "big" : "little";
+            check_refused(widened(json, 2, big, mark), "profile", "must be saved as UTF-8 (got UTF-16 (" + order);
+            check_refused(widened(json, 4, big, mark), "profile", "must be saved as UTF-8 (got UTF-32 (" + order);
+            check_refused(widened("{}", 2, big, mark), "profile", "must be saved as UTF-8 (got UTF-16 (" + order);
+        }
+    }
+    // The mark that Notepad writes before UTF-8 changes nothing.
+    CHECK(paro::parse_profile("\xEF\xBB\xBF" + json) == samples::small());
 }
 
 TEST_CASE("malformed JSON is refused at its byte", "[profile]") {
     const std::string json = dump_profile(samples::small());
     check_refused("", "JSON at byte", "must be well-formed");
     check_refused(" \n", "JSON at byte", "must be well-formed");
-    check_refused("\xEF\xBB\xBF" + json, "at byte 1", "byte order mark");
+    check_refused("\xEF\xBB\xBF\xEF\xBB\xBF" + json, "JSON at byte 4", "must be well-formed");
+    check_refused("\x89PNG\r\n" + json, "JSON at byte 1", "must be well-formed, saved as UTF-8");
     check_refused(json + "x", "JSON at byte " + std::to_string(json.size() + 1), "must be well-formed");
     check_refused(json + "{}", "JSON at byte", "must be well-formed");
     check_refused(json + std::string(1, '\0'), "at byte " + std::to_string(json.size() + 1), "NUL");

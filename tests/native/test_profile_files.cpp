@@ -3,6 +3,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <chrono>
 #include <fstream>
+#include <random>
 
 #include "profile_samples.h"
 
@@ -102,37 +103,114 @@ TEST_CASE("a folder that cannot be written to keeps its profile", "[profile][fil
 }
 #endif
 
-TEST_CASE("names of profiles", "[profile]") {
-    for (const char* good :
-         {"a", "wan21-0f19aaaa-21x45x80", "A_b.c-1", "console", "com", "com10", "lpt", "nullify.x", "a..b"}) {
-        INFO(good);
-        CHECK(error_of([&] { paro::validate_profile_name(good); }) == "no error");
-    }
-    CHECK(error_of([&] { paro::validate_profile_name(std::string(80, 'x')); }) == "no error");
-    const std::string bad[] = {"",
-                               ".",
-                               "..",
-                               ".a",
-                               "a.",
-                               "a/b",
-                               "a\\b",
-                               "a b",
-                               "a:b",
-                               "CON",
-                               "con",
-                               "nul.json",
-                               "AuX.tar.gz",
-                               "prn",
-                               "COM0",
-                               "com9.x",
-                               "LpT5",
-                               "ä",
-                               "a\n",
-                               std::string(81, 'x'),
-                               std::string("a\0", 2)};
-    for (const std::string& name : bad) {
+namespace {
+
+std::string repeated(std::string_view text, std::size_t times) {
+    std::string out;
+    for (std::size_t i = 0; i < times; ++i) out += text;
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("names of profiles that people have", "[profile][names]") {
+    const std::string good[] = {"a",
+                                "wan21-0f19aaaa-21x45x80",
+                                "A_b.c-1",
+                                "shared (1)",
+                                "mein profil für wan",
+                                "配置",
+                                "профиль",
+                                "nai\u0308ve",  // NFD, as macOS writes it
+                                "[14B] {fast} & 100% it's, #1 + $5; ok=yes!",
+                                " leading space",
+                                "console",
+                                "com",
+                                "com10",
+                                "COM\u00B9\u00B2",
+                                "lpt",
+                                "nullify.x",
+                                "xcon",
+                                "a..b",
+                                "\U0001F600",
+                                std::string(235, 'x'),
+                                repeated("配", 78)};
+    for (const std::string& name : good) {
         INFO(name);
-        CHECK_THAT(error_of([&] { paro::validate_profile_name(name); }), ContainsSubstring("profile name must"));
+        CHECK(error_of([&] { paro::validate_profile_name(name); }) == "no error");
+        CHECK(paro::suggest_profile_name(name) == name);
+        CHECK(paro::profile_name_rule(name).empty());
+    }
+}
+
+TEST_CASE("names that are not safe on every system say the rule and one that would do", "[profile][names]") {
+    struct Case {
+        std::string name, rule, suggestion;
+    };
+    const Case cases[] = {
+        {"", "must not be empty", "profile"},
+        {".", "start with a dot", "profile"},
+        {"..", "start with a dot", "profile"},
+        {"../outside", "none of", "_outside"},
+        {".a", "start with a dot", "a"},
+        {"._shared", "start with a dot", "_shared"},
+        {"a.", "end with a dot or space", "a"},
+        {"a ", "end with a dot or space", "a"},
+        {"a. .", "end with a dot or space", "a"},
+        {"a/b", "none of", "a_b"},
+        {"a\\b", "none of", "a_b"},
+        {"C:\\x", "none of", "C_x"},
+        {"a?*<>|\"b", "none of", "a_b"},
+        {"CON", "device", "_CON"},
+        {"con", "device", "_con"},
+        {"con .x", "device", "_con .x"},
+        {"nul.json", "device", "_nul.json"},
+        {"AuX.tar.gz", "device", "_AuX.tar.gz"},
+        {"prn", "device", "_prn"},
+        {"COM0", "device", "_COM0"},
+        {"com9.x", "device", "_com9.x"},
+        {"LpT5", "device", "_LpT5"},
+        {"LPT\u00B9", "device", "_LPT\u00B9"},
+        {"com\u00B3.y", "device", "_com\u00B3.y"},
+        {"CONIN$", "device", "_CONIN$"},
+        {"a\n", "control", "a_"},
+        {"a\x7F", "control", "a"},
+        {std::string("a\0b", 3), "control", "a_b"},
+        {"a\u202Egpj", "control or invisible", "agpj"},  // turns the direction of writing
+        {"a\u200Bb", "control or invisible", "ab"},
+        {"a\u00ADb", "invisible", "ab"},
+        {"a\U000E0041", "invisible", "a"},
+        {"a\u3164", "invisible", "a"},
+        {"a\xE9", "valid Unicode", "a_"},          // Latin-1
+        {"a\xED\xB3\xA9", "valid Unicode", "a_"},  // half of a pair
+        {std::string(236, 'x'), "235 bytes", std::string(235, 'x')},
+        {repeated("配", 79), "235 bytes", repeated("配", 78)},
+        {repeated("\U0001F600", 59), "235 bytes", repeated("\U0001F600", 58)},
+    };
+    for (const Case& one : cases) {
+        INFO(one.name);
+        const std::string told = error_of([&] { paro::validate_profile_name(one.name); });
+        CHECK_THAT(told, ContainsSubstring("profile name must ") && ContainsSubstring(one.rule));
+        CHECK_THAT(told, ContainsSubstring("would do"));
+        CHECK(told.size() < 300);
+        CHECK(paro::suggest_profile_name(one.name) == one.suggestion);
+        CHECK(paro::profile_name_rule(one.suggestion).empty());
+    }
+}
+
+TEST_CASE("whatever the bytes, what is suggested is a name", "[profile][names][fuzz]") {
+    std::mt19937 random(7);
+    const std::string signs =
+        "a.. /\\:*\"<>|?\x01\x7F\xC2\xAD\xE2\x80\xAE\xF0\x9F\x98\x80\xED\xA0\x80"
+        "con.nul";
+    for (int round = 0; round < 20000; ++round) {
+        std::string name;
+        for (std::size_t i = random() % 300; i > 0; --i) name += signs[random() % signs.size()];
+        const std::string suggestion = paro::suggest_profile_name(name);
+        INFO(name);
+        REQUIRE(paro::profile_name_rule(suggestion) == "");
+        REQUIRE(paro::suggest_profile_name(suggestion) == suggestion);
+        if (paro::profile_name_rule(name).empty()) REQUIRE(suggestion == name);
     }
 }
 

@@ -191,6 +191,111 @@ def test_as_a_program():
     assert "Traceback" not in done.stderr
 
 
+CONSOLES = {
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "cp1252 strict": {"PYTHONIOENCODING": "cp1252:strict"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "C as it is": {"LC_ALL": "C"},
+    "UTF-8": {"PYTHONIOENCODING": "utf-8"},
+}
+# Cyrillic, Chinese, an accent, a smiley, bytes that are no text, and what would move the cursor.
+NAMES = ["профиль", "配置", "für", "\U0001f600", os.fsdecode(b"gr\xfcn"), "a\x1b[2Jb"]
+
+
+def paro(folder, *arguments, env=None, script=None, **options):
+    """The real process in a folder, or a script of its Python."""
+    package = str(Path(paroattention.__file__).parents[1])
+    path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
+    command = [sys.executable, *(["-c", script] if script else ["-m", "paroattention"]), *arguments]
+    env = kept | {"PYTHONPATH": path} | (env or {})
+    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 120}
+    return subprocess.run(command, cwd=folder, env=env, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A folder of such a name with a valid profile under each of the names."""
+    if sys.platform == "win32":
+        pytest.skip("some of the names cannot be there")
+    folder = tmp_path_factory.mktemp("console") / "папка 配置"
+    folder.mkdir()
+    for name in NAMES:
+        profile(seed=1).save(folder / f"{name}.json")
+    return folder
+
+
+# Every command on every name in one process: most of a process's time is importing torch.
+EVERY_NAME = """
+import os, sys
+from paroattention.__main__ import main
+for name in sorted(os.listdir()):
+    assert main(["profile", "validate", name]) == 0
+    assert main(["profile", "validate", os.path.abspath(name)]) == 0
+    assert main(["profile", "merge", name, name, os.path.join(os.pardir, "neu " + name)]) == 0
+    assert main(["profile", "show", os.path.join(os.pardir, "neu " + name)]) == 0
+    assert main(["profile", "validate", name + "x"]) == 1
+sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("console", CONSOLES)
+def test_any_console_shows_what_it_can_and_escapes_the_rest(named, console):
+    env, count = CONSOLES[console], len(NAMES)
+    done = paro(named, env=env, script=EVERY_NAME)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"valid paroattention/1") == 2 * count
+    assert done.stdout.count(b"retained mass") >= count and b"\x1b" not in done.stdout
+    errors = done.stderr.splitlines()
+    assert len(errors) == count and all(line.startswith(b"error: ") for line in errors)
+    assert b"\x1b" not in done.stderr
+    merged = [name for name in os.listdir(named.parent) if name.startswith("neu ")]
+    assert len(merged) == count
+    # The program itself, with such a name among its arguments.
+    done = paro(named, "profile", "validate", os.fsencode(f"{NAMES[-2]}.json"), env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of another kind")
+@pytest.mark.parametrize("tool", ["show", "merge"])
+def test_a_reader_that_has_had_enough_is_no_failure(saved, tool):
+    """As in `... | head -1`: the work is done and the exit code says so."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    files = ["a.json"] if tool == "show" else ["a.json", "b.json", "c.json"]
+    try:
+        done = paro(saved, "profile", tool, *files, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (saved / "c.json").is_file() == (tool == "merge")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_output_on_a_full_disk_is_a_failure(saved):
+    with open("/dev/full", "wb") as full:
+        done = paro(saved, "profile", "show", "a.json", stdout=full)
+    assert done.returncode == 1 and done.stderr.startswith(b"error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["profile", "show", "a.json"], ["bench"], ["x"]])
+def test_without_any_console(saved, arguments, monkeypatch):
+    """pythonw has neither output."""
+    monkeypatch.chdir(saved)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(*arguments) == (2 if arguments[0] in ("bench", "x") else 0)
+    assert sys.stdout is None and sys.stderr is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed by the shell")
+def test_with_its_outputs_closed(saved):
+    done = paro(saved, "profile", "show", "a.json", preexec_fn=lambda: (os.close(1), os.close(2)))
+    assert done.returncode == 0
+
+
 def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
     from paroattention import viewer_cli
 

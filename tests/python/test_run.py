@@ -150,6 +150,35 @@ def test_wrong_usage_exits_with_2(arguments, tmp_path):
     assert result.returncode == 2 and "usage: run.py" in result.stderr
 
 
+ON_AN_ASCII_CONSOLE = {
+    "run.py": """
+import run
+run.demo = lambda paths, arguments: run.say("профиль 配置 \\udcfc") or 0
+code = run.main(["demo"])
+assert code == 0, code
+""",
+    "the demo": """
+from demo import driver
+def broken(*arguments):
+    raise driver.ServerError("профиль 配置 \\udcfc")
+driver.Demo = type("Demo", (), {"__init__": lambda *arguments: None, "prepare": broken})
+code = driver.main(["--comfyui", "x"])
+assert code == 1, code
+""",
+}
+
+
+@pytest.mark.parametrize("case", ON_AN_ASCII_CONSOLE)
+def test_what_a_console_cannot_show_is_escaped(case, tmp_path):
+    script = tmp_path / "try.py"
+    setup = f"import sys; sys.path[:0] = [{str(REPO)!r}, {str(REPO / 'assets')!r}]\n"
+    script.write_text(setup + ON_AN_ASCII_CONSOLE[case], encoding="utf-8")
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "PARO_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, env=env, timeout=120)
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    assert b"\\u043f" in done.stdout and b"\\u914d" in done.stdout and b"\\udcfc" in done.stdout
+
+
 def test_wrong_comfyui_dir_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_DIR", str(tmp_path))
     with pytest.raises(SetupError, match=r"COMFYUI_DIR names .* holds no ComfyUI"):

@@ -153,10 +153,12 @@ TEST_CASE("a place that cannot be written to offers another one") {
     CHECK_THAT(document.messages()[0].text, ContainsSubstring("x.json"));
     document.save_as(opened.folder / "name.capture.safetensors");
     CHECK(opened.told("must be named *.json"));
-    document.save_as(opened.folder / "copy.json");
+    document.save_as(opened.folder / "con.json");
+    CHECK(opened.told("must not be a device name of Windows, or ComfyUI would not offer it: _con.json would do"));
+    document.save_as(opened.folder / "für (1).json");
     opened.settle();
     CHECK_FALSE(document.modified());
-    CHECK(document.path() == opened.folder / "copy.json");
+    CHECK(document.path() == opened.folder / "für (1).json");
 }
 
 TEST_CASE("files belong together by their names") {

@@ -2,6 +2,9 @@
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <filesystem>
+#include <fstream>
+#include <random>
 #include <thread>
 
 #include "document/head_list.h"
@@ -70,6 +73,20 @@ TEST_CASE("bad and half-written lines are counted, the rest is read") {
     CHECK(parse_run_log("").runs.empty());
     for (std::uint32_t seed = 0; seed < 500; ++seed) parse_run_log(samples::mutated(good, seed));
     EXPECT_ERROR(load_run_log("/no/such/runlog.jsonl"), "/no/such/runlog.jsonl must be");
+}
+
+TEST_CASE("a run log that an editor saved in UTF-16 says what to do, a mark before UTF-8 is skipped") {
+    const std::filesystem::path path =
+        std::filesystem::temp_directory_path() / ("paro-wide-" + std::to_string(std::random_device()()) + ".jsonl");
+    std::string wide = "\xFF\xFE";
+    for (const char c : samples::run_log("abc")) wide += {c, '\0'};
+    std::ofstream(path, std::ios::binary) << wide;
+    EXPECT_ERROR(load_run_log(path), path.string() + " must be saved as UTF-8 (got UTF-16 (little-endian)");
+    std::ofstream(path, std::ios::binary) << "\xEF\xBB\xBF" << samples::run_log("abc");
+    const RunLog log = load_run_log(path);
+    CHECK(log.skipped == 0);
+    CHECK(log.runs.size() == parse_run_log(samples::run_log("abc")).runs.size());
+    std::filesystem::remove(path);
 }
 
 TEST_CASE("time is predicted from what dense and sparse calls took") {

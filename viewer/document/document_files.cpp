@@ -225,6 +225,15 @@ void Document::save_as(const fs::path& path) {
              true);
         return;
     }
+    // The file that is open may keep whatever name it has.
+    const std::string name = path.stem().string();
+    if (const std::string_view rule = profile_name_rule(name); !rule.empty() && path != loaded_.profile_path) {
+        tell(Message::Kind::error,
+             "The name " + std::string(rule) + ", or ComfyUI would not offer it: " + suggest_profile_name(name) +
+                 ".json would do.",
+             true);
+        return;
+    }
     saving_ = true;
     workers_.post(Priority::urgent, Ticket(), [=, this, base = base_, state = history_.now()]() -> Workers::Delivery {
         try {

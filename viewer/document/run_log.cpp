@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "paro/error.h"
+#include "paro/text_encoding.h"
 
 namespace paro::viewer {
 
@@ -210,6 +211,8 @@ RunLog load_run_log(const std::filesystem::path& path) {
     std::string text_of_file(static_cast<std::size_t>(size), '\0');
     file.read(text_of_file.data(), static_cast<std::streamsize>(size));
     text_of_file.resize(static_cast<std::size_t>(file.gcount()));
+    const std::string_view wide = wide_encoding(text_of_file);
+    require(wide.empty(), path.string(), "must be saved as UTF-8", wide);
     return parse_run_log(text_of_file);
 }
 

@@ -70,8 +70,12 @@ int open_temporary(const fs::path& folder, fs::path& path) {
 }  // namespace
 
 std::string show(const fs::path& path) {
-    const auto text = path.u8string();
-    return clean(std::string_view(reinterpret_cast<const char*>(text.data()), text.size()), 400);
+    try {
+        const auto text = path.u8string();
+        return clean(std::string_view(reinterpret_cast<const char*>(text.data()), text.size()), 400);
+    } catch (const std::system_error&) {
+        return "the file, whose name is no Unicode text,";  // half a surrogate pair, on Windows alone
+    }
 }
 
 InputFile::InputFile(const fs::path& path) : path_(path) {

@@ -1,12 +1,15 @@
 #include "json_reader.h"
 
+#include "paro/text_encoding.h"
+
 namespace paro::detail {
 
 void check_json_limits(std::string_view text, const JsonLimits& limits, std::string_view what) {
     const auto at_byte = [&](std::size_t at) { return std::string(what) + " at byte " + std::to_string(at + 1); };
     require(text.size() <= limits.bytes, what, "must not exceed " + std::to_string(limits.bytes) + " bytes",
             text.size());
-    require(!text.starts_with("\xEF\xBB\xBF"), at_byte(0), "must be UTF-8 without a byte order mark", "EF BB BF");
+    const std::string_view wide = wide_encoding(text);
+    require(wide.empty(), what, "must be saved as UTF-8", wide);
     int depth = 0;
     bool in_string = false;
     std::size_t string_start = 0;
@@ -46,6 +49,16 @@ std::string json_complaint(const char* what) {
         out += text.substr(expected);
     }
     return out;
+}
+
+bool is_utf8(std::string_view text) {
+    char32_t code = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t length = decode_utf8(text, at, code);
+        if (length == 0) return false;
+        at += length;
+    }
+    return true;
 }
 
 std::string_view describe(JsonKind kind) {

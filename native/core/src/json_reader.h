@@ -18,12 +18,15 @@ struct JsonLimits {
     int depth = 0;
 };
 
-// One pass over the text before it is parsed: size, depth, length of strings, and what the parser would let through (a
-// byte order mark, a NUL byte, which it takes for the end). Throws Error with the byte's position.
+// One pass over the text before it is parsed: size, encoding, depth, length of strings, and a NUL byte, which the
+// parser takes for the end. A mark before UTF-8 is let through: the parser skips it. Throws Error with the byte's
+// position.
 void check_json_limits(std::string_view text, const JsonLimits& limits, std::string_view what);
 
 // "syntax error while parsing value - unexpected ..." without the parser's own bookkeeping.
 std::string json_complaint(const char* what);
+
+bool is_utf8(std::string_view text);
 
 enum class JsonKind : std::uint8_t { object, array, text, integer, number, number_or_null, boolean };
 std::string_view describe(JsonKind kind);
@@ -115,7 +118,9 @@ class JsonReader {
     bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) {
         if (!frames_.empty() && frames_.back().array) ++frames_.back().index;  // the item that could not be read
         if (error.id == 406) fail(place(), "must be a finite number", clean(token));
-        fail("JSON at byte " + std::to_string(position) + " (" + place() + ")", "must be well-formed",
+        // The token ends where reading failed: bytes of Latin-1 and the like are its last ones.
+        const std::string_view rule = is_utf8(token) ? "must be well-formed" : "must be well-formed, saved as UTF-8";
+        fail("JSON at byte " + std::to_string(position) + " (" + place() + ")", rule,
              clean(json_complaint(error.what()), 160));
     }
 

@@ -1,12 +1,10 @@
-// Profiles as files, their names, and the questions that are asked of them.
+// Profiles as files, and the questions that are asked of them.
 #include "paro/profile.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "file_io.h"
 #include "paro/error.h"
-#include "text.h"
 
 namespace paro {
 
@@ -36,25 +34,6 @@ void save_profile(const Profile& profile, const std::filesystem::path& path) {
     detail::AtomicFile file(path);
     file.write(text);
     file.commit();
-}
-
-void validate_profile_name(std::string_view name) {
-    const auto allowed = [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-               c == '-';
-    };
-    const std::string shown = '"' + detail::clean(name) + '"';
-    const bool fits = !name.empty() && name.size() <= 80 && std::ranges::all_of(name, allowed);
-    require(fits, "profile name", "must be 1 to 80 letters, digits, dots, underscores and hyphens", shown);
-    require(name.front() != '.' && name.back() != '.', "profile name", "must neither start nor end with a dot", shown);
-
-    // Windows takes a device's name for the device whatever the extension.
-    std::string stem(name.substr(0, name.find('.')));
-    for (char& c : stem) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-    const bool numbered =
-        stem.size() == 4 && (stem.starts_with("COM") || stem.starts_with("LPT")) && stem[3] >= '0' && stem[3] <= '9';
-    const bool device = numbered || stem == "CON" || stem == "PRN" || stem == "AUX" || stem == "NUL";
-    require(!device, "profile name", "must not be a device name of Windows", shown);
 }
 
 GridMatch match_grid(const Profile& profile, const Grid& grid) {

@@ -75,6 +75,21 @@ std::string match_name(GridMatch match) {
     return match == GridMatch::exact ? "exact" : match == GridMatch::near ? "near" : "far";
 }
 
+// A name as UTF-8. Bytes that were no text to the system, and halves of pairs, go through: the rule refuses them.
+std::string name_bytes(const py::object& name) {
+    if (!py::isinstance<py::str>(name)) {
+        // In ASCII, so that a cut leaves text.
+        const auto shown = py::reinterpret_steal<py::object>(PyObject_ASCII(name.ptr()));
+        if (!shown) PyErr_Clear();  // for one, an integer beyond what Python writes out
+        const std::string text = shown ? shown.cast<std::string>() : std::string("something else");
+        fail("profile name", "must be a text", text.size() > 80 ? text.substr(0, 77) + "..." : text);
+    }
+    const auto bytes =
+        py::reinterpret_steal<py::bytes>(PyUnicode_AsEncodedString(name.ptr(), "utf-8", "surrogatepass"));
+    if (!bytes) throw py::error_already_set();
+    return bytes;
+}
+
 }  // namespace
 
 void bind_profile(py::module_& m) {
@@ -118,7 +133,10 @@ void bind_profile(py::module_& m) {
         .def_static(
             "load", [](const std::filesystem::path& path) { return load_profile(path); },
             py::call_guard<py::gil_scoped_release>());
-    m.def("validate_profile_name", &validate_profile_name);
+    m.attr("MAX_PROFILE_NAME") = kMaxProfileName;
+    m.def("validate_profile_name", [](const py::object& name) { validate_profile_name(name_bytes(name)); });
+    m.def("profile_name_rule", [](const py::object& name) { return std::string(profile_name_rule(name_bytes(name))); });
+    m.def("suggest_profile_name", [](const py::object& name) { return suggest_profile_name(name_bytes(name)); });
 }
 
 }  // namespace paro::python

@@ -12,6 +12,8 @@ from ._core import (
     Profile,
     __version__,
     active_isa,
+    profile_name_rule,
+    suggest_profile_name,
     validate_profile_name,
 )
 from .attention import attention, unsupported
@@ -37,9 +39,11 @@ __all__ = [
     "exact_maps",
     "metrics",
     "profile_build",
+    "profile_name_rule",
     "reference",
     "session",
     "settings",
+    "suggest_profile_name",
     "unsupported",
     "validate_profile_name",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import _core, doctor, profile_cli, viewer_cli
+from . import _core, console, doctor, profile_cli, viewer_cli
 
 USAGE = __doc__
 
@@ -24,6 +24,16 @@ def _bench(arguments: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 on a failed check, 2 on bad usage."""
+    try:
+        with console.prepared():
+            return _run(arguments)
+    except OSError as error:
+        # What was still to be written could not be: a full disk.
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {"doctor": doctor.main, "profile": profile_cli.main, "bench": _bench}
     commands["view"] = viewer_cli.main

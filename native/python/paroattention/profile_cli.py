@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import _core
+from .console import shown
 from .profile_build import merge_profiles
 
 
@@ -18,7 +19,7 @@ def show(path: Path) -> str:
     profile = _core.Profile.load(path)
     model, run = profile.model, profile.calibration
     lines = [
-        f"{path.name}: {path.stat().st_size} bytes",
+        f"{shown(path.name)}: {path.stat().st_size} bytes",
         f"model {model.family} {model.fingerprint[:12]}, patches {model.patches or 'none'}:"
         f" {model.layers} layers of {model.heads} heads of {model.head_dim}",
         f"calibrated {run.date} by version {run.version}: {run.prompts} prompt(s),"
@@ -126,13 +127,13 @@ def main(arguments: list[str]) -> int:
         print(show(options.file))
     elif options.tool == "validate":
         _core.Profile.load(options.file)
-        print(f"{options.file}: valid {_core.PROFILE_SCHEMA}")
+        print(f"{shown(options.file)}: valid {_core.PROFILE_SCHEMA}")
     elif options.tool == "merge":
         *files, out = options.files
         if len(files) < 2:
             parser.error(f"merge needs two profiles or more and the result (got {len(files) + 1})")
         merge(files, options.density).save(out)
-        print(f"{out}: {out.stat().st_size} bytes")
+        print(f"{shown(out)}: {out.stat().st_size} bytes")
     else:
         first, second = (_core.Profile.load(p) for p in (options.first, options.second))
         diff = _core.diff_profiles(first, second, block=options.tile)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from . import _core
@@ -22,18 +21,35 @@ TARGET_ERROR = 0.1
 METER_LIMIT = 0.5
 
 
+def shown(value, limit: int = 80) -> str:
+    """A value of any kind for a message: one line, cut to `limit` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        # For one, an integer beyond what Python writes out.
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def _require(ok: bool, name: str, rule: str, value) -> None:
     if not ok:
-        raise _core.Error(f"{name} {rule} (got {value!r})")
+        raise _core.Error(f"{name} {rule} (got {shown(value)})")
 
 
-def _in_range(value, low: float, high: float) -> bool:
+def in_range(value, low: float, high: float) -> bool:
+    """Whether the value is a number in low..high; NaN is in no range."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and low <= value <= high
+    return number and low <= value <= high
 
 
-def _whole(value, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+def whole(value, low: int, high: int) -> bool:
+    """Whether the value is a whole number in low..high."""
+    return isinstance(value, int) and in_range(value, low, high)
+
+
+def _is_text(value, *options: str) -> bool:
+    # A tensor or a list that came over a link cannot be compared, or not be hashed.
+    return isinstance(value, str) and value in options
 
 
 @dataclass(frozen=True)
@@ -93,20 +109,21 @@ class Settings:
 
     def validate(self) -> None:
         """Raises Error naming the first setting that breaks its rule."""
-        if self.precision in NOT_BUILT:
+        if _is_text(self.precision, *NOT_BUILT):
             raise _core.Error(f"{NOT_BUILT[self.precision]} is not built yet; choose int8 or bf16")
-        known = self.density == AUTO or _in_range(self.density, 0.05, 1)
+        known = _is_text(self.density, AUTO) or in_range(self.density, 0.05, 1)
         _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
-        _require(self.precision in PRECISIONS, "precision", "must be int8 or bf16", self.precision)
-        _require(self.mask in MASKS, "mask", "must be static or dynamic", self.mask)
+        precision, mask = self.precision, self.mask
+        _require(_is_text(precision, *PRECISIONS), "precision", "must be int8 or bf16", precision)
+        _require(_is_text(mask, *MASKS), "mask", "must be static or dynamic", mask)
         for name in ("tail", "refresh", "calibrate", "exact", "per_head"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)
         target = self.target_error
-        _require(_in_range(target, 0.005, 1), "target_error", "must lie in 0.005..1", target)
+        _require(in_range(target, 0.005, 1), "target_error", "must lie in 0.005..1", target)
         for name in ("start_percent", "end_percent", "dense_below", "meter_limit"):
             value = getattr(self, name)
-            _require(_in_range(value, 0, 1), name, "must lie in 0..1", value)
+            _require(in_range(value, 0, 1), name, "must lie in 0..1", value)
         _require(
             self.start_percent <= self.end_percent,
             "start_percent",
@@ -117,10 +134,15 @@ class Settings:
         for name, high in (limits | {"queries": 4096}).items():
             value = getattr(self, name)
             low = 0 if name == "observe_steps" else 1
-            _require(_whole(value, low, high), name, f"must be whole, {low}..{high}", value)
+            _require(whole(value, low, high), name, f"must be whole, {low}..{high}", value)
         for name in ("block_q", "block_kv"):
             value = getattr(self, name)
-            _require(value in TILES, name, f"must be one of {TILES}", value)
+            _require(
+                whole(value, 1, max(TILES)) and value in TILES,
+                name,
+                f"must be one of {TILES}",
+                value,
+            )
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,18 @@ Profile load_profile(const std::filesystem::path& path, const ProfileLimits& lim
 // Atomic: a temporary file beside it, flushed, then renamed.
 void save_profile(const Profile& profile, const std::filesystem::path& path);
 
-// [A-Za-z0-9._-]{1,80}, no leading dot, no Windows device name (with or without an extension). Throws Error.
+// The longest name in bytes of UTF-8: with the end of its capture's name it fills the 255 that file systems allow.
+inline constexpr std::size_t kMaxProfileName = 255 - std::string_view(".capture.safetensors").size();
+
+// What may be the name of a profile's file, without its ending, on every system: UTF-8 of any alphabet, spaces and
+// brackets too. No control, invisible or direction characters, none of <>:"/\|?*, no leading dot, no dot or space at
+// the end, no Windows device name (with or without an extension). Throws Error, which ends with a name that would do.
+// Names in NFC and NFD are both valid; whoever looks one up has to compare them as one.
 void validate_profile_name(std::string_view name);
+// The rule that a name breaks, such as "must not be empty"; empty for a valid name.
+std::string_view profile_name_rule(std::string_view name);
+// The same name where it is valid, else the nearest that is: whatever may not stand in it is left out or becomes '_'.
+std::string suggest_profile_name(std::string_view name);
 
 enum class GridMatch : std::uint8_t { exact, near, far };
 // near: every side within 0.75 to 1.35 of a calibrated one.

@@ -253,4 +253,4 @@ def _write(options, bench, rows, left_out):
     lines = ",\n".join(json.dumps(row) for row in rows)
     head = json.dumps(meta, indent=1)[:-2]
     options.out.write_text(f'{head},\n "runs": [\n{lines}\n]}}\n')
-    options.out.with_suffix(".md").write_text(table(rows) + "\n")
+    options.out.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")

@@ -1,0 +1,77 @@
+"""The folders of the user's profiles: models/paro and those of extra_model_paths.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+import yaml
+from comfy.cli_args import args
+
+FOLDER = "paro"
+_EXTENSIONS = {".json"}
+
+
+def user_folders() -> list[Path]:
+    """All of them, each once, in the order in which they are searched; new files go to the first.
+
+    As for loras: sections with `is_default`, then models/paro, then the others. Those that other
+    plugins add later come at their place, since ComfyUI's own list is asked each time.
+    """
+    _register()
+    found: dict[str, Path] = {}
+    for path in folder_paths.get_folder_paths(FOLDER):
+        found.setdefault(os.path.normcase(os.path.realpath(path)), Path(path))
+    return list(found.values())
+
+
+def _register() -> None:
+    """Puts models/paro where ComfyUI has its own folders of a kind: after the defaults.
+
+    The configuration is read before any plugin is, and a kind that ComfyUI does not know holds only
+    what it says, without a word of what was a default. Extensions mark an entry that is complete.
+    """
+    known = folder_paths.folder_names_and_paths.get(FOLDER)
+    if known is not None and _EXTENSIONS <= set(known[1]):
+        return
+    paths = known[0] if known is not None else []
+    ours = os.path.join(folder_paths.models_dir, FOLDER)
+    defaults = _configured_defaults()
+    if ours not in defaults:
+        while ours in paths:
+            paths.remove(ours)
+        ahead = 0
+        while ahead < len(paths) and paths[ahead] in defaults:
+            ahead += 1
+        paths.insert(ahead, ours)
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(_EXTENSIONS))
+
+
+def _configured_defaults() -> set[str]:
+    """The `paro` folders of sections that say `is_default`, in the files that ComfyUI has read."""
+    files = [Path(folder_paths.__file__).resolve().parent / "extra_model_paths.yaml"]
+    files += [Path(one) for group in args.extra_model_paths_config or [] for one in group]
+    found: set[str] = set()
+    for file in files:
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        for section in config.values() if isinstance(config, dict) else ():
+            if isinstance(section, dict) and section.get("is_default"):
+                found.update(_paths(section, file))
+    return found
+
+
+def _paths(section: dict, file: Path) -> list[str]:
+    """A section's `paro` folders as ComfyUI registers them."""
+    beside = os.path.dirname(os.path.abspath(file))
+    base = section.get("base_path")
+    # join drops the base before an absolute path.
+    base = os.path.join(beside, os.path.expandvars(os.path.expanduser(base))) if base else beside
+    lines = str(section.get(FOLDER) or "").split("\n")
+    return [os.path.normpath(os.path.join(base, line)) for line in lines if line]
+
+
+_register()
