@@ -10,27 +10,29 @@ import inspect
 from dataclasses import replace
 
 from .layouts import Geometry, Inputs, geometry_for
+from .seen import Seen
 
 
 class Evaluation:
     """Lives in transformer_options for one call of the model.
 
     forward: the session's. busy: one of its attention calls is under way, so what comes from within
-    belongs to that call.
+    belongs to that call. seen: the run's calls that are nobody's concern.
     """
 
-    def __init__(self, forward, family: str, inputs: Inputs):
+    def __init__(self, forward, family: str, inputs: Inputs, seen: Seen | None = None):
         self.forward, self.family, self.busy = forward, family, False
+        self.seen = seen or Seen()
         self._inputs = inputs
         self._geometry: Geometry | str | None = None
         self._joined: tuple[int, int] | None = None
-        self._next_block = 0
+        self._next_block = self._asked = 0
 
     @property
     def geometry(self) -> Geometry | str:
         """Found at the first attention call that asks; a string says why there is none."""
         if self._geometry is None:
-            self._geometry = self._with_joined(self._find())
+            self._geometry = self.seen.geometry = self._with_joined(self._find())
         return self._geometry
 
     def _find(self) -> Geometry | str:
@@ -63,6 +65,12 @@ class Evaluation:
             block = str(options.get("block_type", "block")), int(options.get("block_index", 0))
         return self.forward.layer_id(*block)
 
+    def count_part(self, options: dict, queries: int, keys: int) -> None:
+        """Counts a layer that asks for its sequence's queries in several calls."""
+        if self._asked == 0:
+            self.layer_id(options)
+        self._asked = (self._asked + queries) if self._asked + queries < keys else 0
+
     # -- what the DIFFUSION_MODEL wrapper adds -------------------------------------------------
 
     def enter_model(self, executor, args, kwargs) -> None:
@@ -70,7 +78,7 @@ class Evaluation:
         arguments = _by_name(executor.original, args, kwargs)
         options = arguments.get("transformer_options") or {}
         self._inputs = Inputs(executor.class_obj, arguments, options)
-        self._geometry, self._next_block = None, 0
+        self._geometry, self._next_block, self._asked = None, 0, 0
         patches = options.get("patches", {})
         if patches.get("post_input"):
             # Ours comes last: it sees what the others made of text and image.

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from .layouts import CROSS_ATTENTION, QUIET, Call, layout_of
+from .layouts import CROSS_ATTENTION, OTHER_KEYS, PART, QUIET, Call, layout_of
 
 RUN, EVALUATION = "paro_run", "paro_evaluation"
 OVERRIDE = "optimized_attention_override"
+MASK = "attention mask"
 
 
 class Override:
@@ -36,13 +37,14 @@ class Override:
         # The fallback may hold another override of ours: a call is counted once.
         if run is None or evaluation is None or evaluation.busy:
             return host()
-        call, layout = _understand(args, kwargs, run, evaluation, options)
+        call, layout, layer = _understand(args, kwargs, run, evaluation, options)
         if isinstance(layout, str):
-            if layout not in QUIET:
+            if layout in QUIET:
+                evaluation.seen.add(call.qo_len, call.kv_len)
+            else:
                 run.session.note(layout, dense=True)
             return host()
         q, k, v = call.heads_first()
-        layer = evaluation.layer_id(options)
         evaluation.busy = True
         try:
             out, ours = run.session.attention(
@@ -54,29 +56,38 @@ class Override:
 
 
 def _understand(args, kwargs, run, evaluation, options):
-    """(the call, its token layout or why it stays dense). Never raises: the graph must go on."""
+    """(the call, its token layout or why it stays dense, its layer's id or None).
+
+    A call over the grid counts as one of its block's, whatever keeps it dense: the layers after it
+    keep their numbers. Never raises: the graph must go on.
+    """
     try:
-        call = _Arguments(*args, **kwargs)
+        call, layer = _Arguments(*args, **kwargs), None
         layout = _layout(call, evaluation, options)
-        if not isinstance(layout, str):
+        if layout == PART:
+            evaluation.count_part(options, call.qo_len, call.kv_len)
+            layout = call.masked() or layout
+        elif not isinstance(layout, str):
+            layer = evaluation.layer_id(options)
             reason = call.refusal() or run.refusal(
                 evaluation.forward, layout, call.heads * call.head_dim
             )
             layout = reason or layout
-        return call, layout
+        elif layout == OTHER_KEYS:
+            layout = call.masked() or layout
+        return call, layout, layer
     except Exception as error:
-        return None, f"the call was not understood: {type(error).__name__}: {error}"[:200]
+        reason = f"the call was not understood: {type(error).__name__}: {error}"[:200]
+        return None, reason, None
 
 
 def _layout(call, evaluation, options):
     """The token layout of a call, or why it has none."""
     if not call.plain:
         return "q, k and v come in a container"
-    if call.kv_len != call.qo_len:
-        return CROSS_ATTENTION
     geometry = evaluation.geometry
     if isinstance(geometry, str):
-        return geometry
+        return CROSS_ATTENTION if call.kv_len != call.qo_len else geometry
     return layout_of(Call(call.qo_len, call.kv_len, call.head_dim, options), geometry)
 
 
@@ -104,10 +115,13 @@ class _Arguments:
     def plain(self) -> bool:
         return all(isinstance(x, torch.Tensor) for x in (self.q, self.k, self.v))
 
+    def masked(self) -> str | None:
+        return MASK if self.mask is not None else None
+
     def refusal(self) -> str | None:
         """Why the call cannot be ours whatever the model, or None."""
         if self.mask is not None:
-            return "attention mask"
+            return MASK
         if self.gqa or self.q.shape != self.k.shape or self.k.shape != self.v.shape:
             return "grouped heads"
         if torch.is_grad_enabled() and any(x.requires_grad for x in (self.q, self.k, self.v)):

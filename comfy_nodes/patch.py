@@ -83,7 +83,7 @@ def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, 
         given = {"x": x, "context": c_crossattn, **rest}
         inputs = Inputs(getattr(executor.class_obj, "diffusion_model", None), given, options)
         forward = run.begin_forward(float(t.max()))
-        options = {**options, EVALUATION: Evaluation(forward, run.family, inputs)}
+        options = {**options, EVALUATION: Evaluation(forward, run.family, inputs, run.seen)}
         run.stay_in(options)
         if args:
             args[0] = options

@@ -12,6 +12,7 @@ from .changes import Changes
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel
+from .seen import Seen
 
 log = logging.getLogger("paroattention")
 OTHER_GRIDS = "since saved ones are for other grids"
@@ -50,6 +51,7 @@ class Run:
         self.session.runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
         self._overridden, self._found, self._changes = False, "", changes
+        self.seen = Seen()
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -158,22 +160,37 @@ class Run:
         return paro.exact_maps.ExactMaps.of(profile, captured, tensors, grid)
 
     def save(self, profile, tensors):
-        """Saves an observed profile; a calibration merges with what its name already holds.
+        """Saves an observed profile; a calibration merges with what its name already holds, and
+        layers that this run did not watch stay as they are there.
 
         A name that holds something else (another model, a far grid, a broken file) keeps it: the
         new profile is saved beside it, and the user is told.
         """
+        watched = set(self.session.missing.added or profile.layer_ids())
         if self.panel.saved:
-            # The same run, which has learned more since: its own profile, so nothing is lost.
-            store.save(self.panel.saved, profile, tensors)
-            routes.tell_changed(self.panel.saved)
-            return
-        wanted = self.request.save_as or self.held_name(profile) or self.automatic_name(profile)
+            # The same run, which has learned more since.
+            name, merged = self.panel.saved, self._over_own(self.panel.saved, profile, watched)
+        else:
+            name, merged = self._under_a_name(profile, watched)
+        tensors = store.with_held_capture(name, merged, self.identity, tensors, watched)
+        store.save(name, merged, tensors)
+        self.panel.saved = name
+        routes.tell_changed(name)
+        log.info("PARO: saved profile %s", name)
+
+    def _under_a_name(self, profile, watched: set[str]):
+        """(name, what to write under it) of a run that saves for the first time."""
+        wanted = (
+            self.request.save_as
+            or self._completed_name()
+            or self.held_name(profile)
+            or self.automatic_name(profile)
+        )
         grid = "x".join(map(str, profile.calibration.grids[0]))
         beside = (store.longer_name(wanted, f"-{grid}"), self.automatic_name(profile))
         for name in (wanted, *beside):
             try:
-                merged = self._over(name, profile)
+                merged = self._over(name, profile, watched)
                 break
             except (paro.Error, OSError) as error:
                 why = error
@@ -181,13 +198,26 @@ class Run:
             raise why
         if name != wanted:
             self.session.note(f"profile {wanted} kept as it was, saved as {name} instead")
-        store.save(name, merged, tensors)
-        self.panel.saved = name
-        routes.tell_changed(name)
-        log.info("PARO: saved profile %s", name)
+        return name, merged
 
-    def _over(self, name: str, profile):
-        """What to write under a name in view of what it holds. Error if that must stay."""
+    def _completed_name(self) -> str:
+        """The name under which a profile that was found is completed: its own, if `auto` took it
+        from the user's folder. What was chosen by name, or shipped, stays as it is."""
+        found = self._found if self.request.profile == "auto" else ""
+        return found if found and store.is_users(found) else ""
+
+    def _over_own(self, name: str, profile, watched: set[str]):
+        """What to write over what this run has saved before."""
+        try:
+            return self._over(name, profile, watched)
+        except (paro.Error, OSError):
+            return profile
+
+    def _over(self, name: str, profile, watched: set[str]):
+        """What to write under a name in view of what it holds. Error if that must stay.
+
+        watched: the layers of `profile` that are of this run.
+        """
         if store.find(name) is None:
             return profile
         # Merging refuses what does not fit; a plain observation replaces what would fit.
@@ -195,8 +225,11 @@ class Run:
         held = store.load_for(name, self.identity)
         if self.request.settings.calibrate:
             return paro.profile_build.merge_profiles(held, profile, density=density)
-        paro.profile_build.require_mergeable(held, profile, same_layers=False)
-        return profile
+        paro.profile_build.require_mergeable(held, profile)
+        if name == self._found:
+            # As the file is now: its user may have changed it while this run went on.
+            return paro.completion.filled(paro.completion.without(held, watched), profile)
+        return paro.completion.filled(profile, held)
 
     def held_name(self, profile) -> str:
         """The automatic name under which this model's profile is held already: that of a copy in
@@ -218,8 +251,8 @@ class Run:
     def finish(self, ok: bool) -> None:
         """Ends the session, whatever happened, and tells what was done."""
         session = self.session
-        if ok and not session.paths and not session.reasons:
-            session.note("no self-attention over the grid was seen", dense=True)
+        if ok and not session.paths and not session.told_dense:
+            session.note(self.seen.told(), dense=True)
         times = self.panel.times
         times.begin(None, session.paths)
         told = policy.slower(times.dense_seconds, times.sparse)

@@ -323,6 +323,33 @@ def capture(name: str) -> Path | None:
     return next((path for path in paths if path is not None), None)
 
 
+def is_users(name: str) -> bool:
+    """Whether a name's profile is the user's, not a shipped one."""
+    entry = _lookup(name)
+    return entry is not None and not entry.shipped
+
+
+def with_held_capture(name: str, profile, identity: Identity, tensors: dict, watched) -> dict:
+    """`tensors`, and what the capture under this name has of layers that were not `watched`, where
+    its maps and rows still hold for the profile that is to be saved with them."""
+    path = capture(name)
+    rest = set(profile.layer_ids()) - set(watched)
+    if path is None or not rest or not tensors:
+        return tensors
+    try:
+        held, entries = paro._core.load_capture(path)
+    except (paro.Error, OSError):
+        return tensors
+    same = (
+        held.calibration.grids[:1] == profile.calibration.grids[:1]
+        and held.timestep_groups == profile.timestep_groups
+        and (held.model.heads, held.model.patches) == (profile.model.heads, profile.model.patches)
+        and identity.owns(held.model.fingerprint)
+    )
+    kept = {key: value for key, value in entries.items() if same and key.split("/")[1] in rest}
+    return kept | tensors
+
+
 def delete(name: str) -> bool:
     """Deletes a profile of the user's where it lies, and its capture; False for a shipped one."""
     entry = _lookup(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CROSS_ATTENTION = "cross-attention"
 NO_GRID = "a call without the grid (refiner, audio, image encoder)"
 QUIET = frozenset({CROSS_ATTENTION, NO_GRID})
+# Calls over the grid that no mask of blocks is made for.
+PART = "a call asks for a part of the sequence's queries only"
+OTHER_KEYS = "a call has more or fewer keys than the sequence has tokens"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Geometry:
     from it. others: lengths of other self-attention (refiners). head_dim: of the calls meant, where
     another stream may have the same length. counted: the model names no blocks, so layers are
     numbered in the order of their calls. image_at: where single blocks say that the image starts,
-    if not at the grid (references before it).
+    if not at the grid (references before it). joint: all text is in the sequence, so that there is
+    no cross-attention beside it.
     """
 
     grid: tuple[int, int, int]
@@ -77,6 +81,7 @@ class Geometry:
     head_dim: int | None = None
     counted: bool = False
     image_at: int | None = None
+    joint: bool = False
 
     @property
     def grid_size(self) -> int:
@@ -135,10 +140,22 @@ def geometry_for(family: str, inputs: Inputs) -> Geometry | str:
         return f"the token layout of {family} was not found: {type(error).__name__}: {error}"[:200]
 
 
+def unequal(call: Call, geometry: Geometry) -> str:
+    """What a call is whose queries and keys are not equally many."""
+    whole = replace(call, qo_len=call.kv_len)
+    if call.qo_len < call.kv_len and not isinstance(layout_of(whole, geometry), str):
+        return PART
+    # In joint attention the text is in the sequence: there is none to attend to beside it.
+    whole = replace(call, kv_len=call.qo_len)
+    if geometry.joint and not isinstance(layout_of(whole, geometry), str):
+        return OTHER_KEYS
+    return CROSS_ATTENTION
+
+
 def layout_of(call: Call, geometry: Geometry) -> TokenLayout | str:
     """The layout of a call in this evaluation, or the reason why it stays dense."""
     if call.kv_len != call.qo_len:
-        return CROSS_ATTENTION
+        return unequal(call, geometry)
     if call.qo_len < geometry.grid_size or call.qo_len in geometry.others:
         return NO_GRID
     if geometry.head_dim and call.head_dim != geometry.head_dim:

@@ -9,4 +9,4 @@ from . import Geometry, Inputs, patches, register
 def geometry(inputs: Inputs) -> Geometry:
     model = inputs.model
     patch = (model.patch_size_t or 1, model.patch_size, model.patch_size)
-    return Geometry(patches(inputs.x, patch), inputs.text_length, counted=True)
+    return Geometry(patches(inputs.x, patch), inputs.text_length, counted=True, joint=True)

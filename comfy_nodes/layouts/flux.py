@@ -11,7 +11,7 @@ from . import Geometry, Inputs, patches, register
 def geometry(inputs: Inputs) -> Geometry:
     patch = (inputs.model.patch_size,) * 2
     references = sum(math.prod(patches(r, patch)) for r in inputs.get("ref_latents", ()))
-    return Geometry(patches(inputs.x, patch), inputs.text_length, references)
+    return Geometry(patches(inputs.x, patch), inputs.text_length, references, joint=True)
 
 
 @register("krea2")
@@ -23,4 +23,4 @@ def krea(inputs: Inputs) -> Geometry | str:
     method = inputs.get("ref_latents_method", getattr(inputs.model, "default_ref_method", None))
     latents = inputs.get("ref_latents", ()) if method is not None else ()
     references = sum(math.prod(patches(r, patch)[1:]) for r in latents)
-    return Geometry((1, *patches(x, patch)[1:]), inputs.text_length, references)
+    return Geometry((1, *patches(x, patch)[1:]), inputs.text_length, references, joint=True)

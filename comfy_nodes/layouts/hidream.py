@@ -17,4 +17,4 @@ def geometry(inputs: Inputs) -> Geometry:
     if beside is not None:
         both = int(inputs.x.shape[-1]) + int(beside.shape[-1])
         width = -(-both // inputs.model.patch_size)
-    return Geometry((frames, height, width), 0, text, counted=True)
+    return Geometry((frames, height, width), 0, text, counted=True, joint=True)

@@ -39,5 +39,5 @@ def geometry(inputs: Inputs) -> Geometry | str:
     before = 0 if reference is None else math.prod(patches(reference, patch))
     grid = patches(inputs.x, patch)
     if _image_first(type(model)):
-        return Geometry(grid, before, text, image_at=0)
-    return Geometry(grid, text + before, 0, image_at=text)
+        return Geometry(grid, before, text, image_at=0, joint=True)
+    return Geometry(grid, text + before, 0, image_at=text, joint=True)

@@ -25,6 +25,6 @@ def geometry(inputs: Inputs) -> Geometry:
     # Reference images stand before the image, with captions and vision tokens of their own.
     images = image + sum(_padded(math.prod(patches(r, patch)), multiple) for r in references)
     if len(references):
-        return Geometry(grid, None, suffix, least=images - image + 1, others=(images,))
+        return Geometry(grid, None, suffix, least=images - image + 1, others=(images,), joint=True)
     caption = _padded(inputs.text_length, multiple) if inputs.text_length else multiple or 0
-    return Geometry(grid, caption, suffix, others=(image,))
+    return Geometry(grid, caption, suffix, others=(image,), joint=True)

@@ -14,4 +14,4 @@ def geometry(inputs: Inputs) -> Geometry:
     text = inputs.text_length
     audio = int(x[1].shape[-1]) * 2 if isinstance(x, (list, tuple)) and len(x) > 1 else 0
     grid = patches(inputs.x, inputs.model.patch_size)
-    return Geometry(grid, None, 0, least=text + audio, others=(text,), counted=True)
+    return Geometry(grid, None, 0, least=text + audio, others=(text,), counted=True, joint=True)

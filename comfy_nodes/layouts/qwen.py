@@ -14,17 +14,17 @@ from . import Geometry, Inputs, patches, register
 def geometry(inputs: Inputs) -> Geometry:
     patch = (1, inputs.model.patch_size, inputs.model.patch_size)
     references = sum(math.prod(patches(r, patch)) for r in inputs.get("ref_latents", ()))
-    return Geometry(patches(inputs.x, patch), inputs.text_length, references)
+    return Geometry(patches(inputs.x, patch), inputs.text_length, references, joint=True)
 
 
 @register("mage_flow")
 def mage_flow(inputs: Inputs) -> Geometry:
     references = sum(math.prod(patches(r, (1, 1))) for r in inputs.get("ref_latents", ()))
-    return Geometry(patches(inputs.x, (1, 1)), inputs.text_length, references)
+    return Geometry(patches(inputs.x, (1, 1)), inputs.text_length, references, joint=True)
 
 
 @register("joyimage")
 def joyimage(inputs: Inputs) -> Geometry:
     patch = inputs.model.patch_size
     references = sum(math.prod(patches(r, patch)) for r in inputs.get("ref_latents") or ())
-    return Geometry(patches(inputs.x, patch), 0, references + inputs.text_length)
+    return Geometry(patches(inputs.x, patch), 0, references + inputs.text_length, joint=True)

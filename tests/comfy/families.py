@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import harness
 from family_configs import (
+    ANIMA,
     CHROMA,
+    CHROMA_RADIANCE,
     COG,
     COSMOS,
     FLUX,
@@ -32,6 +34,7 @@ from family_configs import (
     PREDICT_2,
     QWEN,
     Z_IMAGE,
+    Z_IMAGE_PIXEL,
     wan,
 )
 
@@ -44,7 +47,8 @@ class Case:
 
     latent: (channels, [frames,] height, width). text: (tokens, width). grid, prefix, suffix: where
     the tokens must lie. layers: ids in the order of their calls. extras(): more conditioning.
-    needs: a conditioning that older versions of ComfyUI do not know.
+    needs: a conditioning that older versions of ComfyUI do not know. prepare(diffusion model):
+    changes it before it gets its weights.
     """
 
     config: tuple[str, dict]
@@ -59,6 +63,7 @@ class Case:
     noise_mask: Callable | None = None
     batch: bool = True
     needs: str = ""
+    prepare: Callable | None = None
 
 
 def random(*shape, seed=0):
@@ -100,6 +105,8 @@ def build(case: Case, seed: int = 0):
     config.set_inference_dtype(torch.float32, None)
     config.unet_config["dtype"] = torch.float32
     model = config.get_model({}, "", device=torch.device("cpu"))
+    if case.prepare is not None:
+        case.prepare(model.diffusion_model)
     initialise(model.diffusion_model, seed)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
@@ -170,6 +177,41 @@ def _filtered():
     return mask
 
 
+class _AnyVae:
+    """Latents of a video's size, of what it shows nothing."""
+
+    def encode(self, pixels):
+        frames, height, width, _ = pixels.shape
+        return random(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8, seed=6)
+
+
+def _coarse_faces(model) -> None:
+    """What reads the pixels of a face is convolutions alone, seconds a frame on a CPU: here it is a
+    mean by region. All that follows, up to the attention to faces, is ComfyUI's own."""
+    import torch
+
+    model.motion_encoder.enc.net_app = torch.nn.Sequential(
+        torch.nn.AvgPool2d(128), torch.nn.Flatten(1), torch.nn.Linear(3 * 4 * 4, 512)
+    )
+
+
+def _animate(length: int, height: int, width: int, **inputs):
+    """What ComfyUI's node for Wan Animate makes of a reference image, a pose and a face video."""
+    from comfy_extras.nodes_wan import WanAnimateToVideo
+
+    def video(frames):
+        return random(frames, height, width, 3).sigmoid()
+
+    given = {"reference_image": video(1), "pose_video": video(length), "face_video": video(length)}
+    given |= {"clip_vision_output": _clip_vision()}
+    positive = WanAnimateToVideo.execute(
+        positive=[[random(1, 1, 1), {}]], negative=[[random(1, 1, 1), {}]], vae=_AnyVae(),
+        width=width, height=height, length=length, batch_size=1, continue_motion_max_frames=5,
+        video_frame_offset=0, **(given | inputs),
+    ).result[0]  # fmt: skip
+    return positive[0][1]
+
+
 def double(*blocks, single=0) -> tuple[str, ...]:
     names = [f"double.{i}.0" for i in range(blocks[0])]
     return (*names, *(f"single.{i}.0" for i in range(single)))
@@ -236,6 +278,30 @@ CASES: dict[str, Case] = {
             "reference_motion": random(1, 16, 19, 12, 16)
         },
     ),
+    "wan animate": Case(
+        ("WAN22_Animate", wan("animate", in_dim=36, num_layers=5)), (16, 3, 12, 16), (TEXT, 64),
+        GRID, double(5), extras=lambda: _animate(5, 96, 128), prepare=_coarse_faces,
+    ),
+    "wan animate odd, motion and background": Case(
+        ("WAN22_Animate", wan("animate", in_dim=36, num_layers=5)), (16, 4, 14, 18), (TEXT, 64),
+        (4, 7, 9), double(5), batch=False, prepare=_coarse_faces,
+        extras=lambda: _animate(
+            9, 112, 144, face_video=None, continue_motion=random(5, 112, 144, 3).sigmoid(),
+            background_video=random(9, 112, 144, 3).sigmoid(),
+        ),
+    ),
+    "wan animate one frame": Case(
+        ("WAN22_Animate", wan("animate", in_dim=36, num_layers=5)), (16, 1, 24, 26), (TEXT, 64),
+        (1, 12, 13), double(5), batch=False, prepare=_coarse_faces,
+        extras=lambda: {
+            "pose_video_latent": random(1, 16, 1, 24, 26),
+            "face_video_pixels": random(1, 3, 1, 512, 512).tanh(),
+        },
+    ),
+    "wan dancer": Case(
+        ("WAN22_WanDancer", wan("wandancer", in_dim=36, audio_inject_layers=[0])), VIDEO,
+        (TEXT, 64), GRID, double(2), extras=lambda: {"audio_embed": random(1, 12, 35)},
+    ),
     "wan context latents": Case(
         ("WAN21_T2V", wan()), VIDEO, (TEXT, 64), GRID, double(2), suffix=48 + 24,
         extras=lambda: {
@@ -292,6 +358,10 @@ CASES: dict[str, Case] = {
         ("Chroma", CHROMA), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(1, single=2), prefix=TEXT,
         extras=_pooled,
     ),
+    "chroma radiance odd": Case(
+        ("ChromaRadiance", CHROMA_RADIANCE), (3, 46, 50), (TEXT, 64), (1, 12, 13),
+        double(1, single=2), prefix=TEXT, extras=_pooled,
+    ),
     "ltx video": Case(
         ("LTXV", LTX), (128, 3, 6, 8), (TEXT, 64), GRID, numbered(2), extras=_all_text
     ),
@@ -305,6 +375,11 @@ CASES: dict[str, Case] = {
     ),
     "ltx 2": Case(
         ("LTXAV", LTX_2), (128, 3, 6, 8), (TEXT, 128), GRID, numbered(2), audio=(8, 20, 16)
+    ),
+    "ltx 2 guides": Case(
+        ("LTXAV", LTX_2), (128, 5, 6, 8), (TEXT, 128), GRID, numbered(2), suffix=96 - 24,
+        audio=(8, 20, 16), batch=False, noise_mask=_filtered,
+        extras=lambda: {"keyframe_idxs": random(1, 3, 96, 2).abs() * 8},
     ),
     "cogvideox": Case(("CogVideoX_T2V", COG), VIDEO, (TEXT, 64), GRID, numbered(2), prefix=TEXT),
     "cogvideox 1.5 odd": Case(
@@ -321,6 +396,10 @@ CASES: dict[str, Case] = {
     "z-image": Case(
         ("Lumina2", Z_IMAGE), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(2), prefix=32, suffix=4,
         extras=lambda: {"num_tokens": TEXT},
+    ),
+    "z-image pixel": Case(
+        ("ZImagePixelSpace", Z_IMAGE_PIXEL), (3, 48, 52), (TEXT, 64), (1, 12, 13), double(2),
+        prefix=32, suffix=4, extras=lambda: {"num_tokens": TEXT},
     ),
     "z-image reference": Case(
         ("Lumina2", Z_IMAGE), (16, 24, 26), (TEXT, 64), (1, 12, 13), double(2),
@@ -350,6 +429,9 @@ CASES: dict[str, Case] = {
     ),
     "cosmos predict 2": Case(
         ("CosmosT2IPredict2", PREDICT_2), VIDEO, (TEXT, 64), GRID, numbered(2)
+    ),
+    "anima odd": Case(
+        ("Anima", ANIMA), (16, 1, 23, 25), (TEXT, 1024), (1, 12, 13), numbered(2)
     ),
     "cosmos": Case(("CosmosT2V", COSMOS), VIDEO, (TEXT, 64), GRID, numbered(2)),
     "hidream": Case(

@@ -35,6 +35,12 @@ CHROMA = {
     "out_dim": 256, "hidden_dim": 64, "n_layers": 1, "hidden_size": 256, "context_in_dim": 64,
     "patch_size": 2, "depth": 1, "depth_single_blocks": 2, "vec_in_dim": None, "txt_ids_dims": [],
 }  # fmt: skip
+CHROMA_RADIANCE = CHROMA | {
+    "image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "patch_size": 4,
+    "nerf_hidden_size": 16, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4,
+    "nerf_tile_size": 64, "nerf_final_head_type": "conv", "nerf_embedder_dtype": None,
+    "use_x0": False, "use_sequential_txt_ids": False,
+}  # fmt: skip
 LTX = {
     "image_model": "ltxv", "num_layers": 2, "attention_head_dim": 64, "num_attention_heads": 2,
     "cross_attention_dim": 128, "caption_channels": 64, "in_channels": 128,
@@ -61,6 +67,10 @@ Z_IMAGE = {
     "n_layers": 2, "qk_norm": True, "n_heads": 2, "n_kv_heads": 2, "axes_dims": [32, 48, 48],
     "axes_lens": [1536, 512, 512], "rope_theta": 256.0, "ffn_dim_multiplier": 1.0,
     "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
+}  # fmt: skip
+Z_IMAGE_PIXEL = Z_IMAGE | {
+    "image_model": "zimage_pixel", "patch_size": 4, "in_channels": 3, "decoder_in_channels": 48,
+    "decoder_hidden_size": 32, "decoder_num_res_blocks": 1, "decoder_max_freqs": 4,
 }  # fmt: skip
 LUMINA = {
     "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "cap_feat_dim": 64,
@@ -94,6 +104,7 @@ PREDICT_2 = {
     "min_fps": 1, "max_fps": 30, "use_adaln_lora": True, "adaln_lora_dim": 32, "num_blocks": 2,
     "num_heads": 2, "extra_per_block_abs_pos_emb": False, "rope_enable_fps_modulation": False,
 }  # fmt: skip
+ANIMA = PREDICT_2 | {"image_model": "anima", "crossattn_emb_channels": 1024}
 COSMOS = {
     "image_model": "cosmos", "max_img_h": 64, "max_img_w": 64, "max_frames": 32,
     "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1,

@@ -53,10 +53,6 @@ WAN_CASES = {
         module("SCAILWanModel", **WAN),
         {"reference_latent": REF, "pose_latents": empty(1, 16, 3, 6, 8)}, (GRID, 48, 36),
     ),
-    "Animate": (
-        module("AnimateWanModel", patch_size=(1, 2, 2), ref_conv=object()),
-        {"reference_latent": empty(1, 16, 12, 16)}, (GRID, 48, 0),
-    ),
 }  # fmt: skip
 
 

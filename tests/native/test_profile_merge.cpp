@@ -141,18 +141,62 @@ TEST_CASE("merge: profiles that do not belong together are refused, both stay as
     refused([](Profile& p) { p.model.patches = "lora"; }, "profile must be of the same model: patches");
     refused([](Profile& p) { p.model.head_dim = 64; }, "profile must be of the same model: head_dim");
     refused([](Profile& p) { p.calibration.grids = {{4, 6, 80}}; }, "profile must be calibrated near the grid 4x6x80");
-    refused([](Profile& p) { p.layers[1].id = "block.9.0"; }, "profile must hold the same layers");
     refused([](Profile& p) { p.layers[1].id = p.layers[0].id; }, "layers[1].id");
-    refused(
-        [](Profile& p) {
-            p.timestep_groups.pop_back();
-            for (auto& layer : p.layers) {
-                for (auto& head : layer.heads) head.groups.pop_back();
-            }
-        },
-        "profile must have 1 timestep groups");
     EXPECT_ERROR(merge_profiles(old, sample(), 0.0, 1), "density");
     CHECK(old == sample());
+}
+
+TEST_CASE("merge: a layer that one alone holds is taken over in its place", "[profile_merge]") {
+    const Profile whole = sample(3);
+    const auto without = [&](std::ptrdiff_t layer) {
+        Profile part = whole;
+        part.layers.erase(part.layers.begin() + layer);
+        part.model.layers = 2;
+        return part;
+    };
+    for (const std::ptrdiff_t lost : {0, 1, 2}) {
+        // The other one has a layer that this one lacks, and lacks one that this one has.
+        const Profile merged = merge_profiles(without(lost), without((lost + 1) % 3), 0.3, 2);
+        CHECK(merged.model.layers == 3);
+        REQUIRE(merged.layers.size() == 3);
+        for (const ProfileLayer& layer :
+             {whole.layers[static_cast<std::size_t>(lost)], whole.layers[static_cast<std::size_t>((lost + 1) % 3)]}) {
+            CHECK(std::find(merged.layers.begin(), merged.layers.end(), layer) != merged.layers.end());
+        }
+        // All layers of the other: they stand as they do there.
+        const Profile filled = merge_profiles(without(lost), whole, 0.3, 2);
+        for (std::size_t layer = 0; layer < 3; ++layer) CHECK(filled.layers[layer].id == whole.layers[layer].id);
+    }
+}
+
+TEST_CASE("merge: a layer of other bins is taken over in the common ones, with its order", "[profile_merge]") {
+    const Grid larger{5, 8, 10};
+    Profile old = sample(), fresh = samples::profile(larger, 3, 2, 2, Bins::even(larger));
+    flatten(old, 0, 0, 0, 0.01f);
+    const ProfileHead before = old.layers[0].heads[0];
+    fresh.layers.erase(fresh.layers.begin());
+    fresh.model.layers = 2;
+    const Profile merged = merge_profiles(old, fresh, 0.3, 1);
+    CHECK(merged.bins == fresh.bins);
+    REQUIRE(merged.layers.size() == 3);
+    const ProfileHead& head = merged.layers[0].heads[0];
+    CHECK(head.order == before.order);
+    CHECK(head.locked == before.locked);
+    CHECK(kernel_of(merged, 0, 0, 0).value.front() == Catch::Approx(0.01).epsilon(1e-5));
+}
+
+TEST_CASE("merge: one timestep group counts for both of the other profile", "[profile_merge]") {
+    Profile two = sample();
+    Profile one = samples::profile(kGrid, 3, 2, 1, Bins::even(kGrid));
+    one.calibration.prompts = 1;
+    flatten(one, 0, 0, 0, 0.01f);
+    for (std::size_t group = 0; group < 2; ++group) flatten(two, 0, 0, group, 0.03f);
+    for (const bool turned : {false, true}) {
+        const Profile merged = turned ? merge_profiles(two, one, 0.3, 1) : merge_profiles(one, two, 0.3, 1);
+        CHECK(merged.timestep_groups == two.timestep_groups);
+        for (std::size_t group = 0; group < 2; ++group)
+            CHECK(kernel_of(merged, 0, 0, group).value[17] == Catch::Approx(0.02).epsilon(1e-5));
+    }
 }
 
 TEST_CASE("merge: the same with any number of threads", "[profile_merge]") {

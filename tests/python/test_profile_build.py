@@ -222,9 +222,6 @@ OTHERS = {
     "patches": (profile(model=ModelInfo("wan2.1", "ab" * 32, "f00")), ["patches", "f00"]),
     "heads": (profile(heads=3), ["same model", "heads", "3"]),
     "head_dim": (profile(head_dim=128), ["same model", "head_dim", "128"]),
-    "layers": (profile(layers=("double.0.0",)), ["same layers"]),
-    "layer ids": (profile(layers=("double.0.0", "single.0.0")), ["same layers"]),
-    "groups": (profile(groups=TWO), ["1 timestep groups", "got 2"]),
     "far grid": (profile(grid=(9, 12, 8)), ["near the grid (3, 6, 8)", "far"]),
 }
 
@@ -235,6 +232,27 @@ def test_what_does_not_fit_is_refused(case):
     with pytest.raises(Error) as caught:
         merge_profiles(old, profile(), density=0.3)
     assert not [word for word in words if word not in str(caught.value)], caught.value
+
+
+def test_layers_of_either_are_kept():
+    old = profile(layers=("double.0.0", "single.0.0"), seed=1)
+    new = profile(layers=("double.0.0", "double.1.0"), seed=2)
+    merged = merge_profiles(old, new, density=0.3, dense_below=0.0)
+    assert merged.layer_ids() == ["double.0.0", "double.1.0", "single.0.0"]
+    assert merged.model.layers == 3 and Profile.parse(merged.dump()).dump() == merged.dump()
+    for held, layer, place in ((old, 1, 2), (new, 1, 1)):
+        heads = zip(held.layers[layer].heads, merged.layers[place].heads, strict=True)
+        for want, got in heads:
+            assert got.order == want.order and got.density == want.density
+            assert [g.code for g in got.groups] == [g.code for g in want.groups]
+
+
+@pytest.mark.parametrize("old", [((1.0, 0.0),), TWO], ids=["one", "two"])
+def test_profiles_of_one_and_two_timestep_groups_merge(old):
+    new = TWO if len(old) == 1 else ((1.0, 0.0),)
+    merged = merge_profiles(profile(groups=old, seed=1), profile(groups=new, seed=2), density=0.3)
+    assert merged.timestep_groups == list(TWO)
+    assert all(len(head.groups) == 2 for layer in merged.layers for head in layer.heads)
 
 
 @pytest.mark.parametrize("grids", [((4, 6, 8), (3, 6, 8)), ((3, 6, 8), (4, 6, 8))], ids=str)

@@ -130,11 +130,10 @@ def test_steps_may_come_back():
     assert host.session.paths == {"observe": 2, "sparse": 10}
 
 
-def test_a_late_first_evaluation_is_dense_until_something_was_watched():
+def test_a_late_first_evaluation_is_watched_like_any_other():
     host = Host(Settings(observe_steps=2))
     host.run([0.1, 1.0, 0.9, 0.7])
-    assert host.session.paths == {"dense": 2, "observe": 4, "sparse": 2}
-    assert host.reasons() == {"no profile, and no step was watched yet": 2}
+    assert host.session.paths == {"observe": 6, "sparse": 2} and not host.reasons()
 
 
 def test_cond_and_uncond_in_calls_of_their_own_feed_one_kernel():

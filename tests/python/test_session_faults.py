@@ -29,12 +29,6 @@ def test_a_profile_that_does_not_fit_leaves_the_run_dense(case):
     assert {line["reason"] for line in host.lines} == {reason}
 
 
-def test_a_layer_that_is_not_in_the_profile_stays_dense_alone():
-    host = sparse_host(profile(layers=("double.0.0",)))
-    assert host.evaluate(1.0) == [True, False]
-    assert host.reasons() == {"layer double.1.0 is not in the profile": 1}
-
-
 def test_a_near_grid_is_used():
     host = sparse_host(profile(grid=(4, 6, 8)))
     assert host.evaluate(1.0) == [True, True] and not host.reasons()

@@ -40,18 +40,25 @@ def test_run_log_has_a_line_per_step_and_layer(tmp_path):
 
 
 def test_progress_tells_state_density_and_reasons():
-    host = Host(Settings(observe_steps=2, dense_below=0.0, refresh=False))
+    host = sparse_host(settings=Settings(observe_steps=0, dense_below=0.0, refresh=False))
     for sigma in SIGMAS[:3]:
         host.evaluate(sigma)
     host.layers = ["single.9.0"]
     host.run(SIGMAS[3:-1])
+    reason = "layer single.9.0 is not in the profile, and observe_steps is 0"
     texts = dict(host.texts)
     assert texts[0].startswith("step 1 of 6: starting")
-    assert texts[1].startswith("step 2 of 6: observing")
     assert texts[2].startswith("step 3 of 6: sparse")
     assert "density 0.44" in texts[5] and "retained mass" in texts[5]
-    assert "dense: layer single.9.0 is not in the profile (2 calls)" in texts[5]
+    assert f"dense: {reason} (2 calls)" in texts[5]
     assert host.texts[-1][0] == 6 and host.texts[-1][1].startswith("finished")
+
+
+def test_progress_of_a_run_that_observes():
+    host = Host(Settings(observe_steps=2, refresh=False))
+    host.run()
+    texts = [text.splitlines()[0] for _, text in host.texts]
+    assert texts[:3] == ["step 1 of 6: starting", "step 2 of 6: observing", "step 3 of 6: sparse"]
 
 
 def test_progress_tells_how_many_heads_stay_dense():

@@ -34,12 +34,6 @@ std::string text_of(const std::vector<Item>& items) {
     return text.empty() ? "none" : text;
 }
 
-std::vector<std::string> layer_ids(const Profile& profile) {
-    std::vector<std::string> ids;
-    for (const ProfileLayer& layer : profile.layers) ids.push_back(layer.id);
-    return ids;
-}
-
 void check_mergeable(const Profile& old, const Profile& fresh) {
     const auto same = [](const char* what, const auto& was, const auto& is) {
         if (!(was == is))
@@ -55,10 +49,39 @@ void check_mergeable(const Profile& old, const Profile& fresh) {
     if (match_grid(old, grid) == GridMatch::far) {
         fail("profile", "must be calibrated near the grid " + text_of(grid), text_of(old.calibration.grids));
     }
-    require(layer_ids(old) == layer_ids(fresh), "profile", "must hold the same layers", old.layers.size());
-    require(old.timestep_groups.size() == fresh.timestep_groups.size(), "profile",
-            "must have " + std::to_string(fresh.timestep_groups.size()) + " timestep groups to be merged",
-            old.timestep_groups.size());
+}
+
+// A layer of the merged profile: what each one holds of it, null where it does not.
+struct LayerPair {
+    const ProfileLayer *old = nullptr, *fresh = nullptr;
+
+    const ProfileLayer& any() const { return old != nullptr ? *old : *fresh; }
+};
+
+// The layers of both, as they stand in old; one that fresh alone holds follows the layer that it follows there, and the
+// first ones come before the first that both hold, or last.
+std::vector<LayerPair> layers_of_both(const Profile& old, const Profile& fresh) {
+    std::vector<LayerPair> pairs;
+    for (const ProfileLayer& layer : old.layers) pairs.push_back({&layer, nullptr});
+    const auto place = [&](const ProfileLayer& layer) {
+        return std::find_if(pairs.begin(), pairs.end(), [&](auto& pair) { return pair.any().id == layer.id; });
+    };
+    auto next = static_cast<std::ptrdiff_t>(pairs.size());
+    for (auto layer = fresh.layers.rbegin(); layer != fresh.layers.rend(); ++layer) {
+        if (const auto found = place(*layer); found != pairs.end()) next = found - pairs.begin();
+    }
+    for (const ProfileLayer& layer : fresh.layers) {
+        auto found = place(layer);
+        if (found == pairs.end()) found = pairs.insert(pairs.begin() + next, LayerPair{});
+        found->fresh = &layer;
+        next = found - pairs.begin() + 1;
+    }
+    return pairs;
+}
+
+// The group of a head that stands for number `group`: a profile of one group holds for all sigmas.
+const HeadGroup& group_of(const ProfileHead& head, std::size_t group) {
+    return head.groups[std::min(group, head.groups.size() - 1)];
 }
 
 std::int32_t reach(const AxisBins& bins) { return std::max(std::abs(bins.edges.front()), std::abs(bins.edges.back())); }
@@ -164,20 +187,40 @@ Profile merge_profiles(const Profile& old, const Profile& fresh, double density,
     Profile merged = old;
     merged.bins = common_bins(old.bins, fresh.bins);
     merged.calibration = merged_calibration(old.calibration, fresh.calibration);
+    if (fresh.timestep_groups.size() > old.timestep_groups.size()) merged.timestep_groups = fresh.timestep_groups;
     const Grid grid = fresh.calibration.grids.front();
     const Rebin of_old(old.bins, merged.bins), of_fresh(fresh.bins, merged.bins);
+    const std::vector<LayerPair> pairs = layers_of_both(old, fresh);
+    merged.model.layers = static_cast<std::int32_t>(pairs.size());
+    merged.layers.assign(pairs.size(), {});
+    for (std::size_t layer = 0; layer < pairs.size(); ++layer) {
+        merged.layers[layer].id = pairs[layer].any().id;
+        merged.layers[layer].heads.resize(pairs[layer].any().heads.size());
+    }
     const auto heads = static_cast<std::int64_t>(old.model.heads);
-    parallel_for(static_cast<std::int64_t>(old.layers.size()) * heads, threads, [&](std::int64_t index, int) {
+    parallel_for(static_cast<std::int64_t>(pairs.size()) * heads, threads, [&](std::int64_t index, int) {
         const auto layer = static_cast<std::size_t>(index / heads), place = static_cast<std::size_t>(index % heads);
-        const ProfileHead &a = old.layers[layer].heads[place], &b = fresh.layers[layer].heads[place];
-        std::vector<OffsetKernel> kernels;
-        for (std::size_t group = 0; group < a.groups.size(); ++group) {
-            kernels.push_back(of_old(dequantise(old.bins, a.groups[group].kernel)));
-            blend(kernels.back(), of_fresh(dequantise(fresh.bins, b.groups[group].kernel)), weight);
+        const LayerPair& pair = pairs[layer];
+        const ProfileHead& own = pair.any().heads[place];
+        const bool alone = pair.old == nullptr || pair.fresh == nullptr;
+        const Bins& bins = pair.old != nullptr ? old.bins : fresh.bins;
+        const std::size_t groups = merged.timestep_groups.size();
+        if (alone && bins == merged.bins && own.groups.size() == groups) {
+            merged.layers[layer].heads[place] = own;
+            return;
         }
-        ProfileHead built = build_head(kernels, grid, density, a.locked ? std::optional(a.order) : std::nullopt).head;
-        built.density = a.density;
-        built.locked = a.locked;
+        const auto kernel = [&](const Rebin& rebin, const Bins& from, const ProfileLayer& of, std::size_t group) {
+            return rebin(dequantise(from, group_of(of.heads[place], group).kernel));
+        };
+        std::vector<OffsetKernel> kernels;
+        for (std::size_t group = 0; group < groups; ++group) {
+            kernels.push_back(kernel(pair.old != nullptr ? of_old : of_fresh, bins, pair.any(), group));
+            if (!alone) blend(kernels.back(), kernel(of_fresh, fresh.bins, *pair.fresh, group), weight);
+        }
+        const bool chosen = own.locked || alone;
+        ProfileHead built = build_head(kernels, grid, density, chosen ? std::optional(own.order) : std::nullopt).head;
+        built.density = own.density;
+        built.locked = own.locked;
         merged.layers[layer].heads[place] = std::move(built);
     });
     validate(merged);

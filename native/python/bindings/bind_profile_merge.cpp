@@ -32,7 +32,8 @@ void bind_profile_merge(py::module_& m) {
           "weight of a row)]; prior: rows that the profile's own kernels count as.");
     m.def("merge_profiles", &merge_profiles, py::arg("old"), py::arg("fresh"), py::arg("density"),
           py::arg("threads") = 0, py::call_guard<py::gil_scoped_release>(),
-          "The mean of two profiles of one model, weighted by their prompts; orders chosen anew unless locked.");
+          "The mean of two profiles of one model, weighted by their prompts; orders chosen anew unless locked. Layers\n"
+          "that one of them alone holds are taken over.");
     m.def("diff_profiles", &diff_profiles, py::arg("a"), py::arg("b"), py::arg("block") = 64, py::arg("threads") = 0,
           py::call_guard<py::gil_scoped_release>(), "ProfileDiff of two profiles, on a's first grid.");
     using Head = ProfileDiff::Head;

@@ -4,7 +4,7 @@ Needs torch and numpy only. `attention` runs a `Plan`; `Session` is one sampling
 plans and goes sparse; `Profile` is what is saved and shared; `reference` is the plain oracle.
 """
 
-from . import exact_maps, metrics, profile_build, reference, session, settings
+from . import completion, exact_maps, metrics, profile_build, reference, session, settings
 from ._core import (
     ORDERS,
     Error,
@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "active_isa",
     "attention",
+    "completion",
     "exact_maps",
     "metrics",
     "profile_build",

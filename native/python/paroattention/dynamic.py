@@ -46,7 +46,7 @@ class DynamicPlanner(Planner):
         full = _core.BlockMask(np.ones((found.rows, found.cols), dtype=bool))
         return super().mixed(key, [_core.HeadPlan(head.order, full) for head in heads])
 
-    def builder(self, profile, group: int, layout) -> Nothing:
+    def builder(self, profile, group: int, layout, *, layers=()) -> Nothing:
         return Nothing()
 
     def maps(self, key: Key, q, k, scale: float) -> list:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,6 +103,8 @@ class Planner:
     def forget(self) -> None:
         """Makes every plan anew at its next use."""
         with self._lock:
+            # A builder may know of the layers alone that had no plan when it began.
+            self._cancel()
             self._plans.clear()
             self.version += 1
 
@@ -122,6 +124,10 @@ class Planner:
             self.exact = None
             self.version += 1
 
+    def lacks(self, key: Key) -> bool:
+        """Whether the profile fits a call but for its layer, which it does not hold."""
+        return not self.given and key.layer not in self._ids and not self.misfit(key)
+
     def index(self, layer: str) -> int | None:
         return self._ids.get(layer)
 
@@ -133,16 +139,17 @@ class Planner:
     def _make(self, key: Key) -> _core.Plan | str:
         if self._given is not None:
             return self._given(key.layer, key.group, key.layout) or "no exact map of this layer"
-        reason = self._misfit(key)
+        reason = self.misfit(key)
         if reason:
             return reason
+        if key.layer not in self._ids:
+            return f"layer {key.layer} is not in the profile"
         exact = self._ahead(key) if self._ahead else None
         return exact or self.build(self.profile, key)
 
-    def _misfit(self, key: Key) -> str:
+    def misfit(self, key: Key) -> str:
+        """Why the profile cannot serve a call of this shape, whatever its layer; or ""."""
         profile, model = self.profile, self.profile.model
-        if key.layer not in self._ids:
-            return f"layer {key.layer} is not in the profile"
         if (model.heads, model.head_dim) != (key.heads, key.head_dim):
             return (
                 f"the profile has {model.heads} heads of {model.head_dim},"
@@ -159,7 +166,9 @@ class Planner:
             return _core.plan_layer(profile, place, group, grid, **options)
         name = (key.group, key.layout)
         if name not in self._builders:
-            self._builders[name] = self.builder(profile, *name)
+            planned = {one.layer for one in self.plans() if (one.group, one.layout) == name}
+            left = [layer for layer in profile.layer_ids() if layer not in planned]
+            self._builders[name] = self.builder(profile, *name, layers=left)
         return self._builders[name].get(key.layer)
 
     def heads(self, profile: _core.Profile, key: Key, heads: list[int]) -> list:
@@ -167,15 +176,17 @@ class Planner:
         place, group, grid, options = self._request(key)
         return _core.plan_heads(profile, place, group, grid, heads=heads, **options)
 
-    def builder(self, profile: _core.Profile, group: int, layout: TokenLayout):
-        """A PlanBuilder of all layers, under way."""
+    def builder(
+        self, profile: _core.Profile, group: int, layout: TokenLayout, *, layers: Sequence[str] = ()
+    ):
+        """A PlanBuilder of these layers, under way; () for all."""
         known = {}
-        for layer in profile.layer_ids():
+        for layer in layers or profile.layer_ids():
             own = self._known(layer, group, layout)
             if own is not None:
                 known[layer] = own
         builder = _core.PlanBuilder(
-            profile, group, layout.grid, known=known, **self._options(layout)
+            profile, group, layout.grid, layers=layers, known=known, **self._options(layout)
         )
         for layer in known.keys() & self.seen.keys():
             self.seen[layer].lend(functools.partial(builder.busy, layer))

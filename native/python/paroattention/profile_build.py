@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -43,15 +43,21 @@ def build_profile(
     steps: int,
     sampler: str = "",
     order_of: Callable[[list[np.ndarray]], str] | None = None,
+    only: Collection[str] | None = None,
 ) -> _core.Profile:
     """A profile of every watched layer, orders by retained mass at the run's density.
 
+    only: ids of the layers to take, of those watched; None: all.
     order_of(kernels of a head, one per group): another choice of the order. Heads spread over
     everything (settings.dense_below) get density 1.
     A timestep group that saw nothing borrows the kernels of the nearest one that did; a layer
     whose rows never were finite is left out. Raises Error when nothing was watched.
     """
-    seen = {layer: watched.seen_groups() for layer, watched in observer.layers.items()}
+    seen = {
+        layer: watched.seen_groups()
+        for layer, watched in observer.layers.items()
+        if only is None or layer in only
+    }
     watched_layers = {layer: observer.layers[layer] for layer, own in seen.items() if own}
     if not watched_layers:
         raise _core.Error("observer must have watched at least one layer (got none)")
@@ -105,9 +111,8 @@ def _calibration(observer: Observer, first, steps: int, sampler: str):
     return calibration
 
 
-def require_mergeable(old: _core.Profile, new: _core.Profile, *, same_layers=True) -> None:
-    """Raises Error if they are of different models or patches, of far grids, or (same_layers) of
-    other layers or numbers of timestep groups."""
+def require_mergeable(old: _core.Profile, new: _core.Profile) -> None:
+    """Raises Error if they are of different models or patches, or of far grids."""
     for what in ("family", "fingerprint", "patches", "heads", "head_dim"):
         a, b = getattr(old.model, what), getattr(new.model, what)
         if a != b:
@@ -115,13 +120,6 @@ def require_mergeable(old: _core.Profile, new: _core.Profile, *, same_layers=Tru
     grid = new.calibration.grids[0]
     if old.match_grid(grid) == "far":
         raise _core.Error(f"profile must be calibrated near the grid {grid} (got a far one)")
-    if same_layers and old.layer_ids() != new.layer_ids():
-        raise _core.Error("profile must hold the same layers as the run (got others)")
-    if same_layers and len(old.timestep_groups) != len(new.timestep_groups):
-        raise _core.Error(
-            f"profile must have {len(new.timestep_groups)} timestep groups to be merged"
-            f" (got {len(old.timestep_groups)})"
-        )
 
 
 def merge_profiles(
@@ -129,7 +127,9 @@ def merge_profiles(
 ) -> _core.Profile:
     """The mean of both, weighted by their prompts; orders chosen anew unless a head is locked.
 
-    Raises Error if they are of different models, layers or timestep groups, or of far grids.
+    A layer that one of them alone holds is taken over as it is. A profile of one timestep group
+    counts for both groups of the other.
+    Raises Error if they are of different models or patches, or of far grids.
     """
     require_mergeable(old, new)
     merged = _core.merge_profiles(old, new, density, threads=torch.get_num_threads())

@@ -13,6 +13,7 @@ import torch
 from . import _core, faults, plan_store
 from .ahead import Ahead, Beside
 from .attention import attention, unsupported
+from .completion import COMPLETED, Missing, named
 from .dynamic import planner_for
 from .exact_maps import ExactSums
 from .layout import TokenLayout
@@ -64,11 +65,15 @@ class Session(Telling):
         self.profile: _core.Profile | None = None
         self.planner = planner_for(settings, plans)
         self.watch = Watch(settings, self.observer, self.planner, self.note)
+        steps = settings.observe_steps
+        self.missing = Missing(steps, self._build_layers, self.watch, self.note)
         self._find, self._find_maps = find_profile, find_maps
         self._saver = Saver(save_profile, self.note)
         self._exact = ExactSums(settings.block_kv) if settings.exact else None
         self._lock = threading.RLock()
         self._looked_up = self._saved = False
+        # The first of the steps that were watched for want of a profile.
+        self._first_watched: int | None = None
         # Why no profile was found, if there is more to say than that there is none.
         self._why = ""
         # Why nothing can be made of what was observed, if so: the rest of the run is dense.
@@ -92,6 +97,7 @@ class Session(Telling):
             # Plans are made and renewed between two evaluations: no layer is then half observed.
             if self._observed_enough(forward):
                 self._guarded(self._adopt_observed, "no plan could be made")
+            self._complete(self.missing.due(forward.step))
             if forward.step != self._step:
                 self._step = forward.step
                 self._guarded(lambda: self._begin_step(forward), "")
@@ -144,7 +150,9 @@ class Session(Telling):
     def _observed_enough(self, forward: Forward) -> bool:
         settings = self.settings
         ready = not (self.planner.ready or settings.calibrate or self._no_plan)
-        return ready and bool(self.observer.layers) and forward.step >= settings.observe_steps
+        if not ready or not self.observer.layers or self._first_watched is None:
+            return False
+        return forward.step >= self._first_watched + settings.observe_steps
 
     def _start_ahead(self) -> None:
         """Builds the plan beside the last dense step, where a GPU computes that: from the samples
@@ -175,7 +183,30 @@ class Session(Telling):
         self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps){why}"
         self._store(self.profile)
 
-    def _build(self, groups, observer=None) -> _core.Profile:
+    def _complete(self, layers: list[str]) -> None:
+        """Adds layers that the profile lacks to it, from what was watched of them."""
+        if not layers:
+            return
+        started, known = time.perf_counter(), len(self.missing.added)
+        self.profile = self.missing.add(layers, self.profile, self._grid)
+        self.plan_seconds += time.perf_counter() - started
+        if len(self.missing.added) > known:
+            note = self.profile_note.split(COMPLETED)[0]
+            self.profile_note = note + COMPLETED + named(self.missing.added)
+            if self._saves_completed:
+                self._store(self.profile)
+            else:
+                self.profile_note += ", in this run only"
+
+    @property
+    def _saves_completed(self) -> bool:
+        # A profile of other patches, chosen by name, stays what it is.
+        return self._saver.wanted and self.profile.model.patches == self.model.patches
+
+    def _build_layers(self, groups, layers: list[str]) -> _core.Profile:
+        return self._build(groups, only=layers)
+
+    def _build(self, groups, observer=None, only=None) -> _core.Profile:
         order_of = None
         if self._exact is not None:
             # Kept, since the maps were summed in them. Asked for by layer and head, as observed.
@@ -194,6 +225,7 @@ class Session(Telling):
             steps=self.steps.count,
             sampler=self.sampler,
             order_of=order_of,
+            only=only,
         )
         if self._exact is not None:
             unlock(profile, self.settings.dense_below)
@@ -269,21 +301,26 @@ class Session(Telling):
             return OBSERVE, "calibrating", None
         if not self.planner.ready:
             return self._without_profile(forward)
+        key = self.planner.key(layer, forward.sigma, layout, q)
+        if self.planner.lacks(key):
+            with self._lock:
+                return *self.missing.decide(layer, forward.step), None
         if not self.steps.allowed(forward.step):
             return DENSE, OUTSIDE, None
         why = self.faults.refusal(layer) or (not settings.offload and unsupported(q))
         if why:
             return DENSE, why, None
-        return SPARSE, "", self.planner.key(layer, forward.sigma, layout, q)
+        return SPARSE, "", key
 
     def _without_profile(self, forward) -> tuple[str, str, None]:
         if self._no_plan:
             return DENSE, self._no_plan, None
-        if forward.step < self.settings.observe_steps:
-            return OBSERVE, "observing", None
         if self.settings.observe_steps == 0:
             return DENSE, "no profile, and observe_steps is 0", None
-        return DENSE, "no profile, and no step was watched yet", None
+        # Masks may have kept the first steps from it.
+        known = self._first_watched
+        self._first_watched = forward.step if known is None else min(known, forward.step)
+        return OBSERVE, "observing", None
 
     def _look_up(self, forward: Forward | None, layout: TokenLayout) -> None:
         if self._looked_up:
@@ -399,7 +436,12 @@ class Session(Telling):
         try:
             if self.profile is None and not self._no_plan:
                 self._adopt_observed()
-            elif self.watch.own and self.watch.learned:
+            self._complete(self.missing.pending())
+            if not self.watch.learned:
+                return
+            if self.watch.own:
                 self._store(self._build(self._halves))
+            elif self.missing.added and self._saves_completed:
+                self._store(self.missing.learned(self.profile))
         except Exception as error:
             self.note(f"profile not built: {first_line(error)}")

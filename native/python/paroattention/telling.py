@@ -70,6 +70,11 @@ class Telling:
         if dense:
             self._dense_reasons.add(reason)
 
+    @property
+    def told_dense(self) -> bool:
+        """Whether the user was told why a call stays dense."""
+        return bool(self._dense_reasons)
+
     def _log(self, forward, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
         if plan is not None:
@@ -143,7 +148,7 @@ class Telling:
             return f"{place}: {'sparse' if self.steps.allowed(forward.step) else 'dense'}"
         if not self._looked_up:
             return f"{place}: starting"
-        observing = forward.step < self.settings.observe_steps
+        observing = self.settings.observe_steps and not self._no_plan
         return f"{place}: {'observing' if observing else 'dense'}"
 
     def count_heads(self) -> tuple[int, int]:

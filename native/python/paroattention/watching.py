@@ -16,6 +16,7 @@ import torch
 
 from . import _core
 from .budget import LADDER, Budget, Curves
+from .completion import filled
 from .cuda_masks import host_plan
 from .denser import Denser
 from .device_watch import DeviceWatch, Reading
@@ -285,11 +286,25 @@ class Watch:
 
     def begin_with(self, profile: _core.Profile, grid, own: bool) -> None:
         """Plans come from this profile from now on. own: it is made of this run's samples."""
-        self.own = own
+        self.own, self._fixed = own, {}
+        self._begin_layers(profile, profile, grid)
+
+    def add(self, fresh: _core.Profile, grid) -> None:
+        """Plans of layers that the profile in use lacks come from this one; all samples of the
+        others so far are acted upon, and new masks that are not judged by then are given up."""
+        self.settle()
+        for proposal in (self._proposal, self._coming):
+            if proposal is not None:
+                proposal.end()
+        self._proposal = self._coming = None
+        self._begin_layers(filled(self._planner.profile, fresh), fresh, grid)
+
+    def _begin_layers(self, profile: _core.Profile, fresh: _core.Profile, grid) -> None:
+        """The planner uses `profile`; the layers of `fresh` are new in it."""
         self._planner.use(profile)
-        self._fixed = {
+        self._fixed |= {
             (layer.id, place): head.density
-            for layer in profile.layers
+            for layer in fresh.layers
             for place, head in enumerate(layer.heads)
             if head.density is not None
         }
@@ -297,11 +312,13 @@ class Watch:
         size = SeenBlocks.bytes(grid, heads, settings.block_q, settings.block_kv)
         self._fits = settings.refresh and not settings.dynamic
         self._fits = self._fits and size * profile.model.layers <= MOST_BYTES
-        kept, self._rows = self._rows, {}
-        for layer, pieces in kept.items():
-            seen = self._seen_blocks(Key(layer, 0, TokenLayout(grid), heads, 0))
+        # Rows of layers that are still being watched wait for their own turn.
+        for layer in [one for one in self._rows if self._planner.index(one) is not None]:
+            pieces, layout = self._rows.pop(layer), self._observer.layers[layer].layout
+            self._row_bytes -= sum(rows.numel() * rows.element_size() for *_, rows in pieces)
+            seen = self._seen_blocks(Key(layer, 0, TokenLayout(layout.grid), heads, 0))
             if seen is None:
-                return
+                continue
             for part, places, rows in pieces:
                 for place, head in enumerate(range(heads)[part]):
                     seen.add_rows(head, places[place], rows[place])

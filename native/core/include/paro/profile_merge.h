@@ -14,9 +14,10 @@ namespace paro {
 // never observed an offset the other one counts. Kernels of different bins meet in the ones that reach farther, the
 // finer ones of two that reach equally far. Orders are chosen anew at `density`, mean over the groups, on the new
 // profile's first grid; heads that are locked in `old` keep their order, and all keep the density and lock they have
-// there. Model, timestep groups and defaults are old's, the calibration is new's with both's grids and prompts. Throws
-// Error if they differ in family, fingerprint, patches, heads, head_dim, layers or the number of timestep groups, or if
-// new's first grid is far from old's.
+// there. A layer that one of them alone holds is taken over as it is, order, density and lock too. A profile of one
+// timestep group counts for every group of the other. Model and defaults are old's, the calibration is new's with
+// both's grids and prompts. Throws Error if they differ in family, fingerprint, patches, heads or head_dim, or if new's
+// first grid is far from old's.
 Profile merge_profiles(const Profile& old, const Profile& fresh, double density, int threads);
 
 // What two profiles have in common and what not.
