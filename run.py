@@ -66,6 +66,11 @@ def view(paths: Paths, arguments: argparse.Namespace) -> int:
         large = native.ensure_tests(paths) / "tests" / "viewer" / "paro_viewer_large"
         script = REPO / "tests" / "viewer" / "measure.py"
         return call([str(paths.python), str(script), str(program), str(large)], os.environ.copy())
+    if arguments.pictures:
+        script = REPO / "tests" / "viewer" / "pictures.py"
+        shown = [str(Path(arguments.file).resolve())] if arguments.file else []
+        command = [str(paths.python), str(script), str(program), str(REPO / "out/pictures"), *shown]
+        return call(command, os.environ.copy())
     file = Path(arguments.file).resolve() if arguments.file else REPO / "out/demo/demo.json"
     if not arguments.file and not file.is_file():
         say("There is no demo yet: running it first.")
@@ -220,6 +225,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one = commands.add_parser("view", help="build the desktop viewer and open it")
     one.add_argument("file", nargs="?", help="a profile or capture (the demo's)")
     one.add_argument("--measure", action="store_true", help="measure it on a generated large one")
+    one.add_argument(
+        "--pictures", action="store_true", help="every panel at every size (out/pictures)"
+    )
     one.add_argument("options", nargs=argparse.REMAINDER, help="go to paro-viewer")
     one.set_defaults(run=view)
     return parser.parse_args(argv)

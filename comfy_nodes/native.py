@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 _INSTALL = (
-    "Install it into ComfyUI's Python: `pip install .` in the folder of this plugin. "
+    "Install it into ComfyUI's Python: `pip install .` in the folder of this plugin, which needs a "
+    "C++20 compiler and that Python's headers. "
     "Until then everything runs dense."
 )
 

@@ -34,7 +34,8 @@ def toolchain(paths: Paths) -> str:
 
 
 def build_environment(paths: Paths) -> dict[str, str]:
-    extra = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
+    # The log gets all that the compiler says.
+    extra = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1), "PARO_BUILD_VERBOSE": "1"}
     if shutil.which("ccache"):
         extra["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
     if shutil.which("ninja", path=str(paths.scripts)):

@@ -30,25 +30,36 @@ def viewer() -> Path:
     return Path(path)
 
 
-def make_profile(folder: Path, name: str = "wan", seed: int = 0) -> Path:
-    """NAME.json and NAME.capture.safetensors: 3 layers of 2 heads, watched on random queries."""
+LAYERS = ("double.0.0", "double.1.0", "double.2.0")
+
+
+def make_profile(
+    folder: Path,
+    name: str = "wan",
+    seed: int = 0,
+    layers: tuple[str, ...] = LAYERS,
+    heads: int = 2,
+    family: str = "wan2.1",
+) -> Path:
+    """NAME.json and NAME.capture.safetensors, on random queries; the first layer has rows."""
     generator = torch.Generator().manual_seed(seed)
     observer = Observer(64, seed, keep_rows=True)
     layout = TokenLayout(GRID)
     tokens = layout.grid_size
-    for layer in range(3):
+    for layer in layers:
         # Keys near a query resemble it, so that maps have structure.
-        drift = torch.randn(1, 2, tokens, 64, generator=generator).cumsum(2) / 4
-        q = drift + torch.randn(1, 2, tokens, 64, generator=generator) / 2
-        observer.observe(f"double.{layer}.0", q, drift, layout, sm_scale=0.05)
-    model = ModelInfo("wan2.1", FINGERPRINT, "")
+        drift = torch.randn(1, heads, tokens, 64, generator=generator).cumsum(2) / 4
+        q = drift + torch.randn(1, heads, tokens, 64, generator=generator) / 2
+        observer.observe(layer, q, drift, layout, sm_scale=0.05)
+    model = ModelInfo(family, FINGERPRINT, "")
     profile = build_profile(observer, model, Settings(), [(1.0, 0.0)], steps=4, sampler="euler")
     path = folder / f"{name}.json"
     profile.save(path)
     tensors = {}
-    queries, rows = observer.layers["double.0.0"].newest[(0, 1)]
-    tensors["queries/double.0.0/1/0"] = queries.astype(np.int32)
-    tensors["rows/double.0.0/1/0"] = rows
+    head = min(1, heads - 1)
+    queries, rows = observer.layers[layers[0]].newest[(0, head)]
+    tensors[f"queries/{layers[0]}/{head}/0"] = queries.astype(np.int32)
+    tensors[f"rows/{layers[0]}/{head}/0"] = rows
     _core.save_capture(folder / f"{name}.capture.safetensors", profile, tensors)
     return path
 

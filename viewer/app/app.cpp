@@ -120,6 +120,7 @@ bool App::frame(Script* script) {
         screen_.background[1] = background.y;
         screen_.background[2] = background.z;
     }
+    find_missing_letters();
     ui_.now = seconds_now();
     ui_.document.update(ui_.now);
     ImGui::NewFrame();
@@ -233,7 +234,9 @@ void App::build_layout(unsigned dock) {
     unsigned centre = dock, bottom = 0, middle_right = 0, lower_right = 0;
     const unsigned left = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Left, 0.215f, nullptr, &centre);
     unsigned right = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Right, 0.325f, nullptr, &centre);
-    bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, 0.30f, nullptr, &centre);
+    // Tabs, names and axes take the same room whatever is left: in a small window the plots get a larger share.
+    const float share = std::clamp(ui_.px(195) / ImGui::GetMainViewport()->WorkSize.y, 0.30f, 0.36f);
+    bottom = ImGui::DockBuilderSplitNode(centre, ImGuiDir_Down, share, nullptr, &centre);
     lower_right = ImGui::DockBuilderSplitNode(right, ImGuiDir_Down, 0.57f, nullptr, &right);
     middle_right = ImGui::DockBuilderSplitNode(lower_right, ImGuiDir_Up, 0.385f, nullptr, &lower_right);
     const std::map<std::string, unsigned> place = {
@@ -254,7 +257,8 @@ void App::draw_panels() {
             if (ui_.maximised != panel.name) continue;
             ImGui::SetNextWindowPos(viewport->WorkPos);
             ImGui::SetNextWindowSize(viewport->WorkSize);
-            constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+            constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoTitleBar | ImGuiWindowFlags_NoResize |
+                                                ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoMove |
                                                 ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBackground;
             if (ImGui::Begin((std::string(panel.title) + "###whole_" + panel.name).c_str(), nullptr, kFlags)) {
                 ImGui::TextUnformatted(panel.title);
@@ -325,6 +329,13 @@ void App::draw() {
         if (kind == DialogKind::export_png) export_path_ = path;
     });
     draw_quit_question();
+    for (const auto& [at, text] : ui_.notes) {
+        const ImVec2 size = ImGui::CalcTextSize(text.c_str()), edge = {ui_.px(8), ui_.px(8)};
+        ImGui::GetForegroundDrawList()->AddRectFilled({at.x - edge.x, at.y - edge.y},
+                                                      {at.x + size.x + edge.x, at.y + size.y + edge.y},
+                                                      ImGui::GetColorU32(ImGuiCol_PopupBg));
+        ImGui::GetForegroundDrawList()->AddText(at, ImGui::GetColorU32(ImGuiCol_Text), text.c_str());
+    }
     shortcuts();
 }
 

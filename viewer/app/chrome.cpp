@@ -35,7 +35,8 @@ void App::draw_file_menu() {
     if (ImGui::BeginMenu("Open recent", !preferences_.recent.empty())) {
         const std::vector<std::filesystem::path> recent = preferences_.recent;
         for (const auto& path : recent) {
-            if (ImGui::MenuItem(path.string().c_str())) open(path);
+            const float room = ImGui::GetMainViewport()->WorkSize.x * 0.6f;
+            if (ImGui::MenuItem((fitted(path.string(), room) + "##" + path.string()).c_str())) open(path);
         }
         ImGui::EndMenu();
     }
@@ -135,6 +136,8 @@ void App::draw_toolbar() {
         ImGui::End();
         return;
     }
+    const Loading loading = document.loading();
+    const bool counting = document.has_profile() && document.overview().exact_count() < document.head_count();
     if (ImGui::Button("Open")) ui_.dialog = DialogKind::open;
     ui_.anchor("toolbar.open");
     tooltip("Opens a profile (.json) or a capture (.capture.safetensors). Or drop one on the window.");
@@ -152,7 +155,14 @@ void App::draw_toolbar() {
         ui_.anchor("toolbar.undo");
         ImGui::SameLine(0.0f, ui_.px(16));
         ImGui::AlignTextToFramePadding();
-        ImGui::TextUnformatted(document.path().filename().string().c_str());
+        // What comes after the names keeps its place; they share what is left.
+        const float after = ui_.px(56 + 3 * 16 + 8) + text_width("tile") + text_width("edited") +
+                            (loading.active ? ui_.px(236)
+                             : counting     ? ui_.px(186)
+                                            : 0.0f);
+        const float room = std::max(ui_.px(80), ImGui::GetContentRegionAvail().x - after);
+        const std::string file = fitted(document.path().filename().string(), room * 0.45f);
+        ImGui::TextUnformatted(file.c_str());
         tooltip(document.path().string().c_str());
         if (document.modified()) {
             ImGui::SameLine();
@@ -160,8 +170,12 @@ void App::draw_toolbar() {
         }
         ImGui::SameLine(0.0f, ui_.px(16));
         const ProfileModel& model = document.base().model;
-        muted("%s, %zu layers x %d heads, grid %s (frames x rows x columns)", model.family.c_str(), document.layers(),
-              model.heads, grid_name(document.grid()).c_str());
+        const std::string what = model.family + ", " + std::to_string(document.layers()) + " layers x " +
+                                 std::to_string(model.heads) + " heads, grid " + grid_name(document.grid());
+        const std::string whole = what + " (frames x rows x columns)";
+        const float left = room - text_width(file);
+        muted("%s", text_width(whole) <= left ? whole.c_str() : fitted(what, left).c_str());
+        tooltip(whole.c_str());
         ImGui::SameLine(0.0f, ui_.px(16));
         const char* tiles[] = {"64", "128"};
         int tile = document.tile() == 64 ? 0 : 1;
@@ -169,11 +183,11 @@ void App::draw_toolbar() {
         if (ImGui::Combo("tile", &tile, tiles, 2)) document.set_tile(tile == 0 ? 64 : 128);
         tooltip("Tokens in a block. The kernels compute or skip whole blocks of tile x tile pairs.");
     }
-    const Loading loading = document.loading();
     if (loading.active) {
         ImGui::SameLine(0.0f, ui_.px(16));
-        ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(220), 0}, loading.what.c_str());
-    } else if (document.has_profile() && document.overview().exact_count() < document.head_count()) {
+        const std::string what = fitted(loading.what, ui_.px(200));
+        ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(220), 0}, what.c_str());
+    } else if (counting) {
         ImGui::SameLine(0.0f, ui_.px(16));
         char text[64];
         std::snprintf(text, sizeof text, "%zu of %zu heads exact", document.overview().exact_count(),
@@ -225,20 +239,25 @@ void App::draw_welcome() {
     const ImGuiViewport* viewport = ImGui::GetMainViewport();
     ImGui::SetNextWindowPos(viewport->WorkPos);
     ImGui::SetNextWindowSize(viewport->WorkSize);
-    constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+    constexpr ImGuiWindowFlags kFlags = ImGuiWindowFlags_NoTitleBar | ImGuiWindowFlags_NoResize |
+                                        ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoMove |
                                         ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBringToFrontOnFocus |
                                         ImGuiWindowFlags_NoBackground;
     if (ImGui::Begin("##welcome", nullptr, kFlags)) {
         const Loading loading = ui_.document.loading();
-        ImGui::SetCursorPos({ui_.px(60), ui_.px(60)});
+        const float margin = std::min(ui_.px(60), viewport->WorkSize.x * 0.05f);
+        const float width = viewport->WorkSize.x - 2.0f * margin;
+        ImGui::SetCursorPos({margin, margin});
         ImGui::BeginGroup();
+        ImGui::PushTextWrapPos(margin + width);
         ImGui::PushFont(nullptr, 28.0f);
         ImGui::TextUnformatted("PARO Viewer");
         ImGui::PopFont();
         ImGui::Spacing();
         if (loading.active) {
-            ImGui::Text("%s", loading.path.string().c_str());
-            ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(420), 0}, loading.what.c_str());
+            fitted_text(loading.path.string(), width);
+            const float bar = std::min(ui_.px(420), width);
+            ImGui::ProgressBar(static_cast<float>(loading.share), {bar, 0}, fitted(loading.what, bar * 0.9f).c_str());
         } else {
             ImGui::TextUnformatted(
                 "Shows what each attention head of a model looks at, which blocks are computed, and what is skipped.\n"
@@ -251,10 +270,13 @@ void App::draw_welcome() {
             if (!preferences_.recent.empty()) muted("Recent");
             const std::vector<std::filesystem::path> recent = preferences_.recent;
             for (std::size_t i = 0; i < recent.size(); ++i) {
-                if (ImGui::TextLink(recent[i].string().c_str())) open(recent[i]);
+                const std::string name = recent[i].string();
+                if (ImGui::TextLink((fitted(name, width) + "##" + name).c_str())) open(recent[i]);
+                tooltip(name.c_str());
                 ui_.anchor("recent." + std::to_string(i));
             }
         }
+        ImGui::PopTextWrapPos();
         ImGui::EndGroup();
     }
     ImGui::End();
@@ -265,7 +287,8 @@ void App::draw_quit_question() {
     if (ask_quit_ && !ui_.document.modified()) quit_ = true;
     if (ask_quit_ && !ImGui::IsPopupOpen("Leave?")) ImGui::OpenPopup("Leave?");
     if (!ImGui::BeginPopupModal("Leave?", nullptr, ImGuiWindowFlags_AlwaysAutoResize)) return;
-    ImGui::Text("%s has edits that are not saved.", ui_.document.path().filename().string().c_str());
+    const std::string name = fitted(ui_.document.path().filename().string(), ui_.px(420));
+    ImGui::Text("%s has edits that are not saved.", name.c_str());
     ImGui::Spacing();
     if (ImGui::Button("Stay")) {
         ask_quit_ = false;

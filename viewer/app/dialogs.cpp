@@ -149,9 +149,12 @@ void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const fs::path&)>
         list_folder(dialog);
     }
     ImGui::SameLine();
-    ImGui::TextUnformatted(dialog.folder.string().c_str());
+    fitted_text(dialog.folder.string(), ImGui::GetContentRegionAvail().x);
     bool chosen = false;
-    const float below = 2.0f * ImGui::GetFrameHeightWithSpacing() + ImGui::GetTextLineHeightWithSpacing();
+    const float problem =
+        ImGui::CalcTextSize(dialog.problem.c_str(), nullptr, false, ImGui::GetContentRegionAvail().x).y;
+    const float below = 2.0f * ImGui::GetFrameHeightWithSpacing() + ImGui::GetStyle().ItemSpacing.y +
+                        std::max(problem, ImGui::GetTextLineHeight());
     if (ImGui::BeginChild("entries", {0, -below}, ImGuiChildFlags_Borders)) draw_entries(dialog, chosen);
     ImGui::EndChild();
     if (ImGui::IsWindowAppearing()) ImGui::SetKeyboardFocusHere();
@@ -161,7 +164,7 @@ void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const fs::path&)>
         chosen = true;
     }
     ui.anchor("dialog.name");
-    ImGui::TextColored(warning_color(ui), "%s", dialog.problem.c_str());
+    wrapped(warning_color(ui), "%s", dialog.problem.c_str());
     const char* action = is_saving(dialog.kind) ? (dialog.overwrite ? "Replace" : "Save") : "Open";
     chosen = ImGui::Button(action) || chosen;
     ui.anchor("dialog.ok");

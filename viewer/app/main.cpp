@@ -29,6 +29,7 @@ constexpr const char* kUsage =
     "  --screenshot PNG   save a picture once everything is computed, and end\n"
     "  --panel NAME       only this panel: overview, head, density, profile, groups, curves, kernel, ran\n"
     "  --headless         draw without any display (EGL)\n"
+    "  --undrawn          with --headless: lay everything out without drawing it, for scripts that check the layout\n"
     "  --script FILE      run a script of clicks, keys and expectations, and end\n"
     "  --compare FILE     compare with this profile\n"
     "  --runlog FILE      show this run log\n"
@@ -74,6 +75,8 @@ Options parse(int count, char** values) {
         }
         if (arg == "--headless")
             out.headless = true;
+        else if (arg == "--undrawn")
+            out.screen.drawn = false;
         else if (arg == "--stats")
             out.stats = true;
         else if (arg == "--screenshot")

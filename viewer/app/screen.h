@@ -14,6 +14,7 @@ struct ScreenOptions {
     int width = 1280, height = 720;  // in pixels for a picture, in screen units for a window
     float scale = 0.0f;              // pixels of a unit; 0: the display's own, 1 without display
     std::string title = "PARO Viewer";
+    bool drawn = true;  // without a window: false lays everything out and leaves the pictures black
 };
 
 // Thrown where no OpenGL 3.3 can be had: the program ends with exit code 2.

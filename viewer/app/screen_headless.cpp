@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "app/gl.h"
 #include "app/screen.h"
 #include "imgui.h"
@@ -7,6 +9,7 @@
 #ifdef PARO_HAS_EGL
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
+#include <dlfcn.h>
 
 #include <cstdio>
 #endif
@@ -17,18 +20,63 @@ namespace paro::viewer {
 
 namespace {
 
+constexpr const char* kMesa =
+    " Mesa's software renderer offers it (Debian, Ubuntu: sudo apt install libegl1 libgl1-mesa-dri; Fedora: sudo dnf "
+    "install mesa-libEGL mesa-dri-drivers).";
+
+// Loaded when it is asked for: the program with its window also starts where there is no EGL.
+struct Egl {
+    decltype(&::eglGetProcAddress) get_proc_address;
+    decltype(&::eglGetDisplay) get_display;
+    decltype(&::eglInitialize) initialize;
+    decltype(&::eglBindAPI) bind_api;
+    decltype(&::eglChooseConfig) choose_config;
+    decltype(&::eglCreateContext) create_context;
+    decltype(&::eglMakeCurrent) make_current;
+    decltype(&::eglDestroyContext) destroy_context;
+    decltype(&::eglTerminate) terminate;
+    decltype(&::eglGetError) get_error;
+
+    Egl() {
+        void* library = dlopen("libEGL.so.1", RTLD_NOW | RTLD_LOCAL);
+        if (library == nullptr) {
+            const char* reason = dlerror();
+            throw NoScreen("--headless draws through EGL, which this system lacks (" +
+                           std::string(reason == nullptr ? "no libEGL.so.1" : reason) + ")." + kMesa);
+        }
+        const auto get = [library]<typename Function>(Function& function, const char* name) {
+            function = reinterpret_cast<Function>(dlsym(library, name));
+            if (function == nullptr) throw NoScreen(std::string("This system's EGL has no ") + name + '.' + kMesa);
+        };
+        get(get_proc_address, "eglGetProcAddress");
+        get(get_display, "eglGetDisplay");
+        get(initialize, "eglInitialize");
+        get(bind_api, "eglBindAPI");
+        get(choose_config, "eglChooseConfig");
+        get(create_context, "eglCreateContext");
+        get(make_current, "eglMakeCurrent");
+        get(destroy_context, "eglDestroyContext");
+        get(terminate, "eglTerminate");
+        get(get_error, "eglGetError");
+    }
+};
+
 class Headless : public Screen {
    public:
     explicit Headless(const ScreenOptions& options)
-        : width_(options.width), height_(options.height), scale_(options.scale > 0.0f ? options.scale : 1.0f) {}
+        : width_(options.width),
+          height_(options.height),
+          scale_(options.scale > 0.0f ? options.scale : 1.0f),
+          drawn_(options.drawn) {}
     ~Headless() override { Headless::stop(); }
 
     void start() override {
+        egl_.emplace();
         open_context();
         try {
-            gl::load(reinterpret_cast<gl::GetProc>(eglGetProcAddress));
+            gl::load(reinterpret_cast<gl::GetProc>(egl_->get_proc_address));
         } catch (const Error& error) {
-            throw NoScreen(error.what());
+            throw NoScreen(std::string(error.what()) + '.' + kMesa);
         }
         make_target();
         ImGui_ImplOpenGL3_Init("#version 330 core");
@@ -45,6 +93,12 @@ class Headless : public Screen {
     }
 
     void end_frame() override {
+        if (!drawn_) {
+            for (ImTextureData* texture : *ImGui::GetDrawData()->Textures) {
+                if (texture->Status != ImTextureStatus_OK) ImGui_ImplOpenGL3_UpdateTexture(texture);
+            }
+            return;
+        }
         const gl::Functions& f = gl::f();
         f.bind_framebuffer(gl::kFramebuffer, target_);
         f.viewport(0, 0, width_, height_);
@@ -63,9 +117,9 @@ class Headless : public Screen {
             gl::f().delete_textures(1, &color_);
             target_ = color_ = 0;
         }
-        eglMakeCurrent(display_, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
-        if (context_ != EGL_NO_CONTEXT) eglDestroyContext(display_, context_);
-        eglTerminate(display_);
+        egl_->make_current(display_, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
+        if (context_ != EGL_NO_CONTEXT) egl_->destroy_context(display_, context_);
+        egl_->terminate(display_);
         display_ = EGL_NO_DISPLAY;
         context_ = EGL_NO_CONTEXT;
     }
@@ -97,33 +151,33 @@ class Headless : public Screen {
    private:
     void open_context() {
         const auto platform_display =
-            reinterpret_cast<PFNEGLGETPLATFORMDISPLAYEXTPROC>(eglGetProcAddress("eglGetPlatformDisplayEXT"));
+            reinterpret_cast<PFNEGLGETPLATFORMDISPLAYEXTPROC>(egl_->get_proc_address("eglGetPlatformDisplayEXT"));
         if (platform_display != nullptr) {
             display_ = platform_display(EGL_PLATFORM_SURFACELESS_MESA, EGL_DEFAULT_DISPLAY, nullptr);
         }
-        if (display_ == EGL_NO_DISPLAY) display_ = eglGetDisplay(EGL_DEFAULT_DISPLAY);
-        if (display_ == EGL_NO_DISPLAY || eglInitialize(display_, nullptr, nullptr) != EGL_TRUE)
+        if (display_ == EGL_NO_DISPLAY) display_ = egl_->get_display(EGL_DEFAULT_DISPLAY);
+        if (display_ == EGL_NO_DISPLAY || egl_->initialize(display_, nullptr, nullptr) != EGL_TRUE)
             fail_with("initialise");
-        if (eglBindAPI(EGL_OPENGL_API) != EGL_TRUE) fail_with("offer OpenGL");
+        if (egl_->bind_api(EGL_OPENGL_API) != EGL_TRUE) fail_with("offer OpenGL");
         const EGLint wanted[] = {EGL_SURFACE_TYPE, EGL_PBUFFER_BIT, EGL_RENDERABLE_TYPE, EGL_OPENGL_BIT, EGL_NONE};
         EGLConfig config = nullptr;
         EGLint count = 0;
         // Surfaceless contexts may come without any configuration.
-        if (eglChooseConfig(display_, wanted, &config, 1, &count) != EGL_TRUE || count == 0) config = nullptr;
+        if (egl_->choose_config(display_, wanted, &config, 1, &count) != EGL_TRUE || count == 0) config = nullptr;
         const EGLint attributes[] = {
             EGL_CONTEXT_MAJOR_VERSION,           3,       EGL_CONTEXT_MINOR_VERSION, 3, EGL_CONTEXT_OPENGL_PROFILE_MASK,
             EGL_CONTEXT_OPENGL_CORE_PROFILE_BIT, EGL_NONE};
-        context_ = eglCreateContext(display_, config, EGL_NO_CONTEXT, attributes);
+        context_ = egl_->create_context(display_, config, EGL_NO_CONTEXT, attributes);
         if (context_ == EGL_NO_CONTEXT) fail_with("make an OpenGL 3.3 context");
-        if (eglMakeCurrent(display_, EGL_NO_SURFACE, EGL_NO_SURFACE, context_) != EGL_TRUE)
+        if (egl_->make_current(display_, EGL_NO_SURFACE, EGL_NO_SURFACE, context_) != EGL_TRUE)
             fail_with("work surfaceless");
     }
 
     [[noreturn]] void fail_with(const char* what) {
         char code[16];
-        std::snprintf(code, sizeof code, "0x%04x", static_cast<unsigned>(eglGetError()));
-        throw NoScreen(std::string("This needs OpenGL 3.3 through EGL, which could not ") + what + " (" + code +
-                       "). Mesa's software renderer offers it: libegl1 and libgl1-mesa-dri on Debian and Ubuntu.");
+        std::snprintf(code, sizeof code, "0x%04x", static_cast<unsigned>(egl_->get_error()));
+        throw NoScreen(std::string("This needs OpenGL 3.3 through EGL, which could not ") + what + " (" + code + ")." +
+                       kMesa);
     }
 
     void make_target() {
@@ -144,10 +198,11 @@ class Headless : public Screen {
 
     int width_, height_;
     float scale_;
+    std::optional<Egl> egl_;
     EGLDisplay display_ = EGL_NO_DISPLAY;
     EGLContext context_ = EGL_NO_CONTEXT;
     unsigned target_ = 0, color_ = 0;
-    bool started_ = false;
+    bool started_ = false, drawn_;
 };
 
 }  // namespace
@@ -157,7 +212,10 @@ std::unique_ptr<Screen> make_headless(const ScreenOptions& options) { return std
 #else
 
 std::unique_ptr<Screen> make_headless(const ScreenOptions&) {
-    throw NoScreen("--headless needs EGL, which this build lacks. Without it a window is opened.");
+    throw NoScreen(
+        "--headless needs EGL, which this build lacks. Leave it away to open a window, or build again where EGL's "
+        "headers "
+        "are (Debian, Ubuntu: sudo apt install libegl-dev).");
 }
 
 #endif

@@ -1,5 +1,9 @@
 #include <GLFW/glfw3.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
 #include "app/gl.h"
 #include "app/screen.h"
 #include "imgui.h"
@@ -17,13 +21,62 @@ std::string last_glfw_error() {
     return text == nullptr ? "unknown reason" : text;
 }
 
+constexpr const char* kWithoutWindow =
+    " Pictures need no window: --headless --screenshot FILE.png draws them without a display.";
+
+// Why no window can be opened at all, and what to do.
+std::string no_display(const std::string& reason) {
+#if defined(__linux__) || defined(__FreeBSD__)
+    const auto named = [](const char* name) {
+        const char* value = std::getenv(name);
+        return std::string(value == nullptr ? "" : value);
+    };
+    const std::string display = named("DISPLAY");
+    if (!display.empty()) {
+        return "The display " + display + " (DISPLAY) cannot be opened: " + reason +
+               ". Start the viewer from the desktop's own terminal; over ssh use `ssh -X`, in a container share the X "
+               "server's socket and its key (XAUTHORITY)." +
+               kWithoutWindow;
+    }
+    if (!named("WAYLAND_DISPLAY").empty()) {
+        return "The viewer needs XWayland, and this Wayland session runs without it (WAYLAND_DISPLAY is set, DISPLAY "
+               "is "
+               "not). Install it (Debian, Ubuntu: sudo apt install xwayland; Fedora: sudo dnf install "
+               "xorg-x11-server-Xwayland; Arch: sudo pacman -S xorg-xwayland), switch it on if your compositor asks "
+               "for "
+               "that, and log in again." +
+               std::string(kWithoutWindow);
+    }
+    return "There is no display: neither DISPLAY nor WAYLAND_DISPLAY is set. Start the viewer on a desktop; over ssh "
+           "use "
+           "`ssh -X`, or copy the profile and open it on your own machine." +
+           std::string(kWithoutWindow);
+#else
+    return "No window can be opened: " + reason + '.' + kWithoutWindow;
+#endif
+}
+
+std::string too_old(const std::string& reason) {
+    std::string out = "This needs OpenGL 3.3, which the display does not offer: " + reason +
+                      ". Install your graphics card's newest driver.";
+#if defined(__linux__)
+    out +=
+        " In a virtual machine or over a remote desktop, LIBGL_ALWAYS_SOFTWARE=1 draws on the processor (Debian, "
+        "Ubuntu: sudo apt install libgl1-mesa-dri).";
+#elif defined(_WIN32)
+    out +=
+        " Over a remote desktop, start it at the machine itself once, or use Mesa's opengl32.dll beside the program.";
+#endif
+    return out + kWithoutWindow;
+}
+
 class Window : public Screen {
    public:
     explicit Window(ScreenOptions options) : options_(std::move(options)) {}
     ~Window() override { Window::stop(); }
 
     void start() override {
-        if (glfwInit() != GLFW_TRUE) throw NoScreen("No window can be opened: " + last_glfw_error());
+        if (glfwInit() != GLFW_TRUE) throw NoScreen(no_display(last_glfw_error()));
         glfwWindowHint(GLFW_CONTEXT_VERSION_MAJOR, 3);
         glfwWindowHint(GLFW_CONTEXT_VERSION_MINOR, 3);
         glfwWindowHint(GLFW_OPENGL_PROFILE, GLFW_OPENGL_CORE_PROFILE);
@@ -33,8 +86,7 @@ class Window : public Screen {
         if (window_ == nullptr) {
             const std::string reason = last_glfw_error();
             glfwTerminate();
-            throw NoScreen("This needs OpenGL 3.3, which the display does not offer: " + reason +
-                           ". A newer graphics driver helps, or --headless --screenshot FILE.png.");
+            throw NoScreen(too_old(reason));
         }
         glfwMakeContextCurrent(window_);
         glfwSwapInterval(1);
@@ -42,7 +94,7 @@ class Window : public Screen {
             gl::load(reinterpret_cast<gl::GetProc>(glfwGetProcAddress));
         } catch (const Error& error) {
             stop();
-            throw NoScreen(error.what());
+            throw NoScreen(too_old(error.what()));
         }
         glfwSetWindowUserPointer(window_, this);
         glfwSetDropCallback(window_, [](GLFWwindow* window, int count, const char** paths) {
@@ -107,7 +159,9 @@ class Window : public Screen {
         int units = 0, pixels = 0, ignored = 0;
         glfwGetWindowSize(window_, &units, &ignored);
         glfwGetFramebufferSize(window_, &pixels, &ignored);
-        return units > 0 ? x * static_cast<float>(units) / static_cast<float>(std::max(1, pixels)) : x;
+        // A minimised window has no size, and some drivers report a monitor of none.
+        const float share = units > 0 && pixels > 0 ? static_cast<float>(units) / static_cast<float>(pixels) : 1.0f;
+        return std::isfinite(x) && x > 0.0f ? std::clamp(x * share, 0.5f, 4.0f) : 1.0f;
     }
 
     void set_title(const std::string& title) override { glfwSetWindowTitle(window_, title.c_str()); }

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "app/app.h"
+#include "app/readable.h"
 #include "app/script_keys.h"
 #include "imgui.h"
 #include "paro/error.h"
@@ -59,11 +60,11 @@ struct Verb {
 
 const std::map<std::string, Verb>& verbs() {
     static const std::map<std::string, Verb> all = {
-        {"open", {1, 1}},    {"wait", {0, 1}},        {"frames", {1, 1}}, {"move", {1, 3}},  {"click", {1, 3}},
-        {"wheel", {2, 2}},   {"doubleclick", {1, 3}}, {"drag", {5, 6}},   {"key", {1, 2}},   {"type", {1, 99}},
-        {"expect", {3, 99}}, {"let", {3, 3}},         {"print", {1, 1}},  {"theme", {1, 1}}, {"screenshot", {1, 2}},
-        {"resize", {2, 3}},  {"maximise", {0, 1}},    {"dialog", {1, 2}}, {"drop", {1, 1}},  {"measure", {1, 2}},
-        {"until", {3, 99}},  {"where", {1, 1}},
+        {"open", {1, 1}},    {"wait", {0, 1}},        {"frames", {1, 1}}, {"move", {1, 3}},     {"click", {1, 3}},
+        {"wheel", {2, 2}},   {"doubleclick", {1, 3}}, {"drag", {5, 6}},   {"key", {1, 2}},      {"type", {1, 99}},
+        {"expect", {3, 99}}, {"let", {3, 3}},         {"print", {1, 1}},  {"theme", {1, 1}},    {"screenshot", {1, 2}},
+        {"resize", {2, 3}},  {"maximise", {0, 1}},    {"dialog", {1, 2}}, {"drop", {1, 1}},     {"measure", {1, 2}},
+        {"until", {3, 99}},  {"where", {1, 1}},       {"texts", {0, 0}},  {"readable", {0, 1}}, {"note", {3, 99}},
     };
     return all;
 }
@@ -118,8 +119,12 @@ std::string Script::value(const std::string& word) const {
     return from_outside + word.substr(end);
 }
 
-void Script::fail(const Command& command, const std::string& reason) {
+void Script::note(const Command& command, const std::string& reason) {
     failures_.push_back("line " + std::to_string(command.line) + ": " + command.text + "  --  " + reason);
+}
+
+void Script::fail(const Command& command, const std::string& reason) {
+    note(command, reason);
     // What comes after a failure would only repeat it.
     stopped_ = true;
     frames_.clear();
@@ -231,6 +236,34 @@ void Script::measure(App& app, const Command& command) {
     }
 }
 
+// texts: prints what is drawn, and where. readable [here]: fails unless everything can be read.
+void Script::read(App& app, const Command& command) {
+    if (command.word[0] == "texts") {
+        for (const DrawnText& drawn : drawn_texts()) {
+            std::printf("text %.0f %.0f %.0f %.0f %s%s\n", static_cast<double>(drawn.ink.min.x),
+                        static_cast<double>(drawn.ink.min.y), static_cast<double>(drawn.ink.max.x),
+                        static_cast<double>(drawn.ink.max.y), drawn.text.c_str(),
+                        drawn.shortened ? " (shortened)" : "");
+        }
+        std::fflush(stdout);
+        return;
+    }
+    ++expectations_;
+    std::vector<Rect> fields;
+    for (const char* name : {"dialog.name"}) {
+        const auto found = app.ui().anchors.find(name);
+        if (found != app.ui().anchors.end()) fields.push_back(found->second);
+    }
+    std::string all;
+    for (const std::string& fault : reading_faults(fields)) all += "\n    " + fault;
+    if (all.empty()) return;
+    const ImGuiIO& io = ImGui::GetIO();
+    char size[64];
+    std::snprintf(size, sizeof size, "%.0f x %.0f at %.0f %%:", static_cast<double>(io.DisplaySize.x),
+                  static_cast<double>(io.DisplaySize.y), 100.0 * static_cast<double>(app.ui().scale));
+    note(command, size + all);
+}
+
 void Script::run(App& app, const Command& command) {
     const std::string& verb = command.word[0];
     Ui& ui = app.ui();
@@ -248,6 +281,17 @@ void Script::run(App& app, const Command& command) {
         std::printf("where %s %.0f %.0f %.0f %.0f\n", word(1).c_str(), static_cast<double>(rect.min.x),
                     static_cast<double>(rect.min.y), static_cast<double>(rect.max.x), static_cast<double>(rect.max.y));
         std::fflush(stdout);
+    }
+    if (verb == "texts" || verb == "readable") {
+        for (int i = 0; i < 3; ++i) then([](App&) {});
+        then([this, command](App& shown) { read(shown, command); });
+    }
+    if (verb == "note") {
+        const Rect& rect = ui.anchors.at(word(1));
+        std::string text;
+        for (std::size_t i = 3; i < command.word.size(); ++i) text += (i > 3 ? " " : "") + value(command.word[i]);
+        const float down = static_cast<float>(std::atof(word(2).c_str()));
+        ui.notes.push_back({{rect.min.x, rect.min.y + (rect.max.y - rect.min.y) * down}, text});
     }
     if (verb == "let") kept_[word(1)] = query(ui, word(3));
     if (verb == "print") {

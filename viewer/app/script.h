@@ -8,6 +8,11 @@
 //   let NAME = VALUE_NAME            print NAME                  where PLACE
 //   screenshot FILE [PANEL]          maximise [PANEL]            theme dark|light       resize W H [SCALE]
 //   dialog save_as|open|compare|run_log|export PANEL             drop FILE              measure NAME ...
+//   readable [WORD]                  texts                       note PLACE DOWN TEXT
+//
+// readable fails where a text cannot be read: cut off, covered or on another one (readable.h); the script goes on, and
+// WORD says in the failure what was looked at. texts prints every text and its place. note draws TEXT from PLACE on,
+// DOWN being a share of its height: to try `readable` itself.
 //
 // PLACE is an anchor ("density.slider"); X and Y are shares of it, 0.5 by default. OP is one of == != < <= > >= ~
 // (holds the text). $NAME in VALUE stands for what `let` kept. # begins a comment.
@@ -51,7 +56,10 @@ class Script {
     // Whether `NAME OP VALUE` of the command holds; got is the value.
     bool check(App& app, const Command& command, std::string& got) const;
     void measure(App& app, const Command& command);
+    void read(App& app, const Command& command);
     void wait(App& app, double seconds);
+    // A failure after which the script goes on, and one that ends it.
+    void note(const Command& command, const std::string& reason);
     void fail(const Command& command, const std::string& reason);
     // Queues something for a frame of its own.
     void then(std::function<void(App&)> action) { frames_.push_back(std::move(action)); }

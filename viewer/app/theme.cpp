@@ -1,9 +1,15 @@
 #include "app/theme.h"
 
 #include <cstdarg>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
 
 #include "app/ui.h"
 #include "imgui.h"
+#include "imgui_internal.h"
 #include "implot.h"
 
 namespace paro::viewer {
@@ -78,7 +84,67 @@ void light_colors(ImVec4* c) {
 void load_font() {
     ImFontConfig config;
     config.FontDataOwnedByAtlas = false;
-    ImGui::GetIO().Fonts->AddFontFromMemoryTTF(const_cast<unsigned char*>(kFont), kFontSize, kFontUnits, &config);
+    ImFont* font =
+        ImGui::GetIO().Fonts->AddFontFromMemoryTTF(const_cast<unsigned char*>(kFont), kFontSize, kFontUnits, &config);
+    // The usual sign for a letter that no font has is higher than a line.
+    font->FallbackChar = '?';
+}
+
+namespace {
+
+bool letters_missing() {
+    constexpr auto kNotFound = static_cast<ImU16>(-2);
+    const auto& pool = ImGui::GetIO().Fonts->Builder->BakedPool;
+    for (int i = 0; i < pool.Size; ++i) {
+        const ImVector<ImU16>& glyph = ImGui::GetIO().Fonts->Builder->BakedPool[i].IndexLookup;
+        for (int code = 0x250; code < glyph.Size; ++code) {
+            if (glyph[code] == kNotFound && code != 0xfffd) return true;
+        }
+    }
+    return false;
+}
+
+std::vector<std::filesystem::path> system_fonts() {
+    if (const char* named = std::getenv("PARO_VIEWER_FONT"); named != nullptr && named[0] != 0) return {named};
+#ifdef _WIN32
+    const char* windows = std::getenv("WINDIR");
+    const std::filesystem::path fonts = std::filesystem::path(windows == nullptr ? "C:/Windows" : windows) / "Fonts";
+    return {fonts / "msyh.ttc", fonts / "msyh.ttf", fonts / "simhei.ttf", fonts / "YuGothM.ttc", fonts / "malgun.ttf"};
+#elif defined(__APPLE__)
+    return {"/System/Library/Fonts/Hiragino Sans GB.ttc", "/System/Library/Fonts/STHeiti Medium.ttc",
+            "/Library/Fonts/Arial Unicode.ttf", "/System/Library/Fonts/Supplemental/Arial Unicode.ttf"};
+#else
+    return {"/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+            "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
+            "/usr/share/fonts/google-noto-cjk/NotoSansCJK-Regular.ttc",
+            "/usr/share/fonts/google-noto-sans-cjk-fonts/NotoSansCJK-Regular.ttc",
+            "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+            "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+            "/usr/share/fonts/wenquanyi/wqy-microhei/wqy-microhei.ttc",
+            "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
+            "/usr/share/fonts/truetype/droid/DroidSansFallback.ttf"};
+#endif
+}
+
+bool is_font(const std::filesystem::path& path) {
+    std::string begin(4, '\0');
+    std::ifstream(path, std::ios::binary).read(begin.data(), 4);
+    return begin == "OTTO" || begin == "ttcf" || begin == "true" || begin == std::string("\0\1\0\0", 4);
+}
+
+}  // namespace
+
+void find_missing_letters() {
+    static bool tried = false;
+    if (tried || !letters_missing()) return;
+    tried = true;
+    for (const std::filesystem::path& path : system_fonts()) {
+        if (!is_font(path)) continue;
+        ImFontConfig config;
+        config.MergeMode = true;
+        config.Flags |= ImFontFlags_NoLoadError;
+        if (ImGui::GetIO().Fonts->AddFontFromFileTTF(path.string().c_str(), 0.0f, &config) != nullptr) return;
+    }
 }
 
 void apply_theme(Theme theme, float scale) {
@@ -114,6 +180,7 @@ void apply_theme(Theme theme, float scale) {
     plot.LabelPadding = {3 * scale, 3 * scale};
     plot.LegendPadding = {5 * scale, 5 * scale};
     plot.LegendInnerPadding = {4 * scale, 3 * scale};
+    plot.AnnotationPadding = {5 * scale, 2 * scale};
     plot.PlotMinSize = {60 * scale, 60 * scale};
 }
 

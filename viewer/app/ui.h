@@ -2,6 +2,7 @@
 // the interface that is no part of the document.
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -65,8 +66,9 @@ struct Ui {
     std::string maximised;             // name of the panel that fills the window, empty for all
     std::optional<DialogKind> dialog;  // to be opened
     bool help = false;
-    bool show_comparison = false;  // a new comparison comes to the front
-    std::string export_panel;      // to be saved as a picture
+    bool show_comparison = false;                       // a new comparison comes to the front
+    std::string export_panel;                           // to be saved as a picture
+    std::vector<std::pair<ImVec2, std::string>> notes;  // texts that a script draws over everything
 
     // Places by name, of the frame that is drawn: "density.slider".
     std::map<std::string, Rect, std::less<>> anchors;
@@ -83,8 +85,28 @@ struct Ui {
 
 // Wraps ImGui's tooltip: shown after a short rest on the last item.
 void tooltip(const char* text);
-// Text in the muted colour.
+// Text in the muted colour; in the second form it goes on in the next line at the panel's edge.
 void muted(const char* format, ...) IM_FMTARGS(1);
+void muted_wrapped(const char* format, ...) IM_FMTARGS(1);
+void wrapped(ImVec4 color, const char* format, ...) IM_FMTARGS(2);
+
+// Everything below serves one rule: whatever the size of the window and of its text, no text stands on another one, is
+// covered or is cut off. app/readable.h checks it.
+
+// The text, or both its ends around an ellipsis if it is wider than `width` pixels.
+std::string fitted(const std::string& text, float width);
+// Draws it so; the whole text is then its tooltip.
+void fitted_text(const std::string& text, float width);
+// The first of the texts that fits; none does: empty.
+std::string fullest(std::initializer_list<std::string> texts, float width);
+// The next item, `width` pixels wide, comes beside the last one if it fits there, otherwise into the next line.
+void flow(float width, float spacing = -1.0f);
+// BeginChild for texts: they end before its edge.
+bool begin_part(const char* name, ImVec2 size);
+float text_width(const std::string& text);
+float button_width(const char* label);
+float checkbox_width(const char* label);
+
 ImU32 to_u32(Rgba color);
 ImVec4 to_vec4(Rgba color);
 // Colour of a path, a message or an emphasised value in the current theme.

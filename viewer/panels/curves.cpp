@@ -25,36 +25,93 @@ int whole_label(double value, char* out, int size, void*) {
     return std::snprintf(out, static_cast<std::size_t>(size), "%.0f", value);
 }
 
-void percent_axes(const char* x, const char* y, double low) {
-    ImPlot::SetupAxes(x, y, ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
-    ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
-    ImPlot::SetupAxisFormat(ImAxis_Y1, percent_label);
-    ImPlot::SetupAxesLimits(0.0, 100.0, low, 101.0, ImPlotCond_Always);
+struct Entry {
+    ImVec4 color;
+    std::string name;
+    bool chosen = false;
+    // In a plot's own legend, which knows no emphasis.
+    std::string told() const { return chosen ? name + " (chosen)" : name; }
+};
+
+// Names and colours in lines above a plot that is too small to hold them.
+void draw_names(const Ui& ui, const char* x, const char* y, const std::vector<Entry>& entries) {
+    const float box = ui.px(10);
+    muted_wrapped("%s by %s", y, x);
+    for (const Entry& entry : entries) {
+        flow(box + ui.px(3) + text_width(entry.name));
+        const ImVec2 at = ImGui::GetCursorScreenPos();
+        const float top = at.y + (ImGui::GetTextLineHeight() - box) / 2;
+        ImGui::GetWindowDrawList()->AddRectFilled({at.x, top}, {at.x + box, top + box},
+                                                  ImGui::ColorConvertFloat4ToU32(entry.color), ui.px(2));
+        ImGui::Dummy({box, box});
+        ImGui::SameLine(0.0f, ui.px(3));
+        ImGui::TextColored(entry.chosen ? accent_color(ui) : ImGui::GetStyleColorVec4(ImGuiCol_Text), "%s",
+                           entry.name.c_str());
+    }
+}
+
+// BeginPlot, axes and legend. In a small plot the axes' names and the legend would take most of the room, or stand on
+// each other: lines above it take them.
+bool begin_plot(const Ui& ui, const char* id, ImVec2 size, const char* x, const char* y,
+                const std::vector<Entry>& entries, ImPlotLocation place, ImPlotLegendFlags legend = 0) {
+    const ImVec2 room = ImGui::GetContentRegionAvail();
+    if (size.x <= 0.0f) size.x = room.x;
+    size.x = std::min(size.x, room.x);
+    if (size.y <= 0.0f) size.y = room.y;
+    const float rows = static_cast<float>(entries.size()) * ImGui::GetTextLineHeightWithSpacing();
+    const bool small = size.x < ui.px(420) || size.y < std::max(ui.px(210), rows + ui.px(80));
+    if (small) {
+        const float above = ImGui::GetCursorPosY();
+        draw_names(ui, x, y, entries);
+        size.y = std::max(size.y - (ImGui::GetCursorPosY() - above), ui.px(90));
+    }
+    // Half of the last tick's label reaches beyond the axis.
+    ImPlot::PushStyleVar(ImPlotStyleVar_PlotPadding, ImVec2(text_width("100 %") / 2 + ui.px(4), ui.px(4)));
+    if (!ImPlot::BeginPlot(id, size, small ? kPlain | ImPlotFlags_NoLegend : kPlain)) {
+        ImPlot::PopStyleVar();
+        return false;
+    }
+    ImPlot::SetupAxes(small ? nullptr : x, small ? nullptr : y, ImPlotAxisFlags_NoHighlight,
+                      ImPlotAxisFlags_NoHighlight);
+    ImPlot::SetupLegend(place, legend | ImPlotLegendFlags_NoButtons);
+    return true;
+}
+
+void end_plot() {
+    ImPlot::EndPlot();
+    ImPlot::PopStyleVar();
 }
 
 void draw_head_curves(Ui& ui, ImVec2 size) {
     Document& document = ui.document;
     const HeadMaps& maps = document.maps();
-    if (!ImPlot::BeginPlot("##head_curves", size, kPlain)) return;
+    const AxisOrder own = document.heads()[document.selected()].order;
+    std::vector<Entry> entries;
+    for (std::size_t i = 0; i < 6; ++i) {
+        entries.push_back(
+            {to_vec4(order_color(static_cast<int>(i))), std::string(to_string(kAxisOrders[i])), kAxisOrders[i] == own});
+    }
+    if (!begin_plot(ui, "##head_curves", size, "blocks computed", "attention kept", entries, ImPlotLocation_East,
+                    ImPlotLegendFlags_Outside)) {
+        return;
+    }
     double low = 100.0;
     for (const auto& order : maps.order) {
         if (order) low = std::min(low, 100.0 * order->curve[9]);
     }
-    percent_axes("blocks computed", "attention kept", std::max(0.0, std::floor(low / 10.0) * 10.0 - 5.0));
-    ImPlot::SetupLegend(ImPlotLocation_East, ImPlotLegendFlags_NoButtons | ImPlotLegendFlags_Outside);
+    ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
+    ImPlot::SetupAxisFormat(ImAxis_Y1, percent_label);
+    ImPlot::SetupAxesLimits(0.0, 100.0, std::max(0.0, std::floor(low / 10.0) * 10.0 - 5.0), 101.0, ImPlotCond_Always);
     std::vector<double> xs, ys;
     for (int step = 1; step <= kDensitySteps; ++step) xs.push_back(100.0 * density_of_step(step));
-    const AxisOrder own = document.heads()[document.selected()].order;
     for (std::size_t i = 0; i < 6; ++i) {
         if (!maps.order[i]) continue;
         ys.assign(maps.order[i]->curve.begin(), maps.order[i]->curve.end());
         for (double& y : ys) y *= 100.0;
         ImPlotSpec spec;
-        spec.LineColor = to_vec4(order_color(static_cast<int>(i)));
+        spec.LineColor = entries[i].color;
         spec.LineWeight = ui.px(kAxisOrders[i] == own ? 3.0f : 1.3f);
-        const std::string name(to_string(kAxisOrders[i]));
-        ImPlot::PlotLine((kAxisOrders[i] == own ? name + " (chosen)" : name).c_str(), xs.data(), ys.data(),
-                         static_cast<int>(xs.size()), spec);
+        ImPlot::PlotLine(entries[i].told().c_str(), xs.data(), ys.data(), static_cast<int>(xs.size()), spec);
     }
     double density = 100.0 * document.density(document.selected());
     bool clicked = false;
@@ -64,10 +121,12 @@ void draw_head_curves(Ui& ui, ImVec2 size) {
         document.set_density(Scope::head, density_of_step(step_of_density(density / 100.0)), drag);
     }
     if (!ImGui::IsMouseDown(ImGuiMouseButton_Left)) drag = 0;
-    ImPlot::TagX(density, accent_color(ui), "%.1f %%", density);
+    // Inside the plot: beneath it, it would cover the axis and at its end the legend.
+    const ImPlotRect limits = ImPlot::GetPlotLimits();
+    ImPlot::Annotation(density, limits.Y.Min, accent_color(ui), {0, -ui.px(4)}, true, "%.1f %%", density);
     ui.anchor("curves.head", ImPlot::GetPlotPos(),
               {ImPlot::GetPlotPos().x + ImPlot::GetPlotSize().x, ImPlot::GetPlotPos().y + ImPlot::GetPlotSize().y});
-    ImPlot::EndPlot();
+    end_plot();
 }
 
 // Heads by what they keep, stacked by order.
@@ -88,13 +147,15 @@ void draw_distribution(Ui& ui, ImVec2 size) {
         }
         tops.push_back(stacked);
     }
-    if (!ImPlot::BeginPlot("##distribution", size, kPlain)) return;
-    ImPlot::SetupAxes("attention kept", "heads", ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
+    std::vector<Entry> entries = {{accent_color(ui), "selected head"}};
+    for (std::size_t order = 0; order < 6; ++order) {
+        entries.push_back({to_vec4(order_color(static_cast<int>(order))), std::string(to_string(kAxisOrders[order]))});
+    }
+    if (!begin_plot(ui, "##distribution", size, "attention kept", "heads", entries, ImPlotLocation_NorthWest)) return;
     ImPlot::SetupAxisFormat(ImAxis_X1, percent_label);
     ImPlot::SetupAxisFormat(ImAxis_Y1, whole_label);
     const double most = *std::ranges::max_element(stacked);
     ImPlot::SetupAxesLimits(100.0 * from, 100.0, 0.0, std::max(6.0, most * 1.15), ImPlotCond_Always);
-    ImPlot::SetupLegend(ImPlotLocation_NorthWest, ImPlotLegendFlags_NoButtons);
     for (std::size_t order = 6; order-- > 0;) {
         ImPlotSpec spec;
         spec.FillColor = spec.LineColor = to_vec4(order_color(static_cast<int>(order)));
@@ -106,7 +167,7 @@ void draw_distribution(Ui& ui, ImVec2 size) {
     line.LineColor = accent_color(ui);
     line.LineWeight = ui.px(1.5f);
     ImPlot::PlotInfLines("selected head", &mine, 1, line);
-    ImPlot::EndPlot();
+    end_plot();
 }
 
 struct StepSeries {
@@ -151,22 +212,24 @@ StepSeries by_step(const Run& run) {
 void draw_history(Ui& ui, ImVec2 size) {
     const Run* run = ui.document.run();
     if (run == nullptr) {
-        muted("No run log: run ComfyUI with the PARO Attention node, or open a runlog.jsonl.");
+        muted_wrapped("No run log: run ComfyUI with the PARO Attention node, or open a runlog.jsonl.");
         return;
     }
     const StepSeries s = by_step(*run);
     if (s.step.empty()) {
-        muted(run->sparse_calls() > 0 ? "No sparse call of this run was measured (choose another run under What ran)."
-                                      : "No call of this run was sparse (choose another run under What ran).");
+        muted_wrapped("%s", run->sparse_calls() > 0
+                                ? "No sparse call of this run was measured (choose another run under What ran)."
+                                : "No call of this run was sparse (choose another run under What ran).");
         return;
     }
-    if (!ImPlot::BeginPlot("##history", size, kPlain)) return;
-    ImPlot::SetupAxes("step", "attention kept", ImPlotAxisFlags_NoHighlight, ImPlotAxisFlags_NoHighlight);
+    const std::string mean = run->mask == "dynamic" ? "sampled, mean" : "planned, mean";
+    std::vector<Entry> entries = {{to_vec4(order_color(2)), "least to most, by layer"}, {accent_color(ui), mean}};
+    if (!s.error.empty()) entries.push_back({warning_color(ui), "measured by the meter"});
+    if (!begin_plot(ui, "##history", size, "step", "attention kept", entries, ImPlotLocation_SouthEast)) return;
     ImPlot::SetupAxisFormat(ImAxis_Y1, percent_label);
     ImPlot::SetupAxisFormat(ImAxis_X1, "%.0f");
     const double low = std::max(0.0, std::floor(*std::ranges::min_element(s.least) / 10.0) * 10.0 - 5.0);
     ImPlot::SetupAxesLimits(0.5, run->steps + 0.5, low, 101.0, ImPlotCond_Always);
-    ImPlot::SetupLegend(ImPlotLocation_SouthEast, ImPlotLegendFlags_NoButtons);
     const auto n = static_cast<int>(s.step.size());
     ImPlotSpec band;
     band.FillColor = band.LineColor = to_vec4(order_color(2));
@@ -177,7 +240,7 @@ void draw_history(Ui& ui, ImVec2 size) {
     line.LineWeight = ui.px(2);
     line.Marker = ImPlotMarker_Circle;
     line.MarkerSize = ui.px(2.5f);
-    ImPlot::PlotLine(run->mask == "dynamic" ? "sampled, mean" : "planned, mean", s.step.data(), s.mean.data(), n, line);
+    ImPlot::PlotLine(mean.c_str(), s.step.data(), s.mean.data(), n, line);
     if (!s.error.empty()) {
         ImPlotSpec meter;
         meter.LineColor = warning_color(ui);
@@ -187,7 +250,7 @@ void draw_history(Ui& ui, ImVec2 size) {
         ImPlot::PlotLine("measured by the meter", s.error_step.data(), s.error.data(), static_cast<int>(s.error.size()),
                          meter);
     }
-    ImPlot::EndPlot();
+    end_plot();
     ui.anchor("curves.history");
 }
 
@@ -198,15 +261,17 @@ void draw_curves(Ui& ui) {
     const ImVec2 room = ImGui::GetContentRegionAvail();
     if (room.x > ui.px(980)) {
         const float gap = ImGui::GetStyle().ItemSpacing.x;
-        const ImVec2 size = {(room.x - 2.0f * gap) / 3.0f, room.y - ImGui::GetTextLineHeightWithSpacing()};
+        const ImVec2 size = {(room.x - 2.0f * gap) / 3.0f, room.y};
         const char* titles[] = {"This head, by order", "All heads", "By step, in the chosen run"};
         void (*draw[])(Ui&, ImVec2) = {draw_head_curves, draw_distribution, draw_history};
         for (int i = 0; i < 3; ++i) {
             if (i > 0) ImGui::SameLine();
-            ImGui::BeginGroup();
-            ImGui::TextUnformatted(titles[i]);
-            draw[i](ui, size);
-            ImGui::EndGroup();
+            // A window of its own, at whose edge texts are wrapped.
+            if (begin_part(titles[i], {size.x, room.y})) {
+                ImGui::TextUnformatted(titles[i]);
+                draw[i](ui, {0, 0});
+            }
+            ImGui::EndChild();
         }
         return;
     }
@@ -215,14 +280,17 @@ void draw_curves(Ui& ui) {
         draw_head_curves(ui, {-1, -1});
         ImGui::EndTabItem();
     }
+    ui.anchor("curves.tab_head");
     if (ImGui::BeginTabItem("All heads")) {
         draw_distribution(ui, {-1, -1});
         ImGui::EndTabItem();
     }
+    ui.anchor("curves.tab_all");
     if (ImGui::BeginTabItem("By step")) {
         draw_history(ui, {-1, -1});
         ImGui::EndTabItem();
     }
+    ui.anchor("curves.tab_step");
     ImGui::EndTabBar();
 }
 

@@ -23,9 +23,9 @@ void draw_scope(Ui& ui) {
         tooltip(help);
     };
     radio("this head", Scope::head, "density.scope_head", document.name_of(document.selected()).c_str());
-    ImGui::SameLine();
+    flow(checkbox_width("its layer"));
     radio("its layer", Scope::layer, "density.scope_layer", "All heads of the selected head's layer.");
-    ImGui::SameLine();
+    flow(checkbox_width("all heads"));
     radio("all heads", Scope::all, "density.scope_all",
           "The profile's default density, for heads without one of their own. The density of the PARO Attention node "
           "comes before it, so try values here and set them there, or pin them.");
@@ -54,7 +54,7 @@ void draw_buttons(Ui& ui) {
         ImGui::Checkbox("pin to every head", &ui.density.pin);
         ui.anchor("density.pin");
         tooltip("Writes the density into every head: it then comes before the node's own.");
-        ImGui::SameLine();
+        flow(button_width("Unpin"));
     }
     std::size_t own = 0;
     for (const std::size_t i : document.in_scope(scope)) own += document.heads()[i].density ? 1 : 0;
@@ -63,13 +63,13 @@ void draw_buttons(Ui& ui) {
     ImGui::EndDisabled();
     ui.anchor("density.clear");
     tooltip("Removes the heads' own density: they follow the node's again.");
-    ImGui::SameLine();
-    ImGui::AlignTextToFramePadding();
-    if (scope == Scope::head) {
-        muted(own > 0 ? "own density" : "follows the default");
-    } else {
-        muted("%zu of %zu pinned", own, document.in_scope(scope).size());
+    std::string follows = own > 0 ? "own density" : "follows the default";
+    if (scope != Scope::head) {
+        follows = std::to_string(own) + " of " + std::to_string(document.in_scope(scope).size()) + " pinned";
     }
+    flow(text_width(follows));
+    ImGui::AlignTextToFramePadding();
+    muted("%s", follows.c_str());
 }
 
 void line(const char* what, const char* help, const std::string& value) {
@@ -78,7 +78,7 @@ void line(const char* what, const char* help, const std::string& value) {
     muted("%s", what);
     if (help != nullptr) tooltip(help);
     ImGui::TableNextColumn();
-    ImGui::TextUnformatted(value.c_str());
+    ImGui::TextWrapped("%s", value.c_str());
 }
 
 template <typename... Values>
@@ -92,6 +92,8 @@ void draw_figures(Ui& ui) {
     const Document& document = ui.document;
     const Figures f = document.figures(ui.density.scope);
     if (!ImGui::BeginTable("figures", 2, ImGuiTableFlags_SizingFixedFit)) return;
+    ImGui::TableSetupColumn("what");
+    ImGui::TableSetupColumn("value", ImGuiTableColumnFlags_WidthStretch);
     line(f.heads > 1 ? "blocks a head" : "blocks computed",
          "Pairs of query and key blocks of the grid that the mask holds.",
          text("%.0f of %.0f (%.1f %%)", f.count, f.blocks, 100.0 * f.density));
@@ -133,7 +135,7 @@ void draw_density(Ui& ui) {
         int before = static_cast<int>(document.prefix()), after = static_cast<int>(document.suffix());
         ImGui::SetNextItemWidth(ui.px(110));
         bool changed = ImGui::InputInt("before", &before, 64);
-        ImGui::SameLine();
+        flow(ui.px(110) + ImGui::GetStyle().ItemInnerSpacing.x + text_width("after"));
         ImGui::SetNextItemWidth(ui.px(110));
         changed = ImGui::InputInt("after", &after, 64) || changed;
         if (changed) document.set_text(before, after);
@@ -142,10 +144,8 @@ void draw_density(Ui& ui) {
             "drawn around the maps.");
         ImGui::TreePop();
     }
-    ImGui::PushTextWrapPos();
-    muted("First a head's own density, then the node's, then the default (%.1f %%).",
-          100.0 * document.default_density());
-    ImGui::PopTextWrapPos();
+    muted_wrapped("First a head's own density, then the node's, then the default (%.1f %%).",
+                  100.0 * document.default_density());
 }
 
 }  // namespace paro::viewer

@@ -15,7 +15,7 @@ void draw_groups(Ui& ui) {
     ImGui::TextWrapped(groups.size() > 1 ? "Early and late steps have their own maps."
                                          : "The same maps serve all timesteps.");
     const ImVec2 at = ImGui::GetCursorScreenPos();
-    const float width = ImGui::GetContentRegionAvail().x, height = ui.px(46);
+    const float width = ImGui::GetContentRegionAvail().x, height = 2.0f * ImGui::GetTextLineHeight() + ui.px(12);
     const float part = width / static_cast<float>(groups.size());
     // Every group takes the same room, whatever its range of sigma: models spend their steps unevenly.
     const auto place = [&](double sigma) {
@@ -44,23 +44,24 @@ void draw_groups(Ui& ui) {
                       : i == 0           ? "early steps"
                                          : "late steps",
                       chosen ? ", shown" : "");
-        list->AddText({left + ui.px(8), at.y + ui.px(6)}, ImGui::GetColorU32(ImGuiCol_Text), text);
+        list->AddText({left + ui.px(8), at.y + ui.px(6)}, ImGui::GetColorU32(ImGuiCol_Text),
+                      fitted(text, part - ui.px(12)).c_str());
         std::snprintf(text, sizeof text, "sigma %.3g to %.3g", groups[i].sigma_max, groups[i].sigma_min);
         list->AddText({left + ui.px(8), at.y + ui.px(6) + ImGui::GetTextLineHeight()},
-                      ImGui::GetColorU32(ImGuiCol_TextDisabled), text);
+                      ImGui::GetColorU32(ImGuiCol_TextDisabled), fitted(text, part - ui.px(12)).c_str());
     }
     std::set<double> sigmas;
     if (const Run* run = document.run()) {
         for (const RunLine& line : run->lines) sigmas.insert(line.sigma);
     }
     for (const double sigma : sigmas) {
-        const float x = std::clamp(place(sigma), at.x, at.x + width);
+        const float x = std::clamp(place(sigma), at.x + ui.px(4), at.x + std::max(width, ui.px(8)) - ui.px(4));
         list->AddTriangleFilled({x, at.y + height + ui.px(2)}, {x - ui.px(4), at.y + height + ui.px(10)},
                                 {x + ui.px(4), at.y + height + ui.px(10)}, ImGui::GetColorU32(ImGuiCol_TextDisabled));
     }
     ImGui::SetCursorScreenPos({at.x, at.y + height + ui.px(12)});
     ImGui::Dummy({width, 0});
-    if (!sigmas.empty()) muted("marks: the %zu steps of the logged run. G: next group", sigmas.size());
+    if (!sigmas.empty()) muted_wrapped("marks: the %zu steps of the logged run. G: next group", sigmas.size());
 }
 
 }  // namespace paro::viewer

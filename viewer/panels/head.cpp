@@ -6,6 +6,7 @@
 #include "app/ui.h"
 #include "document/blocks.h"
 #include "imgui.h"
+#include "imgui_internal.h"
 #include "panels/map_frame.h"
 
 namespace paro::viewer {
@@ -30,17 +31,25 @@ void draw_title(Ui& ui, AxisOrder order, const Cell& cell, double density, bool 
                         to_u32(order_color(static_cast<int>(i))), ui.px(2));
     list->AddText({at.x + ui.px(13), at.y}, own ? ImGui::GetColorU32(accent_color(ui)) : text, name.c_str());
     if (!maps.order[i]) return;
-    char value[64];
     const bool most = maps.complete() && maps.best(density) == order;
     const BlockRanking& ranking = maps.order[i]->ranking;
     const bool measured = exact_rows && maps.order[i]->rows;
     const double kept =
         100.0 * (measured ? maps.order[i]->rows->retained(Ui::budget(ranking, density)) : ranking.retained(density));
-    const bool wide = cell.side > ui.px(185);
-    std::snprintf(value, sizeof value, most && wide ? "keeps most, %.1f %%" : "keeps %.1f %%", kept);
-    const float width = ImGui::CalcTextSize(value).x;
-    list->AddText({at.x + cell.side - width, at.y}, most ? ImGui::GetColorU32(accent_color(ui)) : dim, value);
-    if (order == AxisOrder::FHW && wide) list->AddText({at.x + ui.px(48), at.y}, dim, "original");
+    char figure[32];
+    std::snprintf(figure, sizeof figure, "%.1f %%", kept);
+    const std::string value = figure;
+    const float gap = ui.px(8);
+    float left = ui.px(13) + text_width(name) + gap;
+    const std::string original = order == AxisOrder::FHW ? "original" : "";
+    if (!original.empty() && cell.side - left > text_width(original) + gap + text_width("keeps " + value)) {
+        list->AddText({at.x + left, at.y}, dim, original.c_str());
+        left += text_width(original) + gap;
+    }
+    const std::string shown = most ? fullest({"keeps most, " + value, "keeps " + value, value}, cell.side - left)
+                                   : fullest({"keeps " + value, value}, cell.side - left);
+    list->AddText({at.x + cell.side - text_width(shown), at.y}, most ? ImGui::GetColorU32(accent_color(ui)) : dim,
+                  shown.c_str());
 }
 
 // Beneath a map: whether it is the chosen one, and the paper's score.
@@ -56,10 +65,11 @@ void draw_footer(Ui& ui, AxisOrder order, const Cell& cell, float y) {
     if (own) list->AddText({cell.at.x, y}, accent, "chosen");
     if (!scored) return;
     const float room = cell.side - (own ? ImGui::CalcTextSize("chosen").x + ui.px(8) : 0.0f);
-    std::string text = (theirs ? "paper's choice" : "paper") + std::string(score);
-    if (ImGui::CalcTextSize(text.c_str()).x > room) text = (theirs ? "paper's" : "paper") + std::string(score);
-    const float width = ImGui::CalcTextSize(text.c_str()).x;
-    list->AddText({cell.at.x + cell.side - width, y}, theirs ? ImGui::GetColorU32(ImGuiCol_Text) : dim, text.c_str());
+    const std::string number = score;
+    const std::string text = theirs ? fullest({"paper's choice" + number, "paper's" + number}, room)
+                                    : fullest({"paper" + number, number.substr(1)}, room);
+    list->AddText({cell.at.x + cell.side - text_width(text), y}, theirs ? ImGui::GetColorU32(ImGuiCol_Text) : dim,
+                  text.c_str());
 }
 
 void draw_cell(Ui& ui, AxisOrder order, const Cell& cell, bool exact_rows) {
@@ -81,6 +91,9 @@ void draw_cell(Ui& ui, AxisOrder order, const Cell& cell, bool exact_rows) {
                                             ImGui::GetColorU32(accent_color(ui)), 0.0f, ui.px(2));
     }
     draw_footer(ui, order, cell, min.y + side + ui.px(2));
+    // What was drawn by hand counts as contents, so that the panel scrolls to it.
+    ImGui::SetCursorScreenPos({min.x, min.y + side + ui.px(2)});
+    ImGui::Dummy({side, line});
 }
 
 void draw_legend(Ui& ui) {
@@ -108,13 +121,15 @@ void draw_legend(Ui& ui) {
     tooltip(
         "Share of a query's attention that goes into a block of keys, mean over the queries of a block. The same "
         "scale for all six maps.");
-    ImGui::SameLine();
-    muted("%s of a query's attention", high);
+    const std::string above = std::string(high) + " of a query's attention";
+    flow(text_width(above));
+    muted("%s", above.c_str());
     if (style.overlay == Overlay::shade || style.overlay == Overlay::mask) {
-        ImGui::SameLine(0.0f, ui.px(12));
+        flow(height + ImGui::GetStyle().ItemSpacing.x + text_width("skipped"), ui.px(12));
         const ImVec2 box = ImGui::GetCursorScreenPos();
-        list->AddRectFilled({box.x, top}, {box.x + height, top + height}, to_u32(skipped_color(style.light)));
-        list->AddRect({box.x, top}, {box.x + height, top + height}, ImGui::GetColorU32(ImGuiCol_TextDisabled));
+        const float box_top = box.y + ImGui::GetCurrentWindowRead()->DC.CurrLineTextBaseOffset + ui.px(1);
+        list->AddRectFilled({box.x, box_top}, {box.x + height, box_top + height}, to_u32(skipped_color(style.light)));
+        list->AddRect({box.x, box_top}, {box.x + height, box_top + height}, ImGui::GetColorU32(ImGuiCol_TextDisabled));
         ImGui::Dummy({height, height});
         ImGui::SameLine();
         muted("skipped");
@@ -126,27 +141,31 @@ void draw_header(Ui& ui) {
     const std::size_t selected = document.selected();
     const HeadState& head = document.heads()[selected];
     ImGui::AlignTextToFramePadding();
-    ImGui::Text("%s", document.name_of(selected).c_str());
-    ImGui::SameLine();
+    fitted_text(document.name_of(selected), ImGui::GetContentRegionAvail().x);
     if (head.locked) {
+        flow(text_width("locked"));
         ImGui::TextColored(accent_color(ui), "locked");
         tooltip("Calibration keeps this head's order.");
-        ImGui::SameLine();
     }
     const OrderMap* own = document.maps().order[static_cast<std::size_t>(head.order)].get();
     if (own != nullptr) {
         const double density = document.density(selected);
-        muted("order %s, %lld of %lld blocks computed (%.1f %%), %.1f %% of the attention kept",
-              std::string(to_string(head.order)).c_str(), static_cast<long long>(own->ranking.count(density)),
-              static_cast<long long>(own->ranking.blocks()),
-              100.0 * static_cast<double>(own->ranking.count(density)) / static_cast<double>(own->ranking.blocks()),
-              100.0 * own->ranking.retained(density));
+        char text[160];
+        std::snprintf(
+            text, sizeof text, "order %s, %lld of %lld blocks computed (%.1f %%), %.1f %% of the attention kept",
+            std::string(to_string(head.order)).c_str(), static_cast<long long>(own->ranking.count(density)),
+            static_cast<long long>(own->ranking.blocks()),
+            100.0 * static_cast<double>(own->ranking.count(density)) / static_cast<double>(own->ranking.blocks()),
+            100.0 * own->ranking.retained(density));
+        flow(text_width(text));
+        muted_wrapped("%s", text);
     } else {
+        flow(text_width("computing..."));
         muted("computing...");
     }
     draw_legend(ui);
     const bool rows = document.rows_captured(selected);
-    ImGui::SameLine(0.0f, ui.px(12));
+    flow(checkbox_width("exact rows"), ui.px(12));
     ImGui::BeginDisabled(!rows);
     bool exact = ui.head.exact_rows && rows;
     if (ImGui::Checkbox("exact rows", &exact)) ui.head.exact_rows = exact;
@@ -159,12 +178,12 @@ void draw_header(Ui& ui) {
                  : "The capture holds no rows of this head here:\nits map is rebuilt from the offset kernel.");
     }
     if (ui.head.view.x1 - ui.head.view.x0 < 0.999) {
-        ImGui::SameLine();
+        flow(button_width("Whole map"));
         if (ImGui::SmallButton("Whole map")) ui.head.view = {0.0, 0.0, 1.0, 1.0};
         ui.anchor("head.whole");
     }
     if (ui.head.enlarged >= 0) {
-        ImGui::SameLine();
+        flow(button_width("All six"));
         if (ImGui::SmallButton("All six")) ui.head.enlarged = -1;
     }
 }
@@ -176,14 +195,14 @@ void draw_head(Ui& ui) {
     if (!document.has_maps()) return;
     draw_header(ui);
     if (!document.maps().error.empty()) {
-        ImGui::TextColored(warning_color(ui), "%s", document.maps().error.c_str());
+        wrapped(warning_color(ui), "%s", document.maps().error.c_str());
         return;
     }
     const bool exact_rows = ui.head.exact_rows && document.rows_captured(document.selected());
     const ImVec2 origin = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
     const float text = 2.0f * ImGui::GetTextLineHeight() + ui.px(8), gap = ui.px(12);
     if (ui.head.enlarged >= 0) {
-        const float side = std::min(room.x, room.y - text);
+        const float side = std::max(std::min(room.x, room.y - text), ui.px(96));
         draw_cell(ui, kAxisOrders[static_cast<std::size_t>(ui.head.enlarged)], {origin, side}, exact_rows);
         return;
     }
@@ -198,7 +217,11 @@ void draw_head(Ui& ui) {
         side = fits;
         columns = count;
     }
-    if (side < ui.px(24)) return;
+    // Smaller ones say nothing: the panel scrolls.
+    if (side < ui.px(96)) {
+        columns = room.x >= 3.0f * ui.px(96) + 2.0f * gap ? 3 : 1;
+        side = ui.px(96);
+    }
     side = std::floor(side);
     const float width = side * static_cast<float>(columns) + gap * static_cast<float>(columns - 1);
     const float left = origin.x + std::max(0.0f, std::floor((room.x - width) / 2.0f));

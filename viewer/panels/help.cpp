@@ -28,12 +28,14 @@ void draw_keys() {
     };
     ImGui::SeparatorText("Keys");
     if (!ImGui::BeginTable("keys", 2, ImGuiTableFlags_SizingFixedFit)) return;
+    ImGui::TableSetupColumn("key");
+    ImGui::TableSetupColumn("what", ImGuiTableColumnFlags_WidthStretch);
     for (const auto& key : keys) {
         ImGui::TableNextRow();
         ImGui::TableNextColumn();
         ImGui::TextUnformatted(key[0]);
         ImGui::TableNextColumn();
-        ImGui::TextUnformatted(key[1]);
+        ImGui::TextWrapped("%s", key[1]);
     }
     ImGui::EndTable();
 }

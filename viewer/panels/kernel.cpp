@@ -69,9 +69,12 @@ void draw_slice(Ui& ui, const Slice& slice, int number, ImVec2 at, ImVec2 size) 
     const std::string axis = kAxisName[slice.fixed];
     const std::string title =
         offset == 0 ? "same " + axis.substr(0, axis.size() - 1) : axis + " " + std::to_string(offset) + " apart";
-    list->AddText(at, ImGui::GetColorU32(ImGuiCol_Text), title.c_str());
-    const float left = at.x + ui.px(30), top = at.y + line + ui.px(4);
-    const float width = std::max(ui.px(40), size.x - ui.px(34));
+    list->AddText(at, ImGui::GetColorU32(ImGuiCol_Text), fitted(title, size.x).c_str());
+    float widest = 0.0f;
+    for (const int edge : down.edges) widest = std::max(widest, text_width(std::to_string(edge)));
+    const float margin = widest + ui.px(8);
+    const float left = at.x + margin, top = at.y + line + ui.px(4);
+    const float width = std::max(ui.px(40), size.x - margin - ui.px(4));
     const float height = std::max(ui.px(40), size.y - 3.0f * line - ui.px(14) - ImGui::GetFrameHeight());
     const float cell_w = std::floor(std::min(width / static_cast<float>(across.count()), ui.px(44)));
     const float cell_h = std::floor(std::min(height / static_cast<float>(down.count()), ui.px(44)));
@@ -96,10 +99,11 @@ void draw_slice(Ui& ui, const Slice& slice, int number, ImVec2 at, ImVec2 size) 
     const float bottom = top + cell_h * static_cast<float>(down.count());
     draw_edges(across, true, {left, bottom}, cell_w, cell_h, ui);
     draw_edges(down, false, {left, top}, cell_w, cell_h, ui);
-    char axes_text[80];
-    std::snprintf(axes_text, sizeof axes_text, "down: %s, across: %s apart", kAxisName[slice.down],
-                  kAxisName[slice.across]);
-    list->AddText({left, bottom + line + ui.px(3)}, ImGui::GetColorU32(ImGuiCol_TextDisabled), axes_text);
+    const std::string rows = kAxisName[slice.down], columns = kAxisName[slice.across];
+    const std::string axes = fullest({"down: " + rows + ", across: " + columns + " apart",
+                                      rows + " down, " + columns + " across", rows + " x " + columns},
+                                     width);
+    list->AddText({left, bottom + line + ui.px(3)}, ImGui::GetColorU32(ImGuiCol_TextDisabled), axes.c_str());
     ImGui::SetCursorScreenPos({left, bottom + 2.0f * line + ui.px(6)});
     ImGui::SetNextItemWidth(std::min(width, ui.px(150)));
     char format[48];
@@ -113,8 +117,8 @@ void draw_slice(Ui& ui, const Slice& slice, int number, ImVec2 at, ImVec2 size) 
 
 void draw_kernel(Ui& ui) {
     if (!ui.document.has_maps() || ui.document.maps().kernel.value.empty()) return;
-    muted("Mean attention from a token to one that far away, %s. %s: much.",
-          ui.document.name_of(ui.document.selected()).c_str(), ui.light() ? "Dark" : "Bright");
+    muted_wrapped("Mean attention from a token to one that far away, %s. %s: much.",
+                  ui.document.name_of(ui.document.selected()).c_str(), ui.light() ? "Dark" : "Bright");
     const ImVec2 at = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
     const float width = room.x / 3.0f;
     for (int i = 0; i < 3; ++i) {

@@ -53,8 +53,10 @@ void draw_controls(Ui& ui) {
         ui.anchor("filter.all");
         ImGui::EndPopup();
     }
-    ImGui::SameLine();
-    muted("%zu of %zu heads", state.list.size(), ui.document.head_count());
+    const std::string count =
+        std::to_string(state.list.size()) + " of " + std::to_string(ui.document.head_count()) + " heads";
+    flow(text_width(count));
+    muted("%s", count.c_str());
 }
 
 void draw_legend(Ui& ui) {
@@ -63,19 +65,17 @@ void draw_legend(Ui& ui) {
     const float y = ui.px(3);
     if (ui.overview.color == ColorBy::order) {
         for (int i = 0; i < 6; ++i) {
+            if (i > 0) flow(box + ui.px(3) + text_width("WWW"));
             const ImVec2 at = ImGui::GetCursorScreenPos();
             list->AddRectFilled({at.x, at.y + y}, {at.x + box, at.y + y + box}, to_u32(order_color(i)), ui.px(2));
             ImGui::Dummy({box, box});
             ImGui::SameLine(0.0f, ui.px(3));
             muted("%s", std::string(to_string(kAxisOrders[static_cast<std::size_t>(i)])).c_str());
-            if (i != 5 && ImGui::GetItemRectMax().x + ui.px(60) < ImGui::GetWindowPos().x + ImGui::GetWindowWidth()) {
-                ImGui::SameLine();
-            }
         }
         return;
     }
     if (ui.overview.color == ColorBy::map) {
-        muted("grey: skipped at the chosen density");
+        muted_wrapped("grey: skipped at the chosen density");
         return;
     }
     const bool lost = ui.overview.color == ColorBy::error;
@@ -273,7 +273,7 @@ void draw_overview(Ui& ui) {
             shown_layer = layer;
             ImGui::GetWindowDrawList()->AddText({origin.x, min.y + (a.side - ImGui::GetTextLineHeight()) / 2},
                                                 ImGui::GetColorU32(ImGuiCol_TextDisabled),
-                                                document.base().layers[layer].id.c_str());
+                                                fitted(document.base().layers[layer].id, a.label - ui.px(6)).c_str());
         }
         draw_tile(ui, index, min, a.side, texture, atlas_columns);
     }
@@ -281,7 +281,7 @@ void draw_overview(Ui& ui) {
                                                     : (state.list.size() + static_cast<std::size_t>(a.columns) - 1) /
                                                           static_cast<std::size_t>(a.columns));
     ImGui::SetCursorScreenPos(origin);
-    ImGui::Dummy({a.label + step * static_cast<float>(a.columns), rows * step});
+    ImGui::Dummy({a.label + step * static_cast<float>(a.columns) - a.gap, rows * step});
     ImGui::EndChild();
 }
 

@@ -10,6 +10,10 @@ namespace paro::viewer {
 
 namespace {
 
+// Columns as wide as what they hold; where that is too much the table scrolls.
+constexpr ImGuiTableFlags kListFlags =
+    ImGuiTableFlags_RowBg | ImGuiTableFlags_ScrollX | ImGuiTableFlags_ScrollY | ImGuiTableFlags_SizingFixedFit;
+
 std::string density_text(const std::optional<double>& density) {
     if (!density) return "default";
     char text[16];
@@ -21,7 +25,7 @@ void draw_this_head(Ui& ui) {
     Document& document = ui.document;
     const std::size_t selected = document.selected();
     const HeadState head = document.heads()[selected];
-    ImGui::TextUnformatted(document.name_of(selected).c_str());
+    fitted_text(document.name_of(selected), ImGui::GetContentRegionAvail().x);
     ImGui::AlignTextToFramePadding();
     muted("order");
     ImGui::SameLine(ui.px(64));
@@ -43,12 +47,12 @@ void draw_this_head(Ui& ui) {
     }
     ui.anchor("profile.order");
     tooltip("The order in which the head's tokens are laid out. Choosing one locks it.");
-    ImGui::SameLine();
+    flow(checkbox_width("locked"));
     bool locked = head.locked;
     if (ImGui::Checkbox("locked", &locked)) document.set_locked(Scope::head, locked);
     ui.anchor("profile.lock");
     tooltip("Calibration keeps a locked head's order. Key L.");
-    ImGui::SameLine();
+    flow(button_width("Reset"));
     ImGui::BeginDisabled(!document.edited(selected));
     if (ImGui::Button("Reset")) document.reset(Scope::head);
     ImGui::EndDisabled();
@@ -56,8 +60,8 @@ void draw_this_head(Ui& ui) {
     tooltip("Back to what the file holds.");
     muted("density");
     ImGui::SameLine(ui.px(64));
-    ImGui::TextUnformatted(head.density ? (density_text(head.density) + ", its own").c_str()
-                                        : "the node's, or the profile's default");
+    ImGui::TextWrapped("%s", head.density ? (density_text(head.density) + ", its own").c_str()
+                                          : "the node's, or the profile's default");
 }
 
 void draw_edits(Ui& ui) {
@@ -65,29 +69,26 @@ void draw_edits(Ui& ui) {
     const std::size_t count = document.edited_count();
     const EditState saved = edit_state_of(document.base());
     if (count == 0 && !document.modified()) {
-        muted("No edits. Drag the density, or choose an order.");
+        muted_wrapped("No edits. Drag the density, or choose an order.");
         return;
     }
     if (ImGui::Button("Save")) document.save();
     ui.anchor("profile.save");
-    ImGui::SameLine();
+    flow(button_width("Save as..."));
     if (ImGui::Button("Save as...")) ui.dialog = DialogKind::save_as;
     ui.anchor("profile.save_as");
-    ImGui::SameLine();
+    flow(button_width("Reset all"));
     if (ImGui::Button("Reset all")) document.reset(Scope::all);
     ui.anchor("profile.reset_all");
     if (document.default_density() != saved.density) {
-        ImGui::Text("default density: %.1f %% to %.1f %%", 100.0 * saved.density, 100.0 * document.default_density());
+        ImGui::TextWrapped("default density: %.1f %% to %.1f %%", 100.0 * saved.density,
+                           100.0 * document.default_density());
     }
     if (count == 0) return;
     muted("%zu head%s changed", count, count == 1 ? "" : "s");
-    constexpr ImGuiTableFlags kFlags =
-        ImGuiTableFlags_RowBg | ImGuiTableFlags_ScrollY | ImGuiTableFlags_SizingStretchProp;
-    if (!ImGui::BeginTable("edits", 3, kFlags, {0, std::max(ui.px(60), ImGui::GetContentRegionAvail().y)})) return;
+    if (!ImGui::BeginTable("edits", 3, kListFlags, {0, std::max(ui.px(60), ImGui::GetContentRegionAvail().y)})) return;
     ImGui::TableSetupScrollFreeze(0, 1);
-    ImGui::TableSetupColumn("head", 0, 2.0f);
-    ImGui::TableSetupColumn("order", 0, 1.6f);
-    ImGui::TableSetupColumn("density", 0, 2.2f);
+    for (const char* column : {"head", "order", "density"}) ImGui::TableSetupColumn(column);
     ImGui::TableHeadersRow();
     std::vector<std::size_t> edited;
     for (std::size_t i = 0; i < document.head_count(); ++i) {
@@ -129,7 +130,9 @@ void draw_about(Ui& ui) {
         ImGui::TextWrapped("%s", value.c_str());
         if (help != nullptr) tooltip(help);
     };
-    if (!ImGui::BeginTable("about", 2, ImGuiTableFlags_SizingStretchProp | ImGuiTableFlags_ScrollY)) return;
+    if (!ImGui::BeginTable("about", 2,
+                           ImGuiTableFlags_SizingStretchProp | ImGuiTableFlags_ScrollY | ImGuiTableFlags_PadOuterX))
+        return;
     ImGui::TableSetupColumn("what", 0, 1.0f);
     ImGui::TableSetupColumn("value", 0, 1.9f);
     std::string grids;
@@ -156,19 +159,18 @@ void draw_about(Ui& ui) {
 
 void draw_differences(Ui& ui, const Comparison& result) {
     Document& document = ui.document;
-    for (const std::string& text : result.header) ImGui::BulletText("%s", text.c_str());
+    for (const std::string& text : result.header) {
+        ImGui::Bullet();
+        ImGui::TextWrapped("%s", text.c_str());
+    }
     if (!result.only_a.empty()) ImGui::BulletText("%zu layers only here", result.only_a.size());
     if (!result.only_b.empty()) ImGui::BulletText("%zu layers only there", result.only_b.size());
     muted("%zu of %zu heads differ", result.heads.size(), result.compared);
     if (result.heads.empty()) return;
-    constexpr ImGuiTableFlags kFlags =
-        ImGuiTableFlags_RowBg | ImGuiTableFlags_ScrollY | ImGuiTableFlags_SizingStretchProp;
-    if (!ImGui::BeginTable("differences", 4, kFlags)) return;
+    const ImVec2 size = {0, std::max(ui.px(90), ImGui::GetContentRegionAvail().y)};
+    if (!ImGui::BeginTable("differences", 4, kListFlags, size)) return;
     ImGui::TableSetupScrollFreeze(0, 1);
-    ImGui::TableSetupColumn("layer / head", 0, 2.0f);
-    ImGui::TableSetupColumn("order", 0, 1.9f);
-    ImGui::TableSetupColumn("density", 0, 1.9f);
-    ImGui::TableSetupColumn("kept at .3", 0, 1.8f);
+    for (const char* column : {"layer / head", "order", "density", "kept at .3"}) ImGui::TableSetupColumn(column);
     ImGui::TableHeadersRow();
     ImGuiListClipper clipper;
     clipper.Begin(static_cast<int>(result.heads.size()));
@@ -208,10 +210,9 @@ void draw_comparison(Ui& ui) {
             "Shows where another profile of this model differs: orders, densities, what the masks keep.");
         return;
     }
-    ImGui::SameLine();
-    ImGui::TextUnformatted(compared->path.filename().string().c_str());
-    ImGui::SameLine();
+    flow(button_width("Close"));
     const bool close = ImGui::SmallButton("Close");
+    fitted_text(compared->path.filename().string(), ImGui::GetContentRegionAvail().x);
     if (!compared->result.same_model) ImGui::TextColored(warning_color(ui), "Of another model.");
     if (compared->result.equal()) {
         muted("Equal in all that counts.");
@@ -233,6 +234,7 @@ void draw_profile(Ui& ui) {
         draw_edits(ui);
         ImGui::EndTabItem();
     }
+    ui.anchor("tab.edits");
     const ImGuiTabItemFlags jump = ui.show_comparison ? ImGuiTabItemFlags_SetSelected : 0;
     ui.show_comparison = false;
     if (ImGui::BeginTabItem("Compare", nullptr, jump)) {

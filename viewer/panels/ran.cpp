@@ -50,7 +50,11 @@ void explain(const RunLine& line) {
     ImGui::Text("%s, step %d (sigma %.3g), %s", line.layer.c_str(), line.step + 1, line.sigma,
                 heads_text(line.heads).c_str());
     ImGui::Text("%s: %s", std::string(to_string(line.path)).c_str(), std::string(explain(line.path)).c_str());
-    if (!line.reason.empty()) ImGui::Text("why: %s", line.reason.c_str());
+    if (!line.reason.empty()) {
+        ImGui::PushTextWrapPos(ImGui::GetFontSize() * 32.0f);
+        ImGui::Text("why: %s", line.reason.c_str());
+        ImGui::PopTextWrapPos();
+    }
     if (line.path == Path::sparse) {
         if (line.retained) {
             ImGui::Text("density %.1f %%, keeps %.1f %%", 100.0 * line.density, 100.0 * *line.retained);
@@ -69,7 +73,8 @@ void draw_choice(Ui& ui) {
     ImGui::SetNextItemWidth(std::min(ImGui::GetContentRegionAvail().x, ui.px(430)));
     const std::string current =
         run == nullptr ? "choose a run" : "run " + std::to_string(document.run_index() + 1) + ": " + run->title();
-    if (ImGui::BeginCombo("##run", current.c_str())) {
+    const float arrow = ImGui::GetFrameHeight() + 2.0f * ImGui::GetStyle().FramePadding.x;
+    if (ImGui::BeginCombo("##run", fitted(current, ImGui::CalcItemWidth() - arrow).c_str())) {
         for (int i = static_cast<int>(log.runs.size()) - 1; i >= 0; --i) {
             const Run& other = log.runs[static_cast<std::size_t>(i)];
             const bool mine = other.fingerprint == document.base().model.fingerprint;
@@ -87,14 +92,15 @@ void draw_path_legend(Ui& ui, const Run& run) {
     const float box = ImGui::GetTextLineHeight() * 0.7f;
     for (const Path path : kPaths) {
         const auto found = run.paths.find(std::string(to_string(path)));
-        if (path != Path::dense) ImGui::SameLine(0.0f, ui.px(12));
+        const std::string text =
+            std::string(to_string(path)) + ' ' + std::to_string(found == run.paths.end() ? 0 : found->second);
+        if (path != Path::dense) flow(box + ui.px(4) + text_width(text), ui.px(12));
         const ImVec2 at = ImGui::GetCursorScreenPos();
         ImGui::GetWindowDrawList()->AddRectFilled({at.x, at.y + box * 0.25f}, {at.x + box, at.y + box * 1.25f},
                                                   path_color(path), ui.px(2));
         ImGui::Dummy({box, box});
         ImGui::SameLine(0.0f, ui.px(4));
-        muted("%s %lld", std::string(to_string(path)).c_str(),
-              found == run.paths.end() ? 0ll : static_cast<long long>(found->second));
+        muted("%s", text.c_str());
         tooltip(std::string(explain(path)).c_str());
     }
 }
@@ -118,8 +124,11 @@ void draw_cell(const std::vector<const RunLine*>& lines, ImVec2 min, ImVec2 max,
 void draw_matrix(Ui& ui, const Run& run) {
     Document& document = ui.document;
     const Matrix& matrix = matrix_of(run);
-    const float label = ui.px(86), line = ImGui::GetTextLineHeight();
+    const float line = ImGui::GetTextLineHeight();
     const ImVec2 origin = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
+    float label = text_width("step");
+    for (const std::string& layer : run.layers) label = std::max(label, text_width(layer));
+    label = std::min(label + ui.px(8), room.x * 0.4f);
     const auto steps = static_cast<float>(std::max(1, run.steps)), layers = static_cast<float>(run.layers.size());
     const float step_w = std::clamp((room.x - label) / steps, 4.0f, ui.px(34));
     const float row_h =
@@ -135,7 +144,7 @@ void draw_matrix(Ui& ui, const Run& run) {
             const bool fits = row_h >= line * 0.8f;
             list->AddText({origin.x, y + (fits ? (row_h - line) / 2 : -line / 3)},
                           own ? ImGui::GetColorU32(accent_color(ui)) : ImGui::GetColorU32(ImGuiCol_TextDisabled),
-                          run.layers[row].c_str());
+                          fitted(run.layers[row], label - ui.px(6)).c_str());
         }
         for (int step = 0; step < run.steps; ++step) {
             const ImVec2 min = {origin.x + label + step_w * static_cast<float>(step), y};
@@ -153,7 +162,7 @@ void draw_matrix(Ui& ui, const Run& run) {
         const std::string text = std::to_string(step + 1);
         const float x =
             origin.x + label + step_w * (static_cast<float>(step) + 0.5f) - ImGui::CalcTextSize(text.c_str()).x / 2;
-        if (x < free) continue;
+        if (x < free || x + text_width(text) > origin.x + room.x) continue;
         list->AddText({x, bottom + ui.px(2)}, ImGui::GetColorU32(ImGuiCol_TextDisabled), text.c_str());
         free = x + ImGui::CalcTextSize(text.c_str()).x + ui.px(6);
     }
@@ -163,22 +172,21 @@ void draw_matrix(Ui& ui, const Run& run) {
 }
 
 void draw_reasons(Ui& ui, const Run& run) {
-    ImGui::PushTextWrapPos();
-    if (run.profile.size() > 0) muted("profile: %s", run.profile.c_str());
+    if (run.profile.size() > 0) muted_wrapped("profile: %s", run.profile.c_str());
     if (run.ended) {
-        muted("%s, tail %s, tile %d x %d, density %.1f %%", run.precision.c_str(), run.tail ? "on" : "off", run.block_q,
-              run.block_kv, 100.0 * run.density);
+        muted_wrapped("%s, tail %s, tile %d x %d, density %.1f %%", run.precision.c_str(), run.tail ? "on" : "off",
+                      run.block_q, run.block_kv, 100.0 * run.density);
     }
-    if (run.mask == "dynamic") muted("Every call found its own masks: those in the pictures are the profile's.");
+    if (run.mask == "dynamic")
+        muted_wrapped("Every call found its own masks: those in the pictures are the profile's.");
     ImGui::Spacing();
     ImGui::TextUnformatted("Reasons");
-    if (run.reasons.empty()) muted("Nothing was refused: every call ran as planned.");
+    if (run.reasons.empty()) muted_wrapped("Nothing was refused: every call ran as planned.");
     for (const auto& [reason, count] : run.reasons) {
         ImGui::TextColored(warning_color(ui), "%lld x", static_cast<long long>(count));
         ImGui::SameLine();
         ImGui::TextWrapped("%s", reason.c_str());
     }
-    ImGui::PopTextWrapPos();
 }
 
 }  // namespace
@@ -205,7 +213,7 @@ void draw_ran(Ui& ui) {
     }
     ImGui::EndChild();
     if (beside) ImGui::SameLine();
-    if (ImGui::BeginChild("reasons")) draw_reasons(ui, *run);
+    if (begin_part("reasons", {0, 0})) draw_reasons(ui, *run);
     ImGui::EndChild();
 }
 
