@@ -15,7 +15,13 @@ from .override import EVALUATION, OVERRIDE, RUN, Override
 from .run import Run
 
 KEY = "paro"
-_WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+_WRAPPERS = (
+    WrappersMP.OUTER_SAMPLE,
+    # Cores of 2024 do not know it: steps then go by the evaluations alone.
+    getattr(WrappersMP, "PREDICT_NOISE", "predict_noise"),
+    WrappersMP.APPLY_MODEL,
+    WrappersMP.DIFFUSION_MODEL,
+)
 log = logging.getLogger("paroattention")
 
 
@@ -55,6 +61,7 @@ def _outer_sample(request: Request):
         # The guider's model_options are a copy made for this run: two runs never share a session.
         options = guider.model_options.setdefault("transformer_options", {})
         options[RUN] = run
+        args, kwargs = _with_callback(run, args, kwargs)
         ok = False
         try:
             result = executor(*args, **kwargs)
@@ -72,6 +79,32 @@ def _outer_sample(request: Request):
     return wrapper
 
 
+def _with_callback(run, args, kwargs):
+    """OUTER_SAMPLE's arguments with a step callback that tells the run first."""
+    given = kwargs.get("callback", args[5] if len(args) > 5 else None)
+
+    def callback(step, *rest, **named):
+        run.came_to(step)
+        return given(step, *rest, **named) if given is not None else None
+
+    if len(args) > 5:
+        return [*args[:5], callback, *args[6:]], kwargs
+    return args, kwargs | {"callback": callback}
+
+
+def _predict_noise(executor, x, timestep, *args, **kwargs):
+    """One model call of the sampler: all evaluations of its conditionings are one step's."""
+    model_options = kwargs.get("model_options", args[0] if args else None) or {}
+    run = model_options.get("transformer_options", {}).get(RUN)
+    if run is None:
+        return executor(x, timestep, *args, **kwargs)
+    run.begin_call(timestep, getattr(executor.class_obj, "conds", None) or {})
+    try:
+        return executor(x, timestep, *args, **kwargs)
+    finally:
+        run.end_call()
+
+
 def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, *args, **kwargs):
     """Opens a model evaluation for the session, with the sigma that ComfyUI hands over as t."""
     args = list(args)
@@ -82,7 +115,7 @@ def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, 
         rest = {k: v for k, v in kwargs.items() if k != "transformer_options"}
         given = {"x": x, "context": c_crossattn, **rest}
         inputs = Inputs(getattr(executor.class_obj, "diffusion_model", None), given, options)
-        forward = run.begin_forward(float(t.max()))
+        forward = run.begin_forward(t, options)
         options = {**options, EVALUATION: Evaluation(forward, run.family, inputs, run.seen)}
         run.stay_in(options)
         if args:
@@ -121,7 +154,7 @@ def apply(model, request: Request):
     for kind in _WRAPPERS:
         clone.remove_wrappers_with_key(kind, KEY)
     options[OVERRIDE] = Override(previous)
-    wrappers = (_outer_sample(request), _apply_model, _diffusion_model)
+    wrappers = (_outer_sample(request), _predict_noise, _apply_model, _diffusion_model)
     for kind, wrapper in zip(_WRAPPERS, wrappers, strict=True):
         clone.add_wrapper_with_key(kind, KEY, wrapper)
     return clone

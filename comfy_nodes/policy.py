@@ -36,10 +36,16 @@ FEW_STEPS = _number("PARO_FEW_STEPS", 8)
 def for_steps(settings, steps: int) -> tuple[object, str]:
     """The settings of a run of that many steps, and what the user is told of a change."""
     watched = settings.observe_steps
-    if settings.calibrate or steps > FEW_STEPS or not 1 < watched < steps:
+    if settings.calibrate or not watched:
         return settings, ""
-    told = f"watching 1 step instead of {watched}: the run has only {steps}"
-    return replace(settings, observe_steps=1), told
+    if steps == 1:
+        return settings, "a run of 1 step is only watched: no step is left to be sparse"
+    if steps <= FEW_STEPS and watched > 1:
+        told = f"watching 1 step instead of {watched}: the run has only {steps}"
+        return replace(settings, observe_steps=1), told
+    if watched >= steps:
+        return settings, f"all {steps} steps are watched (observe_steps {watched}): none is sparse"
+    return settings, ""
 
 
 def for_device(settings, device):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import threading
 from pathlib import Path
 
 import folder_paths
@@ -52,13 +54,46 @@ class Run:
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
         self._overridden, self._found, self._changes = False, "", changes
         self.seen = Seen()
+        self._lock = threading.Lock()
+        self.session.entered = self.panel.begin
+        # Of the model call under way: its sigma as a tensor and a number, and the conditionings'
+        # numbers by their ids, which are other ones in every run.
+        self._sigmas, self._sigma = None, 0.0
+        self._numbers: dict = {}
 
     # -- during the run ------------------------------------------------------------------------
 
-    def begin_forward(self, sigma: float):
-        """Opens a model evaluation; returns the session's Forward."""
-        self.panel.begin(self.session.steps.index(sigma))
-        return self.session.begin_forward(sigma)
+    def begin_call(self, sigmas, conds: dict) -> None:
+        """The sampler calls the model at sigmas (B); conds: the guider's conditionings by name."""
+        every = itertools.chain.from_iterable(own for own in conds.values() if own)
+        self._numbers = {cond.get("uuid"): number for number, cond in enumerate(every)}
+        self._sigmas, self._sigma = sigmas, float(sigmas.max())
+        self.session.begin_call(self._sigma)
+
+    def end_call(self) -> None:
+        self._sigmas, self._numbers = None, {}
+        self.session.end_call()
+
+    def begin_forward(self, sigmas, options: dict):
+        """Opens a model evaluation at sigmas (B); returns the session's Forward."""
+        # A number that is known already is not asked of the device: that would wait for it.
+        known = self._sigmas is not None and options.get("sigmas") is self._sigmas
+        sigma = self._sigma if known else float(sigmas.max())
+        return self.session.begin_forward(sigma, conds=self._conds(options))
+
+    def _conds(self, options: dict) -> tuple[int, ...] | None:
+        """What an evaluation is of: numbers of conditionings in the order of the guider's lists,
+        else -1 for positive, -2 for negative and so on."""
+        kinds = options.get("cond_or_uncond")
+        ids = options.get("uuids") or [None] * len(kinds or ())
+        if not kinds:
+            return None
+        pairs = zip(ids, kinds, strict=False)
+        return tuple(self._numbers.get(one, -1 - kind) for one, kind in pairs)
+
+    def came_to(self, step: int) -> None:
+        """The sampler says which step it is in: it calls back after each one's first model call."""
+        self.session.steps.came_to(step)
 
     def stay_in(self, options: dict) -> None:
         """Puts our override back where another node's has taken its place; that one stays behind
@@ -75,8 +110,9 @@ class Run:
 
         width: heads x head_dim of the call.
         """
-        if self._refusal is None:
-            self._refusal = self._decide(forward, layout, width)
+        with self._lock:
+            if self._refusal is None:
+                self._refusal = self._decide(forward, layout, width)
         return self._refusal or None
 
     def _decide(self, forward, layout, width: int) -> str:
@@ -88,9 +124,11 @@ class Run:
         if not any(session.steps.allowed(step) for step in range(steps)):
             return ""
         # With a profile to go by no step is spent on watching.
-        session._look_up(forward, layout)
+        session.look_up(forward, layout)
         watched = 0 if session.profile is not None else settings.observe_steps
         if watched >= steps or not (watched or session.profile is not None):
+            if self._few_steps and watched:
+                session.note(self._few_steps)
             return ""
         weights = policy.block_weights(self._patcher.model.diffusion_model)
         share = policy.attention_share(layout, width, weights)

@@ -1,6 +1,10 @@
 """Short runs and small gains: what is watched, and what stays dense, each said."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import families
@@ -32,14 +36,55 @@ def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, monkey
     assert folders.steps() == "s" * steps and not folders.last()["reasons"]
 
 
-@pytest.mark.parametrize(("steps", "observe", "paths"), [(9, 3, "ooossssss"), (4, 4, "oooo")])
-def test_what_a_user_sets_holds_elsewhere(
-    model, folders, policy, monkeypatch, steps, observe, paths
+@pytest.mark.parametrize("steps", [4, 3, 2])
+@pytest.mark.parametrize("observe", [4, 2])
+def test_as_many_watched_steps_as_the_run_has_are_one(
+    model, folders, policy, monkeypatch, steps, observe
 ):
-    """Longer runs, and runs that are only watched."""
+    """Four by default: a run of four steps would be watched to its end."""
     monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
     harness.sample(harness.paro(model, observe_steps=observe), steps=steps)
-    assert folders.steps() == paths and not folders.last()["reasons"]
+    assert folders.steps() == "o" + "s" * (steps - 1)
+    assert list(folders.last()["reasons"]) == [
+        f"watching 1 step instead of {observe}: the run has only {steps}"
+    ]
+
+
+def test_the_limits_that_users_have():
+    """In a process of its own: the other tests set them aside."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import harness, paroattention as paro\n"
+        "policy = harness.part('policy')\n"
+        "runs = [policy.for_steps(paro.Settings(), steps)[0] for steps in range(1, 11)]\n"
+        "print(policy.MIN_GAIN, policy.FEW_STEPS, [run.observe_steps for run in runs])"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PARO_")}
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1:] == ["0.05 8 [4, 1, 1, 1, 1, 1, 1, 1, 4, 4]"], done.stderr
+
+
+def test_a_run_of_one_step_is_dense_and_says_why(model, folders, policy, monkeypatch):
+    """What it watched serves the next one."""
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    want = harness.sample(model, steps=1)
+    assert torch.equal(harness.sample(harness.paro(model, observe_steps=4), steps=1), want)
+    assert list(folders.last()["reasons"]) == [
+        "a run of 1 step is only watched: no step is left to be sparse"
+    ]
+    harness.sample(harness.paro(model, observe_steps=4), steps=1)
+    assert folders.steps() == "s" and not folders.last()["reasons"]
+
+
+def test_what_a_user_sets_holds_in_longer_runs(model, folders, policy, monkeypatch):
+    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    harness.sample(harness.paro(model, observe_steps=3, profile="none"), steps=9)
+    assert folders.steps() == "ooossssss" and not folders.last()["reasons"]
+    harness.sample(harness.paro(model, observe_steps=9, profile="none"), steps=9)
+    assert folders.steps() == "o" * 9
+    assert list(folders.last()["reasons"]) == [
+        "all 9 steps are watched (observe_steps 9): none is sparse"
+    ]
 
 
 def test_a_calibration_watches_all_of_a_short_run(model, folders, policy):

@@ -1,5 +1,7 @@
 """Which step a sigma belongs to, and what that step may do."""
 
+import itertools
+
 import pytest
 import torch
 from paroattention import Settings
@@ -89,3 +91,97 @@ def test_layer_ids_count_occurrences_within_one_evaluation():
     ]  # fmt: skip
     assert forward.layer_id("single", 0) == "single.0.0"
     assert Forward(0, 1.0).layer_id("double", 0) == "double.0.0"
+
+
+# -- lists that do not fall ------------------------------------------------------------------------
+
+
+def walk(sigmas, calls=None, told=True):
+    """Steps of a sampler's calls; it says after each step's first one which step it is in."""
+    run, found = Steps(sigmas, Settings()), []
+    for step, own in enumerate(calls or [[sigma] for sigma in sigmas[:-1]]):
+        for place, sigma in enumerate(own):
+            found.append(run.index(sigma))
+            if told and place == 0:
+                run.came_to(step)
+    return found
+
+
+RISING = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+TURNING = [0.9, 0.6, 0.3, 0.6, 0.3, 0.6, 0.3, 0.0]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        RISING,
+        TURNING,
+        [0.0, 0.3, 0.9],
+        [0.0, 0.0, 0.5],
+        [0.9, 0.5, 0.0, 0.0],
+        [0.5] * 6,
+        [14.6, 6.3, 6.3, 2.1, 0.03],
+        [0.03, 0.6, 2.1, 14.6],
+        [0.9, 0.3, 0.6],
+    ],
+    ids=str,
+)
+def test_one_call_a_step_on_any_list(sigmas, told):
+    count = len(sigmas) - 1
+    assert walk(sigmas, told=told) == list(range(count))
+    rounded = torch.tensor(sigmas).tolist()
+    assert walk(sigmas, [[sigma] for sigma in rounded[:-1]], told=told) == list(range(count))
+
+
+@pytest.mark.parametrize("sigmas", [RISING, TURNING, [0.9, 0.5, 0.5, 0.5, 0.2]], ids=str)
+def test_a_second_call_at_a_steps_end_is_the_next_steps(sigmas):
+    calls = [[start, end] for start, end in itertools.pairwise(sigmas)]
+    last = len(calls) - 1
+    want = [step for first in range(last + 1) for step in (first, min(first + 1, last))]
+    assert walk(sigmas, calls) == want
+
+
+@pytest.mark.parametrize("sigmas", [RISING, TURNING], ids=str)
+def test_a_call_in_the_middle_of_a_step_is_its_own(sigmas):
+    calls = [[start, (start + end) / 2] for start, end in itertools.pairwise(sigmas)]
+    for told in (True, False):
+        want = [step for step in range(len(calls)) for _ in range(2)]
+        assert walk(sigmas, calls, told) == want
+
+
+def test_outside_of_a_rising_list():
+    assert [steps(RISING).index(sigma) for sigma in (0.1, 0.97)] == [0, 7]
+
+
+def test_a_sampler_that_counts_steps_of_its_own_is_not_believed():
+    run = steps(RISING)
+    run.index(0.2), run.came_to(0)
+    run.index(0.75), run.came_to(1)
+    assert run.index(0.85) == 6
+    run.came_to(400)
+    assert run.index(0.9) == 7
+
+
+def test_a_restart_of_an_inner_sampler_finds_its_step_by_sigma():
+    assert [steps().index(sigma) for sigma in (1.0, 0.7, 0.9, 0.7, 0.4)] == [0, 2, 1, 2, 3]
+
+
+def test_a_sigma_that_is_no_number_belongs_where_the_sampler_is():
+    run = steps(RISING)
+    assert [run.index(sigma) for sigma in (0.4, float("nan"), 0.5)] == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "groups"),
+    [
+        (RISING, [(0.95, 0.5), (0.5, 0.2)]),
+        ([0.2, 0.5, 0.9], [(0.9, 0.35), (0.35, 0.2)]),
+        (TURNING, [(0.9, 0.6), (0.6, 0.0)]),
+        ([0.5, 0.5, 0.5], [(0.5, 0.499999)]),
+        ([0.0, 0.0], [(1e-6, 0.0)]),
+    ],
+    ids=str,
+)
+def test_timestep_groups_of_any_list(sigmas, groups):
+    assert steps(sigmas).groups(halves=True) == [pytest.approx(one) for one in groups]

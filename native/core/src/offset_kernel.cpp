@@ -18,6 +18,10 @@ namespace {
 // One step of the code in octaves: 254 steps span 2^24.
 constexpr double kStep = 24.0 / 254.0;
 
+// A sum in the units that the GPU's kernels count in. Whole numbers of them add up without rounding (below 2^21), so
+// what an accumulator holds does not depend on the order in which rows came, as from two threads.
+double whole_units(double sum) { return std::nearbyint(sum * 0x1p32) * 0x1p-32; }
+
 std::int32_t nearest(const std::vector<std::int32_t>& edges, std::int64_t offset) {
     const auto above = std::lower_bound(edges.begin(), edges.end(), offset,
                                         [](std::int32_t edge, std::int64_t value) { return edge < value; });
@@ -218,11 +222,16 @@ void OffsetAccumulator::add_row(std::int64_t query, std::span<const float> proba
         fail("probabilities[" + std::to_string(bad - probabilities.begin()) + "]", "must be finite", *bad);
     }
 
+    std::vector<double> of_row(static_cast<std::size_t>(bins_w));
     for (std::int64_t fh = 0; fh < std::int64_t{bins_.f.count()} * bins_h; ++fh) {
         const double lines_in_bin = f.keys[fh / bins_h] * h.keys[fh % bins_h];
         if (lines_in_bin == 0.0) continue;
-        for (std::int32_t i = 0; i < width; ++i) sum_[fh * bins_w + w.bin[i]] += lines[fh * width + i];
-        for (std::int32_t bin = 0; bin < bins_w; ++bin) pairs_[fh * bins_w + bin] += lines_in_bin * w.keys[bin];
+        std::fill(of_row.begin(), of_row.end(), 0.0);
+        for (std::int32_t i = 0; i < width; ++i) of_row[w.bin[i]] += lines[fh * width + i];
+        for (std::int32_t bin = 0; bin < bins_w; ++bin) {
+            sum_[fh * bins_w + bin] += whole_units(of_row[bin]);
+            pairs_[fh * bins_w + bin] += lines_in_bin * w.keys[bin];
+        }
     }
     ++rows_;
     if (!place_mass_.empty() && queries_.size() < kGainRows) add_places(query, probabilities);
@@ -277,7 +286,7 @@ void OffsetAccumulator::add_sums(std::span<const double> sum, std::span<const do
         }
     }
     for (std::size_t i = 0; i < sum_.size(); ++i) {
-        sum_[i] += sum[i];
+        sum_[i] += whole_units(sum[i]);
         pairs_[i] += pairs[i];
     }
     rows_ += rows;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -41,6 +42,12 @@ class Curves:
             lost, whole = self._head(sampled, place, head, keys, values)
             self.lost[head] += lost.double().cpu().numpy()
             self.whole[head] += float(whole)
+
+    def __add__(self, other: Curves) -> Curves:
+        """What both have summed, of the same layer."""
+        both = copy.copy(self)
+        both.lost, both.whole = self.lost + other.lost, self.whole + other.whole
+        return both
 
     def _head(self, sampled, place, head, k, v):
         """Squared errors (ladder,) and the squared dense output of one head's sampled queries."""

@@ -10,7 +10,8 @@ import torch
 
 from . import cuda_observe
 from .observer import Observer
-from .sampling import permutation
+from .sampling import Tally, permutation
+from .steps import Mark
 
 # Rows that one call leaves on the device until they are summed by block: other heads each time.
 _ROW_BYTES = 64 << 20
@@ -34,6 +35,9 @@ class Reading:
     kept: list[int] = field(default_factory=list)
     places: torch.Tensor | None = None
     sums: cuda_observe.Readback | None = None
+    mark: Mark = field(default_factory=Mark)
+    # Curves are measured from rows on the host: see watching.HostReading.
+    curves = None
 
     def values(self) -> np.ndarray | None:
         """What was measured, [masks, heads, 2]; None between two readings of the meter."""
@@ -47,6 +51,20 @@ class Reading:
         gain = np.nan_to_num(values[1, :, 0] - values[0, :, 0])
         ones = np.ones_like(gain)
         return self.queries * np.stack([ones, gain, gain**2 + _GAIN_DEVIATION**2], -1)
+
+    def tally(self) -> Tally | None:
+        """What the present mask keeps and loses; None between two readings of the meter."""
+        values = self.values()
+        if values is None:
+            return None
+        tally = Tally(values.shape[1])
+        tally.add_means(values[0, :, 0], values[0, :, 1], self.queries)
+        return tally
+
+    def teach(self, seen) -> None:
+        """Adds the block sums to a SeenBlocks."""
+        if self.sums is not None:
+            seen.add_many(self.kept, self.places[self.kept], self.sums.get())
 
 
 @functools.lru_cache(maxsize=64)
@@ -71,20 +89,32 @@ class DeviceWatch:
     def __init__(self, observer: Observer, tail: bool):
         self._observer, self._tail = observer, tail
         self._readings: list[Reading] = []
-        self._turn = 0
-        # Sampled calls of a layer since its last reading of the meter.
-        self._unmetered: dict[str, int] = {}
+        # Turns are those of a layer's calls with the same conditionings: the order in which
+        # threads come to them changes none.
+        self._turns: dict[object, int] = {}
+        # Sampled calls since the last reading of the meter.
+        self._unmetered: dict[object, int] = {}
 
-    def call(self, key, plans: list, q, k, v, scale: float, group: int, queries: int, seen) -> None:
-        """plans: the present one, and a proposed one if there is. seen: SeenBlocks or None."""
+    def call(
+        self, key, plans: list, q, k, v, scale: float, group: int, queries: int, seen, mark=None
+    ) -> None:
+        """plans: the present one, and a proposed one if there is. seen: SeenBlocks that will be
+        taught, or None. mark: which call of the run it is."""
         batch, heads = q.shape[:2]
         share = -(-queries // batch)
-        places = torch.cat(self._observer.draw(key.layout, heads, share, batch), 1)
+        call = None if mark is None else (key.layer, mark)
+        drawn = self._observer.draw(key.layout, heads, share, batch, call)
+        places = torch.cat(drawn, 1)
         count = places.shape[1]
-        keep = self._keep(heads, count * key.layout.grid_size) if seen is not None else []
-        rows = self._observer.add_on_device(key.layer, q, k, key.layout, places, scale, group, keep)
-        reading = Reading(key, count, None)
-        if self._metered(key.layer) or len(plans) > 1:
+        turn = key.layer if mark is None else (key.layer, mark.conds, mark.repeat)
+        numbers = count * key.layout.grid_size
+        keep = self._keep(heads, numbers, turn) if seen is not None else []
+        rows = self._observer.add_on_device(
+            key.layer, q, k, key.layout, places, scale, group, keep, mark
+        )
+        reading = Reading(key, count, None, mark=mark or Mark(len(self._readings)))
+        first = None if mark is None else mark.place + sum(mark.conds)
+        if self._metered(turn, first) or len(plans) > 1:
             given = places.int()
             measured = [
                 cuda_observe.meter(q, k, v, plan, key.layout, given, scale, self._tail)
@@ -98,19 +128,22 @@ class DeviceWatch:
             reading.sums = cuda_observe.Readback(sums)
         self._readings.append(reading)
 
-    def _metered(self, layer: str) -> bool:
-        """Whether it is this layer's turn: at its first call, then every METER_EVERY-th."""
+    def _metered(self, layer, first: int | None = None) -> bool:
+        """Whether it is this layer's turn: at its first call, then every METER_EVERY-th. first:
+        where its turns begin, so that others take theirs at other calls."""
         waited = self._unmetered.get(layer)
         if waited is None:
-            self._unmetered[layer] = len(self._unmetered) % METER_EVERY
+            first = len(self._unmetered) if first is None else first
+            self._unmetered[layer] = first % METER_EVERY
             return True
         self._unmetered[layer] = (waited + 1) % METER_EVERY
         return waited + 1 == METER_EVERY
 
-    def _keep(self, heads: int, numbers: int) -> list[int]:
+    def _keep(self, heads: int, numbers: int, layer: object = None) -> list[int]:
         """Heads whose rows are looked at: as many as fit, the next ones at each call."""
         count = min(heads, max(1, _ROW_BYTES // (2 * numbers)))
-        first, self._turn = self._turn, self._turn + count
+        first = self._turns.get(layer, 0)
+        self._turns[layer] = first + count
         return sorted({(first + place) % heads for place in range(count)})
 
     def take(self) -> list[Reading]:

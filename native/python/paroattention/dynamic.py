@@ -30,7 +30,7 @@ class DynamicPlanner(Planner):
             return plan
         return cuda_masks.find_masks(q, k, plan, scale)
 
-    def build(self, profile: _core.Profile, key: Key):
+    def build(self, profile: _core.Profile, key: Key, builders: dict | None = None):
         return self.mixed(key, self.heads(profile, key, range(profile.model.heads)))
 
     def heads(self, profile: _core.Profile, key: Key, heads) -> list[OrderedHead]:
@@ -51,7 +51,7 @@ class DynamicPlanner(Planner):
 
     def maps(self, key: Key, q, k, scale: float) -> list:
         """(order, scores [rows, cols]) by head: what this call's masks are chosen by."""
-        orders = [head.order for head in self.get(key).heads]
+        orders = [head.order for head in self.running(key).heads]
         tile = self._settings.block_q, self._settings.block_kv
         scores = plain.block_scores(q, k, orders, key.layout, tile, scale)
         return list(zip(orders, scores.cpu().numpy(), strict=True))

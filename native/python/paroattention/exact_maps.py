@@ -19,6 +19,8 @@ from .layout import TokenLayout
 # A capture takes maps of at most so many blocks a side.
 MOST_BLOCKS = 512
 _STEP = 24 / 254
+# Of mass: what is below 2^-30 of a query is nothing.
+_UNITS = 2.0**30
 
 
 def map_block(grid, block: int) -> int:
@@ -49,6 +51,8 @@ class ExactSums:
         self._sums: dict[tuple[str, int], np.ndarray] = {}
         self._steps: dict[tuple[str, int], list[int]] = {}
         self._coming: tuple | None = None
+        # Whether evaluations come from several threads: sums must not depend on their order then.
+        self.threads = False
 
     def wants(self, layer: str, group: int, step: int) -> bool:
         """Whether a step's evaluations are summed: the first of a group and every second after it.
@@ -84,6 +88,9 @@ class ExactSums:
             return
         (name, readback), self._coming = self._coming, None
         values = readback.get().numpy()
+        if self.threads:
+            # Whole units add up without rounding; twice the memory.
+            values = np.rint(values.astype(np.float64) * _UNITS) / _UNITS
         if name in self._sums:
             self._sums[name] += values
         else:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 from . import _core, cuda_observe
 from .layout import TokenLayout
 from .sampling import Sampled, sample
+from .steps import Mark
 
 # Of one layer, for a capture: all heads of a small model, one of a large one.
 _KEPT_BYTES = 8 << 20
@@ -24,23 +26,34 @@ _KEPT_BYTES = 8 << 20
 class _Watched:
     """What is known of one layer: accumulators[group][head] and the newest rows for a capture."""
 
-    def __init__(self, layout: TokenLayout, bins, heads: int, head_dim: int):
+    def __init__(self, layout: TokenLayout, bins, heads: int, head_dim: int, first: Mark):
         self.layout, self.bins, self.heads, self.head_dim = layout, bins, heads, head_dim
+        # The first call that watched it: layers are told in this order.
+        self.first = first
         self._groups: dict[int, list] = {}
+        # Rows that came to the host beside a device's work: counted from the next send on, as what
+        # the device itself has seen is, so that nobody meets half a step's.
+        self._late: dict[int, list] = {}
         # By group and device: what was seen there and is not here yet; rows on their way for a
         # capture, by group.
         self.states: dict[tuple, cuda_observe.ObserveState] = {}
         self.coming: dict[int, tuple] = {}
         self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        # By the same names, the call that the rows are of: the last one's are kept.
+        self._kept_of: dict = {}
 
     def send(self) -> None:
         """Starts what devices have seen on its way here; does not wait."""
+        late, self._late = self._late, {}
+        for group, heads in late.items():
+            for own, one in zip(self._own(group), heads, strict=True):
+                own.merge(one)
         for state in self.states.values():
             state.send()
 
     def arrived(self) -> dict[int, list]:
         """Accumulators by group, with what was sent: devices are waited for up to there."""
-        for (group, _), state in self.states.items():
+        for (group, _), state in sorted(self.states.items(), key=lambda one: str(one[0])):
             state.take(self._own(group))
         return self._groups
 
@@ -53,11 +66,17 @@ class _Watched:
     def accumulators(self, group: int) -> list:
         return self.groups.get(group) or self._own(group)
 
+    def late(self, group: int) -> list:
+        return self._made(self._late, group)
+
     def _own(self, group: int) -> list:
-        if group not in self._groups:
+        return self._made(self._groups, group)
+
+    def _made(self, groups: dict[int, list], group: int) -> list:
+        if group not in groups:
             make = _core.OffsetAccumulator
-            self._groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
-        return self._groups[group]
+            groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
+        return groups[group]
 
     def state(self, group: int, device) -> cuda_observe.ObserveState:
         name = group, device
@@ -65,6 +84,14 @@ class _Watched:
             make = cuda_observe.ObserveState
             self.states[name] = make(self.bins, self.layout.grid, self.heads, device)
         return self.states[name]
+
+    def newer(self, name, mark: Mark) -> bool:
+        """Whether rows of this call take the place of those kept under a name (of `newest` or
+        `coming`): not where they come late from another thread."""
+        newer = mark >= self._kept_of.get(name, mark)
+        if newer:
+            self._kept_of[name] = mark
+        return newer
 
     def take_rows(self) -> None:
         """Takes over the rows for a capture that a device was asked for."""
@@ -86,7 +113,8 @@ def _complete(groups: dict[int, list]) -> list[int]:
 class Observer:
     """Samples `queries` grid queries per head and model evaluation, split over the batch.
 
-    Draws come from a generator of its own, so watching never changes the user's noise.
+    Draws are its own, so watching never changes the user's noise. Of a call that is marked they
+    follow from the seed and the mark alone, so that threads may come in any order.
     keep_rows: keep the newest rows for a capture, of as many heads a layer as _KEPT_BYTES hold.
     on_device(q): whether q is observed where it lies, by cuda_observe; else rows come to the host.
     """
@@ -105,7 +133,8 @@ class Observer:
         self.keep_rows = keep_rows
         self.on_device = on_device or (lambda q: q.device.type == "cuda")
         self.layers: dict[str, _Watched] = {}
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed, self._generator = seed, torch.Generator().manual_seed(seed)
+        self._unmarked = 0
 
     def observe(
         self,
@@ -118,60 +147,90 @@ class Observer:
         group: int = 0,
         queries: int | None = None,
         look: Callable[[Sampled], None] | None = None,
+        mark: Mark | None = None,
     ):
         """Adds one evaluation of a layer; q, k (B, H, N, D) in original order.
 
         queries: how many a head, in place of the observer's own number. look: called with what was
-        sampled, once it is added.
+        sampled, once it is added. mark: which call of the run it is; without one the next.
         Raises Error when the layer was watched on another grid before, or rows are not finite.
         """
         batch, heads = q.shape[:2]
-        watched = self._watched(layer, q, layout)
+        given, mark = mark, mark or self._next_mark(layer)
+        watched = self._watched(layer, q, layout, mark)
         share = -(-(queries or self.queries) // batch)
-        drawn = self.draw(layout, heads, share, batch)
+        drawn = self.draw(layout, heads, share, batch, given and (layer, given))
         # A capture shows what was watched densely; samples while sparse are few.
-        kept = [] if queries else self._kept_heads(layer, heads, share * layout.grid_size)
+        kept = [] if queries else self._kept_heads(mark.place, heads, share * layout.grid_size)
         if self.on_device(q) and look is None:
             places = torch.cat(drawn, 1)
-            rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept)
-            if rows is not None:
+            rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept, mark)
+            if rows is not None and watched.newer(group, mark):
                 # Of the first entry, as below.
                 watched.coming[group] = kept, drawn[0], cuda_observe.Readback(rows[:, :share])
             return
         for sampled in sample(q, k, layout, drawn, sm_scale):
             rows = sampled.grid_rows.cpu().contiguous()
-            self._add(watched, group, sampled.heads, sampled.places, rows.numpy())
+            known = watched.late(group) if self.on_device(q) else watched.accumulators(group)
+            self._add(known[sampled.heads], sampled.places, rows.numpy())
             for head in kept if sampled.entry == 0 else ():
-                if sampled.heads.start <= head < sampled.heads.stop:
+                here = sampled.heads.start <= head < sampled.heads.stop
+                if here and watched.newer((group, head), mark):
                     own = rows[head - sampled.heads.start].half().numpy()
                     places = drawn[0][head].numpy().astype(np.int32)
                     watched.newest[(group, head)] = (places, own)
             if look is not None:
                 look(sampled)
 
-    def _watched(self, layer: str, q, layout: TokenLayout) -> _Watched:
+    def _next_mark(self, layer: str) -> Mark:
+        """Of a call that nobody has marked."""
+        self._unmarked += 1
+        known = list(self.layers)
+        place = known.index(layer) if layer in known else len(known)
+        return Mark(self._unmarked, place=place)
+
+    def _watched(self, layer: str, q, layout: TokenLayout, mark: Mark) -> _Watched:
         heads, watched = q.shape[1], self.layers.get(layer)
         if watched is None:
-            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1])
+            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1], mark)
             self.layers[layer] = watched
         if (watched.layout.grid, watched.heads) != (layout.grid, heads):
             raise _core.Error(
                 f"layout must keep the grid and heads that {layer} was watched with,"
                 f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
             )
+        watched.first = min(watched.first, mark)
         return watched
 
-    def draw(self, layout: TokenLayout, heads: int, share: int, batch: int) -> list[torch.Tensor]:
-        """Grid places (heads, share) for every batch entry."""
+    def in_order(self) -> dict[str, _Watched]:
+        """`layers` in the order of their calls, whichever thread came first."""
+        return dict(sorted(self.layers.items(), key=lambda one: one[1].first))
+
+    def draw(
+        self,
+        layout: TokenLayout,
+        heads: int,
+        share: int,
+        batch: int,
+        call: tuple[str, Mark] | None = None,
+    ) -> list[torch.Tensor]:
+        """Grid places (heads, share) for every batch entry. call: layer and mark of the call that
+        they are for; the next ones of a sequence without it."""
+        generator = self._generator
+        if call is not None:
+            name = repr((self._seed, call[0], tuple(call[1]))).encode()
+            digest = hashlib.blake2b(name, digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         return [
-            torch.randint(layout.grid_size, (heads, share), generator=self._generator)
+            torch.randint(layout.grid_size, (heads, share), generator=generator)
             for _ in range(batch)
         ]
 
-    def add_on_device(self, layer, q, k, layout, places, sm_scale, group, keep=()):
+    def add_on_device(self, layer, q, k, layout, places, sm_scale, group, keep=(), mark=None):
         """Adds queries places (H, n) where q lies, without waiting for it. Returns the rows of the
         heads `keep`, float16 [len(keep), n, grid tokens] on that device, or None."""
-        state = self._watched(layer, q, layout).state(group, q.device)
+        mark = mark or self._next_mark(layer)
+        state = self._watched(layer, q, layout, mark).state(group, q.device)
         return state.observe(q, k, layout, places.int(), sm_scale, keep=keep)
 
     def send(self) -> None:
@@ -179,17 +238,16 @@ class Observer:
         for watched in self.layers.values():
             watched.send()
 
-    def _kept_heads(self, layer: str, heads: int, numbers: int) -> list[int]:
-        """Heads of this layer whose newest rows are kept, other ones in each layer."""
+    def _kept_heads(self, first: int, heads: int, numbers: int) -> list[int]:
+        """Heads of a layer whose newest rows are kept, other ones in each layer."""
         if not self.keep_rows:
             return []
         count = min(heads, max(1, _KEPT_BYTES // (2 * numbers)))
-        first = list(self.layers).index(layer)
         return sorted({(first + place * heads // count) % heads for place in range(count)})
 
-    def _add(self, watched, group, part, places, rows):
+    @staticmethod
+    def _add(heads, places, rows):
         index = places.numpy().astype(np.int32)
-        heads = watched.accumulators(group)[part]
         _core.add_rows(heads, index, rows, threads=torch.get_num_threads())
 
     def release(self) -> None:
@@ -214,14 +272,18 @@ class Snapshot:
         self.layers = {}
         self._kernels = {}
         threads = torch.get_num_threads()
-        for name, watched in observer.layers.items():
+        for name, watched in observer.in_order().items():
             known = watched.arrived()
             groups = _complete(known)
-            still = _Watched(watched.layout, watched.bins, watched.heads, watched.head_dim)
+            size = watched.heads, watched.head_dim, watched.first
+            still = _Watched(watched.layout, watched.bins, *size)
             still.seen_groups = lambda groups=groups: groups
             self.layers[name] = still
             for group in groups:
                 self._kernels[(name, group)] = _core.kernels(known[group], threads=threads)
+
+    def in_order(self) -> dict[str, _Watched]:
+        return self.layers
 
     def kernels(self, layer: str, group: int = 0) -> np.ndarray:
         return self._kernels[(layer, group)]

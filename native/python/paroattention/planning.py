@@ -26,6 +26,22 @@ class Key(NamedTuple):
     head_dim: int
 
 
+class _Held(NamedTuple):
+    """What the calls of the step under way are given."""
+
+    profile: _core.Profile | None
+    plans: dict[Key, _core.Plan | str]
+    builders: dict[tuple, object]
+    # Planner._changes at that time.
+    changes: int
+
+
+def _cancel(builders: dict) -> None:
+    for builder in builders.values():
+        builder.cancel()
+    builders.clear()
+
+
 class Planner:
     """Plans from `profile`, once it is set, or from given(layer, sigma, layout).
 
@@ -51,6 +67,10 @@ class Planner:
         self._ids: dict[str, int] = {}
         self._plans: dict[Key, _core.Plan | str] = {}
         self._builders: dict[tuple, object] = {}
+        self._layouts: set[TokenLayout] = set()
+        self._held: _Held | None = None
+        # How often plans were replaced; those that are made when first asked for do not count.
+        self._changes = 0
         self._lock = threading.RLock()
         # Goes up whenever the plans in use change: what is counted of them is then out of date.
         self.version = 0
@@ -67,7 +87,8 @@ class Planner:
     def use(self, profile: _core.Profile) -> None:
         """Plans from this profile from now on; those already made stay until they are replaced."""
         with self._lock:
-            self._cancel()
+            self._drop_builders()
+            self._changes += 1
             self.profile = profile
             self._ids = {name: place for place, name in enumerate(profile.layer_ids())}
 
@@ -76,14 +97,44 @@ class Planner:
         return Key(layer, group, layout, q.shape[1], q.shape[-1])
 
     def get(self, key: Key) -> _core.Plan | str:
-        """The plan, or why there is none."""
+        """The newest plan, or why there is none."""
         with self._lock:
             if key not in self._plans:
-                started = time.perf_counter()
-                self._plans[key] = self._make(key)
+                self._plans[key] = self._make(key, self.profile, self._builders)
                 self.version += 1
-                self.seconds += time.perf_counter() - started
             return self._plans[key]
+
+    def hold(self, sigma: float) -> None:
+        """A step at sigma begins: its calls are given the plans of now. New ones may be made while
+        it goes on; which of two threads gets so far first must not decide who is given them."""
+        with self._lock:
+            before = self._held
+            if self.background and self.profile is not None:
+                self._begin_builders(self.profile.timestep_group(sigma))
+            self._held = _Held(self.profile, dict(self._plans), self._builders, self._changes)
+            if before is not None and before.builders is not self._builders:
+                _cancel(before.builders)
+
+    def _begin_builders(self, group: int) -> None:
+        """Of the plans that a step will ask for and that are not there."""
+        made = {(key.group, key.layout) for key in self._plans}
+        for layout in self._layouts:
+            name = group, layout
+            if name not in made and name not in self._builders:
+                self._builders[name] = self.builder(self.profile, *name)
+
+    def running(self, key: Key) -> _core.Plan | str:
+        """The plan of a call in the step under way, or why there is none."""
+        with self._lock:
+            held = self._held
+            if held is None:
+                return self.get(key)
+            if key not in held.plans:
+                if held.changes == self._changes:
+                    held.plans[key] = self.get(key)
+                else:
+                    held.plans[key] = self._make(key, held.profile, held.builders)
+            return held.plans[key]
 
     def for_call(self, plan: _core.Plan, q, k, scale: float) -> _core.Plan:
         """What one call with these q and k runs of its plan: static masks fit all."""
@@ -98,14 +149,16 @@ class Planner:
     def replace(self, key: Key, plan: _core.Plan) -> None:
         with self._lock:
             self._plans[key] = plan
+            self._changes += 1
             self.version += 1
 
     def forget(self) -> None:
         """Makes every plan anew at its next use."""
         with self._lock:
             # A builder may know of the layers alone that had no plan when it began.
-            self._cancel()
+            self._drop_builders()
             self._plans.clear()
+            self._changes += 1
             self.version += 1
 
     def plans(self) -> dict[Key, _core.Plan]:
@@ -119,9 +172,11 @@ class Planner:
     def clear(self) -> None:
         """Ends background building and lets go of every plan."""
         with self._lock:
-            self._cancel()
+            _cancel(self._builders)
+            if self._held is not None:
+                _cancel(self._held.builders)
             self._plans.clear()
-            self.exact = None
+            self._held = self.exact = None
             self.version += 1
 
     def lacks(self, key: Key) -> bool:
@@ -131,21 +186,28 @@ class Planner:
     def index(self, layer: str) -> int | None:
         return self._ids.get(layer)
 
-    def _cancel(self) -> None:
-        for builder in self._builders.values():
-            builder.cancel()
-        self._builders.clear()
+    def _drop_builders(self) -> None:
+        """Ends background building, but for what the step under way was promised."""
+        held = self._held
+        if held is None or held.builders is not self._builders:
+            _cancel(self._builders)
+        self._builders = {}
 
-    def _make(self, key: Key) -> _core.Plan | str:
-        if self._given is not None:
-            return self._given(key.layer, key.group, key.layout) or "no exact map of this layer"
-        reason = self.misfit(key)
-        if reason:
-            return reason
-        if key.layer not in self._ids:
-            return f"layer {key.layer} is not in the profile"
-        exact = self._ahead(key) if self._ahead else None
-        return exact or self.build(self.profile, key)
+    def _make(self, key: Key, profile, builders: dict) -> _core.Plan | str:
+        started = time.perf_counter()
+        try:
+            if self._given is not None:
+                return self._given(key.layer, key.group, key.layout) or "no exact map of this layer"
+            reason = self.misfit(key)
+            if reason:
+                return reason
+            if key.layer not in self._ids:
+                return f"layer {key.layer} is not in the profile"
+            self._layouts.add(key.layout)
+            exact = self._ahead(key) if self._ahead else None
+            return exact or self.build(profile, key, builders)
+        finally:
+            self.seconds += time.perf_counter() - started
 
     def misfit(self, key: Key) -> str:
         """Why the profile cannot serve a call of this shape, whatever its layer; or ""."""
@@ -159,17 +221,18 @@ class Planner:
             return f"grid {key.layout.grid} is far from the calibrated {profile.calibration.grids}"
         return ""
 
-    def build(self, profile: _core.Profile, key: Key) -> _core.Plan:
-        """A plan of another profile with the same layers, which the cache does not learn of."""
-        if not self.background or profile is not self.profile:
+    def build(self, profile: _core.Profile, key: Key, builders: dict | None = None) -> _core.Plan:
+        """A plan of a profile with the same layers, which the cache does not learn of. builders: of
+        this profile; in the background they build all its layers."""
+        if not self.background or builders is None:
             place, group, grid, options = self._request(key)
             return _core.plan_layer(profile, place, group, grid, **options)
         name = (key.group, key.layout)
-        if name not in self._builders:
+        if name not in builders:
             planned = {one.layer for one in self.plans() if (one.group, one.layout) == name}
             left = [layer for layer in profile.layer_ids() if layer not in planned]
-            self._builders[name] = self.builder(profile, *name, layers=left)
-        return self._builders[name].get(key.layer)
+            builders[name] = self.builder(profile, *name, layers=left)
+        return builders[name].get(key.layer)
 
     def heads(self, profile: _core.Profile, key: Key, heads: list[int]) -> list:
         """HeadPlans of these heads of a layer."""
@@ -221,7 +284,7 @@ class Planner:
     def _known(self, layer: str, group: int, layout: TokenLayout):
         """KnownBlocks of what samples and exact maps say of a layer on this grid, or None."""
         seen, exact, known = self.seen.get(layer), self.exact, {}
-        if seen is not None and seen.grid == layout.grid:
+        if seen is not None and seen.grid == layout.grid and not seen.empty:
             known = {"sums": seen.sums, "counts": seen.counts, "prior": PRIOR}
         if exact is not None and exact.grid == layout.grid:
             codes = exact.codes(layer, group)

@@ -53,12 +53,13 @@ def build_profile(
     A timestep group that saw nothing borrows the kernels of the nearest one that did; a layer
     whose rows never were finite is left out. Raises Error when nothing was watched.
     """
-    seen = {
-        layer: watched.seen_groups()
-        for layer, watched in observer.layers.items()
+    known = {
+        layer: watched
+        for layer, watched in observer.in_order().items()
         if only is None or layer in only
     }
-    watched_layers = {layer: observer.layers[layer] for layer, own in seen.items() if own}
+    seen = {layer: watched.seen_groups() for layer, watched in known.items()}
+    watched_layers = {layer: known[layer] for layer, own in seen.items() if own}
     if not watched_layers:
         raise _core.Error("observer must have watched at least one layer (got none)")
     profile = _core.Profile()

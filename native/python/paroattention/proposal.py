@@ -15,6 +15,17 @@ from .sampling import Sampled, kept_mass
 LEAST_GAIN = 0.002
 
 
+def gained(heads: int, sampled: Sampled, present: _core.Plan, wanted: _core.Plan) -> torch.Tensor:
+    """[heads, 3]: number, sum and sum of squares of the retained mass that each sampled query gains
+    by the wanted mask; 0 for heads that were not sampled."""
+    old, new = kept_mass(sampled, present), kept_mass(sampled, wanted)
+    gain = ((new - old)[..., 0] / old[..., 1].clamp_min(1e-20)).double()
+    sums = torch.stack([torch.ones_like(gain), gain, gain.square()], -1).sum(1)
+    every = torch.zeros(heads, 3, dtype=torch.float64, device=sums.device)
+    every[sampled.heads] = sums
+    return every
+
+
 class Proposal:
     """A renewed profile, its plans, and what they have gained on samples so far."""
 
@@ -22,7 +33,7 @@ class Proposal:
         self.profile, self.step, self._planner = profile, step, planner
         self._plans: dict[Key, _core.Plan] = {}
         # By key, [heads, 3]: sums of 1, of the queries' gains and of their squares.
-        self._gains: dict[Key, torch.Tensor] = {}
+        self._gains: dict[Key, np.ndarray] = {}
         self._builders: dict[tuple, object] = {}
 
     def begin(self) -> None:
@@ -44,16 +55,8 @@ class Proposal:
             self._plans[key] = built.get(key.layer) if built else planner.build(self.profile, key)
         return self._plans[key]
 
-    def judge(self, key: Key, sampled: Sampled, present: _core.Plan, wanted: _core.Plan) -> None:
-        """Adds the retained mass that sampled queries gain by the new mask."""
-        old, new = kept_mass(sampled, present), kept_mass(sampled, wanted)
-        gain = ((new - old)[..., 0] / old[..., 1].clamp_min(1e-20)).double()
-        sums = torch.stack([torch.ones_like(gain), gain, gain.square()], -1).sum(1)
-        every = torch.zeros(key.heads, 3, dtype=torch.float64, device=sums.device)
-        every[sampled.heads] = sums
-        self.add(key, every)
-
-    def add(self, key: Key, sums: torch.Tensor) -> None:
+    def add(self, key: Key, sums: np.ndarray) -> None:
+        """Adds what a call's samples gain by the new mask, as `gained` has it."""
         known = self._gains.get(key)
         self._gains[key] = sums if known is None else known + sums
 
@@ -65,7 +68,7 @@ class Proposal:
     def verdicts(self) -> Iterator[tuple[Key, _core.Plan, np.ndarray]]:
         """(key, new plan, by head whether it keeps more than samples may say by chance)."""
         for key, sums in self._gains.items():
-            count, gain, squares = sums.cpu().numpy().T
+            count, gain, squares = sums.T
             count = np.maximum(count, 1)
             mean = gain / count
             spread = np.sqrt(np.maximum(squares / count - mean**2, 0) / count)

@@ -171,6 +171,12 @@ class Tally:
         self._sums += torch.from_numpy(queries * sums.astype(np.float64)).to(self._sums.device)
         self.queries += queries
 
+    def add_tally(self, other: Tally) -> None:
+        """Adds another one's sums; waits for its device."""
+        own, more = self.read(), other.read()
+        self._sums = torch.from_numpy(own + more)
+        self.queries += other.queries
+
     def read(self) -> np.ndarray:
         """float64 [heads, 4]; waits for the device."""
         if self._sums is None:

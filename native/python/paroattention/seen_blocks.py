@@ -43,6 +43,10 @@ class SeenBlocks:
         size = grid[0] * grid[1] * grid[2]
         return 4 * heads * -(-size // block_q) * -(-size // block_kv)
 
+    @property
+    def empty(self) -> bool:
+        return not self.counts.any()
+
     def add(self, sampled: Sampled) -> None:
         heads = range(len(self.orders))[sampled.heads]
         for place, head in enumerate(heads):

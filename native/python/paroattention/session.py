@@ -6,6 +6,7 @@ import functools
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,7 @@ from .renewal import unlock
 from .runlog import RunLog
 from .saving import Saver
 from .settings import ModelInfo, Settings
-from .steps import Forward, Steps
+from .steps import Forward, Mark, Steps
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
 from .watching import Watch
 
@@ -32,7 +33,7 @@ _FEW_ROWS = 1 << 20
 
 
 class Session(Telling):
-    """One run of a sampler over falling `sigmas` (n + 1 values for n steps).
+    """One run of a sampler over `sigmas` (n + 1 values for n steps; see Steps).
 
     find_profile(grid) -> (Profile or None, its name or why there is none): looked up at the first
     call, when the grid is known. find_maps(profile, grid) -> ExactMaps or None: of a profile that
@@ -40,6 +41,9 @@ class Session(Telling):
     more at the end of a run that went on learning. progress(text, step, steps): what the user sees.
     plans(layer, sigma, layout) -> Plan or None: replaces profiles altogether (exact maps), asked
     once per layer and step. seed: of the observer's own draws.
+
+    Evaluations may come from several threads. What a run does then follows from the seed and the
+    inputs alone where each says what it evaluates: see begin_call and begin_forward.
     """
 
     def __init__(
@@ -82,6 +86,14 @@ class Session(Telling):
         self._halves = self.steps.groups(halves=True)
         self._groups = self._halves if settings.calibrate else self.steps.groups(halves=False)
         self._step: int | None = None
+        # The sampler's model call under way: its number, step and sigma, the thread that begun it
+        # (None: each evaluation is a call of its own), and how often what was evaluated.
+        self._call, self._call_step, self._sigma = 0, 0, float("nan")
+        self._caller: int | None = None
+        self._evaluated: Counter[tuple[int, ...]] = Counter()
+        self._threads = False
+        # entered(step): called as a model call begins, before anything is done for it.
+        self.entered: Callable[[int], None] = lambda step: None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
         self._background, self._ahead = False, None
         self._beside = Beside()
@@ -90,19 +102,59 @@ class Session(Telling):
 
     # -- one model evaluation ------------------------------------------------------------------
 
-    def begin_forward(self, sigma: float, context_length: int | None = None) -> Forward:
-        """Call before each model evaluation; the result goes along with its attention calls."""
-        forward = Forward(self.steps.index(sigma), sigma, context_length)
+    def begin_call(self, sigma: float) -> None:
+        """Call before each model call of the sampler, from the thread that waits for it; its
+        evaluations (of each conditioning, perhaps in threads) come until end_call."""
         with self._lock:
-            # Plans are made and renewed between two evaluations: no layer is then half observed.
-            if self._observed_enough(forward):
-                self._guarded(self._adopt_observed, "no plan could be made")
-            self._complete(self.missing.due(forward.step))
-            if forward.step != self._step:
-                self._step = forward.step
-                self._guarded(lambda: self._begin_step(forward), "")
-        self._progress(self.status(forward), forward.step, self.steps.count)
+            self._enter(sigma)
+            self._caller = threading.get_ident()
+
+    def end_call(self) -> None:
+        """Call when a model call is over, whatever came of it."""
+        with self._lock:
+            self._caller = None
+
+    def begin_forward(
+        self,
+        sigma: float,
+        context_length: int | None = None,
+        conds: tuple[int, ...] | None = None,
+    ) -> Forward:
+        """Call before each model evaluation; the result goes along with its attention calls.
+
+        conds: numbers of the conditionings that it evaluates, the same ones in every run. Without
+        begin_call a model call ends where one of them comes again or sigma changes; without conds
+        each evaluation is one.
+        """
+        with self._lock:
+            same = sigma == self._sigma
+            if self._caller is None and not (same and conds and not self._evaluated[conds]):
+                self._enter(sigma)
+                same = True
+            elif self._caller not in (None, threading.get_ident()):
+                self._threads = True
+            step = self._call_step if same else self.steps.beside(sigma)
+            mark = Mark(self._call, conds or (), self._evaluated[conds or ()])
+            self._evaluated[mark.conds] += 1
+            forward = Forward(step, sigma, context_length, mark=mark)
+            text = self.status(forward)
+        self._progress(text, step, self.steps.count)
         return forward
+
+    def _enter(self, sigma: float) -> None:
+        self._call, self._sigma = self._call + 1, sigma
+        self._evaluated.clear()
+        step = self._call_step = self.steps.index(sigma)
+        self.entered(step)
+        # Plans are made and renewed between two evaluations: no layer is then half observed.
+        if self._observed_enough(step):
+            self._guarded(self._adopt_observed, "no plan could be made")
+        if self._threads and self._exact is not None:
+            self._guarded(self._choose_exact_orders, "")
+        self._complete(self.missing.due(step))
+        if step != self._step:
+            self._step = step
+            self._guarded(lambda: self._begin_step(step, sigma), "")
 
     def _guarded(self, work: Callable, failed: str) -> None:
         """Runs what must not end the user's run. failed: the rest is dense, and this is why."""
@@ -119,14 +171,15 @@ class Session(Telling):
         finally:
             self.plan_seconds += time.perf_counter() - started
 
-    def _begin_step(self, forward: Forward) -> None:
+    def _begin_step(self, step: int, sigma: float) -> None:
         self._beside.run()  # of a step that was too short for it
         self.faults.send()
-        last = self._background and forward.step == self.settings.observe_steps - 1
+        last = self._background and step == self._last_watched
         if last:
             self.observer.send()
-        sparse = self.planner.ready and self.steps.allowed(forward.step)
-        self.watch.begin_step(forward.step, forward.sigma, self._half(forward.sigma), sparse)
+        sparse = self.planner.ready and self.steps.allowed(step)
+        self.watch.begin_step(step, sigma, self._half(sigma), sparse)
+        self.planner.hold(sigma)
 
         def work():
             self.faults.read()
@@ -139,20 +192,24 @@ class Session(Telling):
             self._beside.run()
 
     def _called(self) -> None:
-        with self._lock:
-            if self._beside.called():
-                self._guarded(self._beside.run, "")
+        if self._beside.called():
+            self._guarded(self._beside.run, "")
 
     def _half(self, sigma: float) -> int:
-        """0 in the first half of the steps, 1 in the second one."""
+        """The timestep group of a run's own halves: 0 at its higher sigmas, 1 at the lower ones."""
         return int(len(self._halves) > 1 and sigma <= self._halves[0][1] * (1 + 1e-5))
 
-    def _observed_enough(self, forward: Forward) -> bool:
+    def _observed_enough(self, step: int) -> bool:
         settings = self.settings
         ready = not (self.planner.ready or settings.calibrate or self._no_plan)
         if not ready or not self.observer.layers or self._first_watched is None:
             return False
-        return forward.step >= self._first_watched + settings.observe_steps
+        return step > self._last_watched
+
+    @property
+    def _last_watched(self) -> int:
+        """The last step to be watched, if nothing keeps calls from it."""
+        return (self._first_watched or 0) + self.settings.observe_steps - 1
 
     def _start_ahead(self) -> None:
         """Builds the plan beside the last dense step, where a GPU computes that: from the samples
@@ -178,6 +235,7 @@ class Session(Telling):
         self.watch.begin_with(self.profile, self._grid, own=True)
         if ahead is not None:
             self.planner.adopt(builder, 0, layout)
+        self.planner.hold(self._sigma)
         watched = self.steps.count if self.settings.calibrate else self.settings.observe_steps
         why = f", {self._why}" if self._why else ""
         self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps){why}"
@@ -210,7 +268,8 @@ class Session(Telling):
         order_of = None
         if self._exact is not None:
             # Kept, since the maps were summed in them. Asked for by layer and head, as observed.
-            watched = self.observer.layers.items()
+            self._choose_exact_orders()
+            watched = self.observer.in_order().items()
             known = [self._exact.orders[layer] for layer, one in watched if one.seen_groups()]
             orders = itertools.chain(*known)
 
@@ -260,12 +319,12 @@ class Session(Telling):
         (B, H, N, D). Errors of our own side end in dense(), counted with their reason.
         """
         scale = sm_scale or q.shape[-1] ** -0.5
-        started = time.perf_counter()
+        mark, started = forward.next_mark(), time.perf_counter()
         path, reason, plan, ran, out, key = FALLBACK, "", None, None, None, None
         try:
             path, reason, key = self._decide(forward, layer, q, layout)
             if path == SPARSE:
-                plan = self.planner.get(key)
+                plan = self.planner.running(key)
                 if isinstance(plan, str):
                     path, reason, plan = DENSE, plan, None
                 else:
@@ -279,13 +338,15 @@ class Session(Telling):
         ours = out is not None
         if not ours:
             out = dense()
-        self.attention_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
         if path == OBSERVE:
-            reason = self._observe(forward, layer, q, k, layout, scale) or reason
+            reason = self._observe(forward, mark, layer, q, k, layout, scale) or reason
         elif ours and self.watch.sampling:
-            self._sample(forward, key, ran, q, k, v, out, scale)
-        self._log(forward, layer, q.shape[1], path, reason, plan)
-        self._called()
+            self._sample(forward, mark, key, ran, q, k, v, out, scale)
+        with self._lock:
+            self.attention_seconds += seconds
+            self._log(forward, mark, layer, q.shape[1], path, reason, plan)
+            self._called()
         return out, ours
 
     def _decide(self, forward, layer, q, layout) -> tuple[str, str, object]:
@@ -318,9 +379,15 @@ class Session(Telling):
         if self.settings.observe_steps == 0:
             return DENSE, "no profile, and observe_steps is 0", None
         # Masks may have kept the first steps from it.
-        known = self._first_watched
-        self._first_watched = forward.step if known is None else min(known, forward.step)
+        with self._lock:
+            known = self._first_watched
+            self._first_watched = forward.step if known is None else min(known, forward.step)
         return OBSERVE, "observing", None
+
+    def look_up(self, forward: Forward | None, layout: TokenLayout) -> None:
+        """Finds the run's profile by the grid of its first call, if that was not done yet."""
+        with self._lock:
+            self._look_up(forward, layout)
 
     def _look_up(self, forward: Forward | None, layout: TokenLayout) -> None:
         if self._looked_up:
@@ -336,7 +403,7 @@ class Session(Telling):
                 self._use_exact(layout.grid)
                 # This step has begun before anybody knew that it is sparse.
                 if forward is not None:
-                    self._begin_step(forward)
+                    self._begin_step(self._call_step, self._sigma)
 
     def _use_exact(self, grid) -> None:
         """Plans from the exact maps that lie beside a found profile, if there are any."""
@@ -362,7 +429,7 @@ class Session(Telling):
             return None
         return out.to(device)
 
-    def _observe(self, forward, layer, q, k, layout, scale) -> str:
+    def _observe(self, forward, mark, layer, q, k, layout, scale) -> str:
         """Watches a dense call; returns a reason if that failed (the run goes on)."""
         started = time.perf_counter()
         # One run's first steps are one group, wherever they end: they make one plan.
@@ -373,15 +440,14 @@ class Session(Telling):
         rows = q.shape[1] * self.settings.queries * layout.grid_size
         here = not (calibrate or self.settings.dynamic)
         here = here and (rows <= _FEW_ROWS or not self.observer.on_device(q))
-        look = functools.partial(self.watch.remember, layer) if here else None
+        look = functools.partial(self.watch.remember, layer, mark=mark) if here else None
         try:
             with self._lock:
-                self.observer.observe(layer, q, k, layout, sm_scale=scale, group=group, look=look)
-                exact = self._exact if calibrate else None
-                if exact is not None and exact.wants(layer, group, forward.step):
-                    density = self.settings.start_density
-                    exact.choose_orders(layer, group, self.observer, layout.grid, density)
-                    exact.add(layer, group, q, k, layout, scale)
+                self.observer.observe(
+                    layer, q, k, layout, sm_scale=scale, group=group, look=look, mark=mark
+                )
+                if calibrate and self._exact is not None:
+                    self._add_exact(forward.step, layer, group, q, k, layout, scale)
         except Exception as error:
             faults.free(error)
             return f"not observed: {first_line(error)}"
@@ -389,12 +455,29 @@ class Session(Telling):
             self.observe_seconds += time.perf_counter() - started
         return ""
 
-    def _sample(self, forward, key, plan, q, k, v, out, scale) -> None:
+    def _add_exact(self, step, layer, group, q, k, layout, scale) -> None:
+        exact, density = self._exact, self.settings.start_density
+        if self._threads and layer not in exact.orders:
+            return  # which thread's samples come first must not choose them: see _enter
+        if exact.wants(layer, group, step):
+            exact.choose_orders(layer, group, self.observer, layout.grid, density)
+            exact.threads = self._threads
+            exact.add(layer, group, q, k, layout, scale)
+
+    def _choose_exact_orders(self) -> None:
+        """Of layers that were watched and have none yet."""
+        for layer, watched in self.observer.in_order().items():
+            for group in watched.seen_groups()[:1]:
+                grid, density = watched.layout.grid, self.settings.start_density
+                self._exact.choose_orders(layer, group, self.observer, grid, density)
+
+    def _sample(self, forward, mark, key, plan, q, k, v, out, scale) -> None:
         """Watches a sparse call: the meter, and what new masks are made from and judged by."""
         started = time.perf_counter()
         try:
             with self._lock:
-                self.watch.call(key, plan, q, k, v, out, scale, self._half(forward.sigma))
+                group = self._half(forward.sigma)
+                self.watch.call(key, plan, q, k, v, out, scale, group, mark)
         except Exception as error:
             faults.free(error)
             self.note(f"not sampled: {first_line(error)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 import weakref
 from collections import Counter
@@ -12,11 +14,15 @@ import numpy as np
 from .attention import CPU_PRECISION
 from .runlog import RunLog
 from .sampling import LOST, WHOLE
+from .steps import Mark
 
 # Paths of a call, as the run log names them.
 DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
 # What the user asked for: logged, but no warning.
 BETWEEN, OUTSIDE = "between watched steps", "outside start_percent and end_percent"
+
+# Retained mass that is not estimated; one object, since NaN is not equal to another one.
+_UNKNOWN = math.nan
 
 # Density of a head whose mask holds every block.
 _ALL = 0.999
@@ -61,30 +67,38 @@ class Telling:
         self.plan_seconds = 0.0
         self._started = time.perf_counter()
         self._logged: dict[tuple[int, str], dict] = {}
-        # density, density_total and retained of the plans, summed over sparse calls.
-        self._ran = np.zeros(3)
+        # By step and layer, the call that the line is of.
+        self._logged_of: dict[tuple[int, str], Mark] = {}
+        # Of sparse calls, by density, density_total and retained of their plans.
+        self._ran: Counter[tuple[float, float, float]] = Counter()
+        self._telling = threading.RLock()
 
     def note(self, reason: str, count: int = 1, *, dense: bool = False) -> None:
         """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
-        self.reasons[reason] += count
-        if dense:
-            self._dense_reasons.add(reason)
+        with self._telling:
+            self.reasons[reason] += count
+            if dense:
+                self._dense_reasons.add(reason)
 
     @property
     def told_dense(self) -> bool:
         """Whether the user was told why a call stays dense."""
         return bool(self._dense_reasons)
 
-    def _log(self, forward, layer, heads, path, reason, plan) -> None:
+    def _log(self, forward, mark, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
         if plan is not None:
             # What masks that are found on the fly keep is measured, never estimated.
             density, total, retained = _shares_of(plan)
-            self._ran += density, total, np.nan if retained is None else retained
+            self._ran[density, total, _UNKNOWN if retained is None else retained] += 1
         if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
             self.note(reason, dense=True)
         # A step with several evaluations keeps its last line: one per step and layer.
-        self._logged[(forward.step, layer)] = {
+        name = forward.step, layer
+        if mark < self._logged_of.get(name, mark):
+            return
+        self._logged_of[name] = mark
+        self._logged[name] = {
             "step": forward.step,
             "sigma": round(forward.sigma, 6),
             "layer": layer,
@@ -107,7 +121,9 @@ class Telling:
             line["error"] = round(float(np.sqrt(sums[LOST] / max(sums[WHOLE], 1e-30))), 6)
             line["head_retained"] = _rounded(reading["retained"])
             line["head_error"] = _rounded(reading["error"])
-        for line in self._logged.values():
+        # Written as one thread would have come to them.
+        for name in sorted(self._logged, key=lambda name: (name[0], self._logged_of[name])):
+            line = self._logged[name]
             self.runlog.add(**line)
         self.runlog.add(**summary)
         try:
@@ -133,7 +149,9 @@ class Telling:
         measured = self.watch.measured()
         if measured is not None:
             lines.append("measured: retained mass {:.0%}, error {:.3f}".format(*measured))
-        for reason, count in self.reasons.most_common(3):
+        with self._telling:
+            reasons = self.reasons.most_common(3)
+        for reason, count in reasons:
             known = reason in self._dense_reasons
             lines.append(f"dense: {reason} ({count} calls)" if known else reason)
         return "\n".join(lines)
@@ -188,12 +206,19 @@ class Telling:
                 tensors[f"queries/{layer}/{head}/{group}"] = queries
         return tensors
 
+    def _mean_ran(self) -> list[float]:
+        """Of density, density_total and retained over the sparse calls; exact sums, so that their
+        order does not matter."""
+        calls = self.paths[SPARSE]
+        every = list(self._ran.items())
+        return [math.fsum(one[at] * count for one, count in every) / calls for at in range(3)]
+
     def summary(self, ok: bool = True) -> dict:
         """What the run did; the run log's closing line. Densities are means over sparse calls,
         since plans may change."""
         plans = list(self.planner.plans().values())
         calls = self.paths[SPARSE]
-        density, total, retained = (self._ran / calls).tolist() if calls else (1.0, 1.0, 1.0)
+        density, total, retained = self._mean_ran() if calls else (1.0, 1.0, 1.0)
         settings, measured = self.settings, self.watch.measured()
         return {
             "end": True,
@@ -205,7 +230,7 @@ class Telling:
             "plan_seconds": self.plan_seconds + self.planner.seconds,
             "density": density,
             "density_total": total,
-            "retained": None if np.isnan(retained) else retained,
+            "retained": None if math.isnan(retained) else retained,
             "measured_retained": measured[0] if measured else None,
             "measured_error": measured[1] if measured else None,
             "budgets": [list(entry) for entry in self.watch.budgets],

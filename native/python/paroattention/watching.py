@@ -24,11 +24,12 @@ from .dynamic import curves_for
 from .layout import TokenLayout
 from .observer import Observer
 from .planning import Key, Planner
-from .proposal import Proposal
+from .proposal import Proposal, gained
 from .renewal import OTHER_HALF, PRIOR_ROWS, renewed, with_densities
 from .sampling import LOST, WHOLE, Tally, relative_error, retained
 from .seen_blocks import MOST_BYTES, SeenBlocks
 from .settings import Settings
+from .steps import Mark
 
 # Sampled steps before the first proposal of new masks, and the most between two: each waits twice
 # as long as the last, since what a sample adds to those before it grows less and less.
@@ -37,12 +38,44 @@ MOST_BETWEEN = 8
 
 
 @dataclass
+class HostReading:
+    """Of one call whose rows came to the host: what a device_watch.Reading is of one that was
+    sampled where it lies. seen: (head, places, block sums)."""
+
+    key: Key
+    mark: Mark
+    sums: Tally
+    curves: Curves | None = None
+    gain: torch.Tensor | None = None
+    seen: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def tally(self) -> Tally:
+        return self.sums
+
+    def gains(self) -> np.ndarray | None:
+        return None if self.gain is None else self.gain.cpu().numpy()
+
+    def teach(self, seen: SeenBlocks) -> None:
+        for head, places, sums in self.seen:
+            seen.add_sums(head, places, sums)
+
+    def see(self, sampled, blocks: SeenBlocks) -> None:
+        """Sums rows as `blocks` is to be taught them."""
+        for place, head in enumerate(range(self.key.heads)[sampled.heads]):
+            sums = sampled.block_sums(place, blocks.orders[head], blocks.block_kv)
+            self.seen.append((head, sampled.places[place], sums))
+
+    def add_gain(self, gain: torch.Tensor) -> None:
+        self.gain = gain if self.gain is None else self.gain + gain
+
+
+@dataclass
 class _Over:
-    """What a step that is over has left to be acted upon."""
+    """What a step that is over has left to be acted upon. Readings are taken in the order of their
+    marks: sums of floats depend on it, and threads must not."""
 
     step: tuple[int, float] = (-1, 0.0)
-    readings: list[Reading] = field(default_factory=list)
-    tallies: dict[Key, Tally] = field(default_factory=dict)
+    readings: list[Reading | HostReading] = field(default_factory=list)
     curves: dict[str, Curves] = field(default_factory=dict)
     # What the planner had for each sampled call: another one may have come since.
     ran: dict[Key, object] = field(default_factory=dict)
@@ -67,7 +100,7 @@ class Watch:
         self.renewals: list[tuple[int, int, int]] = []
         self.denser = Denser(planner, settings.meter_limit, note)
         self._step = (-1, 0.0)
-        self._tallies: dict[Key, Tally] = {}
+        self._readings: list[HostReading] = []
         self._ran: dict[Key, object] = {}
         self._sparse_steps = self._sampled_since = 0
         self._patience = PROPOSE_AFTER
@@ -83,7 +116,8 @@ class Watch:
         self._row_bytes = 0
         self._fits = False
         self._device = DeviceWatch(observer, settings.tail)
-        self._curves: dict[str, Curves] = {}
+        # Of the step under way, what static masks are chosen by.
+        self._maps: dict[Key, list] = {}
         self._curves_due, self._measuring = True, False
         # Densities that a user or an earlier rule gave a head: not ours to choose.
         self._fixed: dict[tuple[str, int], float] = {}
@@ -130,9 +164,9 @@ class Watch:
 
     def _hand_over(self) -> None:
         """The step is over: its samples are all there, or on their way."""
-        readings = self._device.take()
-        over = self._over = _Over(self._step, readings, self._tallies, self._curves, self._ran)
-        self._tallies, self._curves, self._ran = {}, {}, {}
+        readings = sorted(self._readings + self._device.take(), key=lambda one: one.mark)
+        over = self._over = _Over(self._step, readings, self._curves, self._ran)
+        self._readings, self._maps, self._ran = [], {}, {}
         if over.curves:
             self._curves_due = False
         if self._proposal is not None and self._proposal.asked:
@@ -148,9 +182,10 @@ class Watch:
         """What samples of the step that is over said is acted upon, if it was not yet: the only
         place that waits for a device, and only for what that had to do before this step."""
         over, self._over = self._over, _Over()
+        tallies: dict[Key, Tally] = {}
         for reading in over.readings:
-            self._take(reading, over)
-        for key, tally in over.tallies.items():
+            self._take(reading, over.judged or self._proposal, tallies)
+        for key, tally in tallies.items():
             sums = self._record(key, tally, over.step)
             if over.ran.get(key) is self._planner.get(key):
                 self.denser.add(key, sums, tally.queries)
@@ -161,18 +196,16 @@ class Watch:
         if over.due is not None:
             self._coming = self._propose(*over.due)
 
-    def _take(self, reading: Reading, over: _Over) -> None:
-        """What a device measured of one call, now that the step is over."""
-        key, values = reading.key, reading.values()
-        if values is not None:
-            tally = over.tallies.setdefault(key, Tally(key.heads))
-            tally.add_means(values[0, :, 0], values[0, :, 1], reading.queries)
-        gains, proposal = reading.gains(), over.judged or self._proposal
+    def _take(self, reading, proposal: Proposal | None, tallies: dict[Key, Tally]) -> None:
+        """What was measured of one call, now that the step is over."""
+        key, tally, gains = reading.key, reading.tally(), reading.gains()
+        if tally is not None:
+            tallies.setdefault(key, Tally(key.heads)).add_tally(tally)
         if gains is not None and proposal is not None:
-            proposal.add(key, torch.from_numpy(gains))
-        seen = self._planner.seen.get(key.layer)
-        if reading.sums is not None and seen is not None:
-            seen.add_many(reading.kept, reading.places[reading.kept], reading.sums.get())
+            proposal.add(key, gains)
+        seen = self._seen_blocks(key)
+        if seen is not None:
+            reading.teach(seen)
 
     def measured(self) -> tuple[float, float] | None:
         """(mean retained mass of the heads, relative error of a layer's output) at the newest
@@ -196,7 +229,7 @@ class Watch:
             if proposal is not None:
                 proposal.end()
         self._proposal = self._coming = None
-        self._tallies, self._curves, self._ran, self._over = {}, {}, {}, _Over()
+        self._readings, self._maps, self._ran, self._over = [], {}, {}, _Over()
         self._device.take()
 
     def clear(self) -> None:
@@ -223,32 +256,33 @@ class Watch:
 
     # -- a call --------------------------------------------------------------------------------
 
-    def call(self, key: Key, plan, q, k, v, out, scale: float, group: int) -> None:
-        """Samples one sparse call; q, k, v, out (B, H, N, D), plan: what it ran. Calls on another
-        grid than the layer's first one (context windows, areas) teach and tell nothing."""
+    def call(
+        self, key: Key, plan, q, k, v, out, scale: float, group: int, mark: Mark | None = None
+    ) -> None:
+        """Samples one sparse call of a run; q, k, v, out (B, H, N, D), plan: what it ran. Calls on
+        another grid than the layer's first one (context windows, areas) teach and tell nothing."""
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
-        self._ran.setdefault(key, self._planner.get(key))
+        self._ran.setdefault(key, self._planner.running(key))
         proposal = self._proposal
         other = proposal.plan(key) if proposal is not None else None
+        blocks = self._seen_blocks(key)
         if self._observer.on_device(q) and not self._measuring:
-            seen = self._seen_blocks(key)
             plans = [plan] if other is None else [plan, other]
-            self._device.call(key, plans, q, k, v, scale, group, self.queries, seen)
+            self._device.call(key, plans, q, k, v, scale, group, self.queries, blocks, mark)
             return
-        tally = self._tallies.setdefault(key, Tally(key.heads))
-        curves, ran = self._curves_of(key, q, k, scale), host_plan(plan)
+        reading = HostReading(key, mark or Mark(len(self._readings)), Tally(key.heads))
+        reading.curves, ran = self._curves_of(key, q, k, scale), host_plan(plan)
 
         def look(sampled):
-            tally.add(sampled, ran, v, out)
-            if curves is not None:
-                curves.add(sampled, k, v)
+            reading.sums.add(sampled, ran, v, out)
+            if reading.curves is not None:
+                reading.curves.add(sampled, k, v)
             if other is not None:
-                proposal.judge(key, sampled, ran, other)
-            seen = self._seen_blocks(key)
-            if seen is not None:
-                seen.add(sampled)
+                reading.add_gain(gained(key.heads, sampled, ran, other))
+            if blocks is not None:
+                reading.see(sampled, blocks)
 
         self._observer.observe(
             key.layer,
@@ -259,30 +293,40 @@ class Watch:
             group=group,
             queries=self.queries,
             look=look,
+            mark=mark,
         )
+        self._readings.append(reading)
+
+    @property
+    def _curves(self) -> dict[str, Curves]:
+        """By layer, of the step under way."""
+        found: dict[str, Curves] = {}
+        for reading in sorted(self._readings, key=lambda one: one.mark):
+            if reading.curves is not None:
+                known = found.get(reading.key.layer)
+                found[reading.key.layer] = known + reading.curves if known else reading.curves
+        return found
 
     def _curves_of(self, key: Key, q, k, scale: float) -> Curves | None:
         if not self._measuring:
             return None
-        curves = self._curves.get(key.layer)
-        if curves is None or self._settings.dynamic:
-            maps = self._planner.maps(key, q, k, scale)
-            if curves is None:
-                curves = self._curves[key.layer] = curves_for(self._settings, maps, scale)
-            # Masks that are found are other ones in every call.
-            curves.maps = maps
-        return curves
+        # Masks that are found are other ones in every call.
+        if key not in self._maps or self._settings.dynamic:
+            self._maps[key] = self._planner.maps(key, q, k, scale)
+        return curves_for(self._settings, self._maps[key], scale)
 
     # -- what samples saw of each block --------------------------------------------------------
 
-    def remember(self, layer: str, sampled) -> None:
+    def remember(self, layer: str, sampled, mark: Mark | None = None) -> None:
         """Keeps rows of a dense step until the head's order is known; all or none of them."""
         rows = sampled.grid_rows.half().cpu()
         self._row_bytes += rows.numel() * rows.element_size()
         if self._row_bytes > MOST_BYTES:
             self._rows.clear()
         else:
-            self._rows.setdefault(layer, []).append((sampled.heads, sampled.places, rows))
+            pieces = self._rows.setdefault(layer, [])
+            name = mark or Mark(len(pieces)), sampled.entry, sampled.heads.start
+            pieces.append((name, sampled.heads, sampled.places, rows))
 
     def begin_with(self, profile: _core.Profile, grid, own: bool) -> None:
         """Plans come from this profile from now on. own: it is made of this run's samples."""
@@ -319,7 +363,7 @@ class Watch:
             seen = self._seen_blocks(Key(layer, 0, TokenLayout(layout.grid), heads, 0))
             if seen is None:
                 continue
-            for part, places, rows in pieces:
+            for _, part, places, rows in sorted(pieces, key=lambda piece: piece[0]):
                 for place, head in enumerate(range(heads)[part]):
                     seen.add_rows(head, places[place], rows[place])
 

@@ -87,7 +87,8 @@ KernelCode coarse(const Bins& bins, KernelCode code);
 // Throws Error if the code's size is not bins.codes(), or peak is negative or not finite.
 OffsetKernel dequantise(const Bins& bins, const KernelCode& code);
 
-// Collects sampled softmax rows of one head. Sums in double; add_row and merge may not run at the same time.
+// Collects sampled softmax rows of one head; add_row and merge may not run at the same time. Sums are doubles that hold
+// whole multiples of 2^-32, so the same rows in any order give the same bits.
 class OffsetAccumulator {
    public:
     OffsetAccumulator(const Bins& bins, const Grid& grid);
