@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(512) wgmma_rate(long long* clocks, float* sink
     const std::uint64_t b = tile_descriptor(shared_address(shared) + 32768, 128);
     const long long begin = now();
     for (int turn = 0; turn < kTurns / 32; ++turn) {
-        hold(d);
+        fence_registers(d);
         wgmma_fence();
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(512) wgmma_rate(long long* clocks, float* sink
         }
         wgmma_commit();
         wgmma_wait<0>();
-        hold(d);
+        fence_registers(d);
     }
     __syncthreads();
     keep_clocks(begin, clocks);

@@ -85,13 +85,13 @@ __global__ void __launch_bounds__(512) mixed_rate(int products, float a, float b
         const std::uint64_t q = tile_descriptor(shared_address(shared) + group * 8192, 128);
         const std::uint64_t k = tile_descriptor(shared_address(shared) + 32768, 128);
         for (int turn = 0; turn < kTurns / 16; ++turn) {
-            hold(d);
+            fence_registers(d);
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < 16; ++i) wgmma_ss(d, q + i % 4 * kDescriptorStep, k + i % 4 * kDescriptorStep, true);
             wgmma_commit();
             wgmma_wait<0>();
-            hold(d);
+            fence_registers(d);
         }
         if (d[0][0] == 0x7ffffff1) *sink = 1.0f;
     } else {

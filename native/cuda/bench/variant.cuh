@@ -10,7 +10,7 @@ namespace {
 
 template <int D, int BLOCK, int GROUPS, HopperOptions O>
 constexpr HopperVariant variant(const char* name) {
-    return {name, D, GROUPS * kHopperRows, BLOCK, O.trace, launch_hopper<D, BLOCK, GROUPS, O>};
+    return {name, D, GROUPS * kWarpgroupRows, BLOCK, O.trace, launch_hopper<D, BLOCK, GROUPS, O>};
 }
 
 }  // namespace

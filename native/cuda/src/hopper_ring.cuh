@@ -8,17 +8,17 @@
 
 namespace paro::cuda {
 
-constexpr int kHopperRows = 64;  // query rows of a warpgroup
+constexpr int kWarpgroupRows = 64;  // query rows of a warpgroup
 constexpr int kMaxStages = 8;
-constexpr int kQueryStages = 2;  // the next tile's queries, and its keys, come while this one is computed
-constexpr int kGroup = 128;      // threads of a warpgroup
+constexpr int kQueryStages = 2;         // the next tile's queries, and its keys, come while this one is computed
+constexpr int kWarpgroupThreads = 128;  // threads of a warpgroup
 
 // Consumers free what the producer fills by one arrival a warp, after __syncwarp. compute-sanitizer's racecheck does
 // not follow that: compiled with PARO_EVERY_LANE_ARRIVES each lane speaks for itself.
 #if defined(PARO_EVERY_LANE_ARRIVES)
-constexpr int kArrivals = kGroup;
+constexpr int kArrivals = kWarpgroupThreads;
 #else
-constexpr int kArrivals = kGroup / 32;  // of a warpgroup
+constexpr int kArrivals = kWarpgroupThreads / 32;  // of a warpgroup
 #endif
 
 // What the kernel is compiled with; native/cuda/bench measures them beside each other.
@@ -34,31 +34,40 @@ constexpr unsigned encode(const HopperOptions& o) {
 constexpr HopperOptions decode(unsigned code) { return {(code & 1) != 0, static_cast<int>(code >> 1)}; }
 
 // Flags of a key tile: some of its keys do not count, its keys are pooled.
-constexpr std::uint32_t kSome = 1, kPooled = 2;
+constexpr std::uint32_t kPartial = 1, kPooled = 2;
 
-// What goes with a stage of the ring.
-struct StageInfo {
-    int4 tile[kMaxStages];  // key tile, -1 after the last of a query tile; flags; scales of k and v
-    std::uint64_t valid[kMaxStages][2];
-    std::int32_t item[kQueryStages];  // work item whose queries have come, -1 after the last
-    // Barriers; the last two pairs are for the queries and the item.
-    std::uint64_t full[kMaxStages], empty[kMaxStages], queries_full[kQueryStages], queries_empty[kQueryStages];
+// What goes with the stages of the ring and of the queries. Barriers count arrivals and bytes: `full` completes when a
+// stage's copies have landed, `empty` when every consumer has let go of it.
+struct TileInfo {
+    int4 tile[kMaxStages];               // key tile, -1 after the last of a query tile; flags; scales of k and v
+    std::uint64_t valid[kMaxStages][2];  // which of its keys count, 64 a word
+    std::int32_t item[kQueryStages];     // work item whose queries have come, -1 after the last
+    std::uint64_t full[kMaxStages], empty[kMaxStages];
+    std::uint64_t queries_full[kQueryStages], queries_empty[kQueryStages];
 };
 
-// Shared memory of a CTA, in this order, and registers of its threads.
+// Shared memory of a CTA and registers of its threads. Tiles start on 1024 bytes, as their swizzle and wgmma's
+// descriptors want.
 template <int D, int BLOCK, int GROUPS, int CTAS>
 struct HopperPlan {
-    static constexpr int q_bytes = GROUPS * kHopperRows * D, k_bytes = BLOCK * D, stage_bytes = 2 * k_bytes;
-    static constexpr int staging_bytes = 16 * (2 * D + 16);  // of a warp
-    static constexpr int fixed =
-        kQueryStages * q_bytes + GROUPS * 4 * staging_bytes + static_cast<int>(sizeof(StageInfo));
+    static constexpr int q_bytes = GROUPS * kWarpgroupRows * D;  // a query tile, [rows][D]
+    static constexpr int k_bytes = BLOCK * D;                    // a key tile, [BLOCK][D]; of values [D][BLOCK]
+    static constexpr int stage_bytes = 2 * k_bytes;              // keys, then values
+    static constexpr int output_bytes = 16 * (2 * D + 16);       // a warp's rows of o on their way out
+    static constexpr int warps = GROUPS * kWarpgroupThreads / 32;
+
+    // As many stages as fit beside the rest.
+    static constexpr int fixed = kQueryStages * q_bytes + warps * output_bytes + static_cast<int>(sizeof(TileInfo));
     static constexpr int budget = (227 << 10) / CTAS - 1024;
     static constexpr int room = (budget - fixed) / stage_bytes;
     static constexpr int stages = room < kMaxStages ? room : kMaxStages;
-    static constexpr int bytes = fixed + stages * stage_bytes;
     static_assert(stages >= 2);
 
-    static constexpr int threads = (GROUPS + 1) * kGroup;
+    // Where each part begins, in bytes.
+    static constexpr int queries = 0, ring = kQueryStages * q_bytes, output = ring + stages * stage_bytes,
+                         info = output + warps * output_bytes, bytes = info + static_cast<int>(sizeof(TileInfo));
+
+    static constexpr int threads = (GROUPS + 1) * kWarpgroupThreads;
     // What the compiler gives each thread at the start; afterwards the producer's few go to the consumers.
     static constexpr int at_start = (64 << 10) / (CTAS * threads) / 8 * 8;
     static constexpr int producer = D == 64 ? 32 : 24;
@@ -108,12 +117,12 @@ struct Trace<false> {
 
 __device__ __forceinline__ void arrive_warp(std::uint32_t barrier) {
     __syncwarp();
-    if (kArrivals == kGroup || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+    if (kArrivals == kWarpgroupThreads || threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
 
-// A counter that runs round the ring.
+// Where a role stands in a ring: its stage, and the parity of that stage's barriers in this round.
 template <int STAGES>
-struct Turn {
+struct PipelineState {
     int stage = 0;
     std::uint32_t parity = 0;
     __device__ void next() {
@@ -121,26 +130,28 @@ struct Turn {
     }
 };
 
-// One thread: for each work item its queries, then every key tile of its mask row, then the word that there are no
-// more.
+// The producer is one thread. For each work item it loads the queries, then every key tile of its mask row, then says
+// that there are no more.
 template <int D, int BLOCK, class P>
 struct Producer {
     const AttentionParams& p;
-    StageInfo& info;
-    std::uint32_t q_shared, ring;
-    Turn<P::stages> turn;
+    TileInfo& info;
+    std::uint32_t queries, ring;  // shared addresses
+    PipelineState<P::stages> state;
 
-    __device__ void wait_empty() const { barrier_wait(shared_address(&info.empty[turn.stage]), turn.parity ^ 1); }
+    __device__ void wait_empty() const { barrier_wait(shared_address(&info.empty[state.stage]), state.parity ^ 1); }
 
-    __device__ void bring(const TileWalk<BLOCK>& walk, std::int64_t first, std::int32_t tile) {
+    // A key tile to the ring's next stage. `first`: number of this slot's first tile. A tile without any key that
+    // counts is left out.
+    __device__ void load_tile(const TileWalk<BLOCK>& walk, std::int64_t first, std::int32_t tile) {
         const std::uint64_t low = walk.columns(tile, 0), high = BLOCK == 128 ? walk.columns(tile, 1) : 0;
         if ((low | high) == 0) return;
         const std::int64_t at = first + tile;
         const float2 scale = __ldg(p.packed.kv_scale + at);  // on its way while the stage becomes free
         const bool all = low == ~std::uint64_t{0} && (BLOCK == 64 || high == ~std::uint64_t{0});
-        const std::uint32_t flags = (all ? 0 : kSome) | (tile >= p.kv_blocks.blocks() ? kPooled : 0);
+        const std::uint32_t flags = (all ? 0 : kPartial) | (tile >= p.kv_blocks.blocks() ? kPooled : 0);
         wait_empty();
-        const int s = turn.stage;
+        const int s = state.stage;
         info.valid[s][0] = low;
         info.valid[s][1] = high;
         info.tile[s] =
@@ -149,34 +160,40 @@ struct Producer {
         barrier_expect(full, P::stage_bytes);
         copy_bulk(to, p.packed.k + at * P::k_bytes, P::k_bytes, full);
         copy_bulk(to + P::k_bytes, p.packed.v + at * P::k_bytes, P::k_bytes, full);
-        turn.next();
+        state.next();
+    }
+
+    __device__ void end_of_tiles() {
+        wait_empty();
+        info.tile[state.stage] = make_int4(-1, 0, 0, 0);
+        barrier_arrive(shared_address(&info.full[state.stage]));
+        state.next();
     }
 
     __device__ void run() {
-        Turn<kQueryStages> queries;
-        for (;; queries.next()) {
-            const int s = queries.stage;
+        for (PipelineState<kQueryStages> next_queries;; next_queries.next()) {
+            // The next work item; there may be none.
+            const int s = next_queries.stage;
             const std::uint32_t full = shared_address(&info.queries_full[s]);
             const std::int32_t item = atomicAdd(p.packed.counters + p.slots(), 1);
-            barrier_wait(shared_address(&info.queries_empty[s]), queries.parity ^ 1);
+            barrier_wait(shared_address(&info.queries_empty[s]), next_queries.parity ^ 1);
             if (item >= p.work_items()) {
                 info.item[s] = -1;
                 return barrier_arrive(full);
             }
+            // Its queries.
             std::int32_t slot, tile;
             p.work_item(item, slot, tile);
             info.item[s] = item;
             barrier_expect(full, P::q_bytes);
             const std::int64_t at = std::int64_t{slot} * p.q_blocks.blocks() + tile;
-            copy_bulk(q_shared + s * P::q_bytes, p.packed.q + at * P::q_bytes, P::q_bytes, full);
+            copy_bulk(queries + s * P::q_bytes, p.packed.q + at * P::q_bytes, P::q_bytes, full);
+            // Its key tiles.
             const bool in_grid = p.q_blocks.is_grid(tile);
             TileWalk<BLOCK> walk(p, in_grid ? p.mask_row(slot % p.heads, tile) : nullptr);
             const std::int64_t first = std::int64_t{slot} * p.key_tiles();
-            for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) bring(walk, first, next);
-            wait_empty();
-            info.tile[turn.stage] = make_int4(-1, 0, 0, 0);
-            barrier_arrive(shared_address(&info.full[turn.stage]));
-            turn.next();
+            for (std::int32_t next = walk.next_tile(); next >= 0; next = walk.next_tile()) load_tile(walk, first, next);
+            end_of_tiles();
         }
     }
 };

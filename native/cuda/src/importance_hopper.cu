@@ -21,7 +21,7 @@ static_assert(kImportanceRows * 128 * 2 <= kRingBytes<128>);
 template <class T, int D>
 __device__ __forceinline__ void ask_scores(const HeldQueries<D, 1>& q, std::uint32_t keys, TileScores<1>& s) {
     const std::uint64_t tile = tile_descriptor(keys, 128);
-    hold(s[0]);
+    fence_registers(s[0]);
     wgmma_fence();
 #pragma unroll
     for (int ks = 0; ks < D / 16; ++ks) {
@@ -67,7 +67,7 @@ struct KeyPass {
         take_block<1>(rows, own, scale, logs);
         store_logs<1>(p, block_logs, t, threadIdx.x / 32 * 16, logs);
         wgmma_wait<0>();
-        hold(next[0]);
+        fence_registers(next[0]);
     }
     __device__ __forceinline__ void run() {
         const std::int32_t tiles = p.base.kv_blocks.blocks();
@@ -77,7 +77,7 @@ struct KeyPass {
         for (int t = 0; t < kStages - 2; ++t) fetch(t);
         arrive(0, even);
         wgmma_wait<0>();
-        hold(even[0]);
+        fence_registers(even[0]);
         for (std::int32_t t = 0;;) {
             take(t, even, odd);
             if (++t == tiles) break;

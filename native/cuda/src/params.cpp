@@ -159,26 +159,4 @@ void place_plan(AttentionParams& p, const void* blob) {
         reinterpret_cast<const std::uint32_t*>(words + p.heads + std::int64_t{p.heads} * p.q_blocks.grid_blocks);
 }
 
-Path choose_path(const AttentionParams& p, Path path, int capability) {
-    const std::string hopper = path == Path::portable ? "not asked for" : hopper_refuses(p, capability);
-    if (path == Path::hopper) require(hopper.empty(), "path", "must fit the call and the GPU", "hopper: " + hopper);
-    if (hopper.empty()) return Path::hopper;
-    const std::string portable = portable_refuses(p, capability);
-    require(portable.empty(), "device", "must be a GPU of compute capability 8.0 or newer", portable);
-    return Path::portable;
-}
-
-void launch_attention(const AttentionParams& p, Path path, cudaStream_t stream) {
-    if (p.precision == Precision::bf16) return launch_attention_portable_bf16(p, stream);
-    path == Path::hopper ? launch_attention_hopper_int8(p, stream) : launch_attention_portable_int8(p, stream);
-}
-
-std::string portable_refuses(const AttentionParams&, int capability) {
-    if (capability < 80) {
-        return "compute capability " + std::to_string(capability / 10) + "." + std::to_string(capability % 10) +
-               " is below 8.0";
-    }
-    return {};
-}
-
 }  // namespace paro::cuda

@@ -76,11 +76,11 @@ __device__ __forceinline__ std::uint32_t clock_now() {
     return now;
 }
 template <int registers>
-__device__ __forceinline__ void give_registers() {
+__device__ __forceinline__ void decrease_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
 }
 template <int registers>
-__device__ __forceinline__ void take_registers() {
+__device__ __forceinline__ void increase_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 }
 
@@ -96,7 +96,7 @@ __device__ __forceinline__ void wgmma_wait() {
 // The compiler may neither move what it does to these registers past this point nor believe to know them: it does not
 // see that wgmma reads and writes them until wgmma_wait. Costs nothing.
 template <class T, int TILES>
-__device__ __forceinline__ void hold(T (&d)[TILES][4]) {
+__device__ __forceinline__ void fence_registers(T (&d)[TILES][4]) {
 #pragma unroll
     for (int j = 0; j < TILES; ++j) {
 #pragma unroll
@@ -111,9 +111,9 @@ __device__ __forceinline__ void hold(T (&d)[TILES][4]) {
 }
 
 // The compiler moves neither what makes `witness` behind this point nor a later wait before it: ptxas does not see
-// `hold`, but keeps to the ends of basic blocks. Enough stands here to have a branch round it; a witness of INT_MIN,
-// which is next to impossible, only loses some nanoseconds.
-__device__ __forceinline__ void pin(std::int32_t witness) {
+// `fence_registers`, but keeps to the ends of basic blocks. Enough stands here to have a branch round it; a witness of
+// INT_MIN, which is next to impossible, only loses some nanoseconds.
+__device__ __forceinline__ void fence_schedule(std::int32_t witness) {
     if (witness != INT_MIN) return;
 #pragma unroll
     for (int i = 0; i < 16; ++i) asm volatile("nanosleep.u32 1;" ::: "memory");

@@ -75,7 +75,7 @@ __device__ __forceinline__ void mask_scores(ScoreTiles<MT, 8>& s, std::uint64_t 
 
 // The weights of column `column` are multiplied by `share`.
 template <int MT, int NT>
-__device__ __forceinline__ void share_weights(WeightTiles<MT, NT>& weights, int column, float share) {
+__device__ __forceinline__ void scale_column(WeightTiles<MT, NT>& weights, int column, float share) {
 #pragma unroll
     for (int group = 0; group < NT / 2; ++group) {
         // The byte of a word that holds the column, if this thread's does: a word's keys are 16 group + 2t, 2t+1, 8+2t,
@@ -103,7 +103,7 @@ struct Exponents {
 
 // The greatest of a thread's scores in its rows half = 0, 1.
 template <int NT>
-__device__ __forceinline__ void greatest_of(const std::int32_t (&s)[NT][4], std::int32_t (&greatest)[2]) {
+__device__ __forceinline__ void row_max(const std::int32_t (&s)[NT][4], std::int32_t (&greatest)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         // Positive floats compare as integers do. Two chains, since each waits for itself.
@@ -120,8 +120,8 @@ __device__ __forceinline__ void greatest_of(const std::int32_t (&s)[NT][4], std:
 // m moves on to the greatest score of a row, of which each of four threads knows its part. `bias` is added to every
 // score.
 template <int MT>
-__device__ __forceinline__ void move_maxima(Softmax<MT>& state, std::int32_t (&greatest)[MT][2], float2 scale,
-                                            float bias, Exponents<MT>& e, RowFactors<MT>& f) {
+__device__ __forceinline__ void update_maxima(Softmax<MT>& state, std::int32_t (&greatest)[MT][2], float2 scale,
+                                              float bias, Exponents<MT>& e, RowFactors<MT>& f) {
 #pragma unroll
     for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
@@ -151,8 +151,8 @@ __device__ __forceinline__ void move_maxima(Softmax<MT>& state, std::int32_t (&g
 // The four scores of word w of a row tile's weights: row half w % 2 of keys 16 (w / 2) + 2t, 2t+1, 8+2t, 8+2t+1. First
 // their exponentials in place, then those as bytes.
 template <int NT>
-__device__ __forceinline__ void raise_word(std::int32_t (&s)[NT][4], int w, const float (&factor)[2],
-                                           const float (&offset)[2]) {
+__device__ __forceinline__ void exponentiate_word(std::int32_t (&s)[NT][4], int w, const float (&factor)[2],
+                                                  const float (&offset)[2]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         std::int32_t& x = s[w / 2 * 2 + i / 2][w % 2 * 2 + i % 2];
@@ -160,7 +160,7 @@ __device__ __forceinline__ void raise_word(std::int32_t (&s)[NT][4], int w, cons
     }
 }
 template <int NT>
-__device__ __forceinline__ std::uint32_t join_word(const std::int32_t (&s)[NT][4], int w) {
+__device__ __forceinline__ std::uint32_t pack_word(const std::int32_t (&s)[NT][4], int w) {
     float x[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) x[i] = __int_as_float(s[w / 2 * 2 + i / 2][w % 2 * 2 + i % 2]);
@@ -170,7 +170,7 @@ __device__ __forceinline__ std::uint32_t join_word(const std::int32_t (&s)[NT][4
 // Scores start from kRoundBits. The second makes it of exponentials, so that the compiler can put it among them: as a
 // constant it would stand where the next product waits for it.
 template <int NT>
-__device__ __forceinline__ void preset(ScoreTiles<1, NT>& s) {
+__device__ __forceinline__ void init_scores(ScoreTiles<1, NT>& s) {
 #pragma unroll
     for (int nt = 0; nt < NT; ++nt) {
 #pragma unroll
@@ -178,7 +178,7 @@ __device__ __forceinline__ void preset(ScoreTiles<1, NT>& s) {
     }
 }
 template <int NT>
-__device__ __forceinline__ void preset_again(ScoreTiles<1, NT>& s) {
+__device__ __forceinline__ void reinit_scores(ScoreTiles<1, NT>& s) {
 #pragma unroll
     for (int nt = 0; nt < NT; ++nt) {
 #pragma unroll

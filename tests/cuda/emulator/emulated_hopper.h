@@ -22,9 +22,9 @@ inline void fence_async() {}
 inline void named_sync(int id, int threads) { emulator::named_barrier(id, threads, true); }
 inline void named_arrive(int id, int threads) { emulator::named_barrier(id, threads, false); }
 template <int registers>
-void give_registers() {}
+void decrease_registers() {}
 template <int registers>
-void take_registers() {}
+void increase_registers() {}
 inline void wgmma_fence() {}
 inline void wgmma_commit() {
     if (emulator::late_products) emulator::commit_products();
@@ -35,8 +35,8 @@ void wgmma_wait() {
 }
 
 template <class T, int TILES>
-void hold(T (&)[TILES][4]) {}
-inline void pin(std::int32_t) {}
+void fence_registers(T (&)[TILES][4]) {}
+inline void fence_schedule(std::int32_t) {}
 inline std::uint32_t clock_now() { return 0; }
 
 // Byte (row, byte) of what a descriptor names, as the tensor cores address it: the swizzle is on address bits.

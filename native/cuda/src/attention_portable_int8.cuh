@@ -1,8 +1,12 @@
 // INT8 block-sparse attention with mma.sync, for every GPU from sm_80 on. A CTA computes one query tile; a warp owns 32
 // of its rows, so that what it reads of k and v from shared memory serves two products of 16 rows.
+#pragma once
+
+#include <cstddef>
+
+#include "attention_instances.h"
 #include "launch_kernel.h"
 #include "output.cuh"
-#include "paro/cuda/launch.h"
 #include "softmax_int8.cuh"
 #include "tile_walk.cuh"
 
@@ -14,16 +18,28 @@ constexpr int kStep = 64;  // keys of a step
 constexpr int kTiles = kStep / 8;
 constexpr int kMaxStages = 4;
 
-// What a stage of the ring holds: 64 keys of a key tile.
+// 64 keys of a key tile.
 template <int D>
 struct Stage {
-    static constexpr int k_bytes = kStep * D, v_bytes = D * kStep, bytes = k_bytes + v_bytes;
+    std::int8_t k[kStep * D];   // [kStep][D]
+    std::uint8_t v[D * kStep];  // [D][kStep], keys permuted (packed_layout.h)
+    static constexpr int bytes = 2 * kStep * D, v_offset = kStep * D;
 };
-// What goes with it. Written by one thread, read by all after the next barrier.
-struct StageInfo {
-    float2 scale[kMaxStages];
-    std::uint64_t valid[kMaxStages];
-    std::int32_t tile[kMaxStages];
+// What goes with a stage. Written by one thread, read by all after the next barrier.
+struct StepInfo {
+    float2 scale[kMaxStages];         // of k, of v
+    std::uint64_t valid[kMaxStages];  // which keys count
+    std::int32_t tile[kMaxStages];    // 2 * key tile + half
+};
+
+// Shared memory of a CTA, in this order: the queries, `stages` of the ring, what goes with them, the mask row. The ring
+// is as deep as the launch found room for. Where the output leaves, its rows take the place of what comes first.
+template <int D, int WARPS>
+struct SharedMemory {
+    static constexpr int queries = 0, ring = WARPS * kRows * D;  // bytes from the start
+    static int bytes(int stages, int mask_words) {
+        return ring + stages * Stage<D>::bytes + static_cast<int>(sizeof(StepInfo)) + mask_words * 4;
+    }
 };
 
 template <int D>
@@ -39,23 +55,23 @@ using Weights = WeightTiles<2, kTiles>;
 // takes half and gives it the swizzle of 64-byte rows.
 template <int D, int BLOCK, int THREADS>
 __device__ __forceinline__ void copy_step(const AttentionParams& p, std::int64_t tile, int half, std::uint32_t to) {
-    constexpr int k_copies = Stage<D>::k_bytes / 16 / THREADS, v_copies = Stage<D>::v_bytes / 16 / THREADS;
+    constexpr int copies = kStep * D / 16 / THREADS;  // of keys, and of values
     const int thread = threadIdx.x;
-    const std::int8_t* k = p.packed.k + tile * BLOCK * D + half * Stage<D>::k_bytes + thread * 16;
+    const std::int8_t* k = p.packed.k + tile * BLOCK * D + half * kStep * D + thread * 16;
 #pragma unroll
-    for (int i = 0; i < k_copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, k + i * THREADS * 16);
-    to += Stage<D>::k_bytes;
+    for (int i = 0; i < copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, k + i * THREADS * 16);
+    to += Stage<D>::v_offset;
     const std::uint8_t* v = p.packed.v + tile * BLOCK * D;
     constexpr int rows = THREADS / 4;  // v rows that one copy of all threads covers: a multiple of 8
     const int row = thread / 4, piece = (thread % 4) ^ ((row >> 1) & 3);
     const std::uint8_t* from = v + tile_offset(row, (half * 4 + piece) * 16, BLOCK);
 #pragma unroll
-    for (int i = 0; i < v_copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, from + i * rows * BLOCK);
+    for (int i = 0; i < copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, from + i * rows * BLOCK);
 }
 
 // s = round_bits + q8 k8 of 32 rows and 64 keys. Addresses carry the swizzle; steps along head_dim flip their bits.
 template <int D>
-__device__ __forceinline__ void score(std::uint32_t q, std::uint32_t k, Scores& s) {
+__device__ __forceinline__ void compute_scores(std::uint32_t q, std::uint32_t k, Scores& s) {
 #pragma unroll
     for (int ks = 0; ks < D / 32; ++ks) {
         std::uint32_t a[2][4];
@@ -115,8 +131,8 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
 }
 
 template <int D>
-__device__ __forceinline__ void start(const AttentionParams& p, std::int32_t slot, std::int32_t tile, int warp,
-                                      State<D>& state) {
+__device__ __forceinline__ void init_state(const AttentionParams& p, std::int32_t slot, std::int32_t tile, int warp,
+                                           State<D>& state) {
     const int lane = threadIdx.x % 32;
     const float* q_scale =
         p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + warp * kRows;
@@ -138,7 +154,7 @@ __device__ __forceinline__ void start(const AttentionParams& p, std::int32_t slo
 
 // o / l, times the factors per channel of v.
 template <int D>
-__device__ __forceinline__ void finish(const AttentionParams& p, std::int32_t slot, State<D>& state) {
+__device__ __forceinline__ void normalise(const AttentionParams& p, std::int32_t slot, State<D>& state) {
     const float* channel = p.packed.channel + std::int64_t{slot} * D + threadIdx.x % 4 * 2;
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
@@ -160,14 +176,18 @@ template <int D, int BLOCK, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
     attention_int8_kernel(const __grid_constant__ AttentionParams p, int stages) {
     constexpr int threads = WARPS * 32, q_bytes = WARPS * kRows * D;
-    PARO_DYNAMIC_SHARED(shared);
-    const std::uint32_t q_shared = shared_address(shared), ring = q_shared + q_bytes;
-    StageInfo& info = *reinterpret_cast<StageInfo*>(shared + q_bytes + stages * Stage<D>::bytes);
+    using Shared = SharedMemory<D, WARPS>;
+    PARO_DYNAMIC_SHARED(memory);
+    const std::uint32_t q_shared = shared_address(memory) + Shared::queries, ring = q_shared + Shared::ring;
+    // Written out: from a function of the struct ptxas orders the loop over key tiles anew, and it takes up to 4 %
+    // longer.
+    StepInfo& info = *reinterpret_cast<StepInfo*>(memory + Shared::ring + stages * Stage<D>::bytes);
     auto* mask = reinterpret_cast<std::uint32_t*>(&info + 1);
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     std::int32_t slot, tile;
     p.work_item(static_cast<std::int32_t>(blockIdx.x), slot, tile);
 
+    // Queries and the mask row.
     const std::int8_t* q = p.packed.q + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * q_bytes;
     for (int i = thread * 16; i < q_bytes; i += threads * 16) copy16_async(q_shared + i, q + i);
     const bool in_grid = p.q_blocks.is_grid(tile);
@@ -176,13 +196,15 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         for (int i = thread; i < p.plan.mask_words; i += threads) mask[i] = row[i];
     }
     __syncthreads();
+
+    // The ring: the first steps' keys and values.
     TileWalk<BLOCK> walk(p, in_grid ? mask : nullptr);
     const std::int64_t first_tile = std::int64_t{slot} * p.key_tiles();
-
     int head = 0, under_way = 0;  // stage to fill next, steps asked for and not yet computed
-    const auto fetch = [&] {
+    const auto load_step = [&] {
         if (walk.next()) {
-            copy_step<D, BLOCK, threads>(p, first_tile + walk.tile, walk.half, ring + head * Stage<D>::bytes);
+            const std::uint32_t to = ring + head * Stage<D>::bytes;
+            copy_step<D, BLOCK, threads>(p, first_tile + walk.tile, walk.half, to);
             if (thread == 0) {
                 copy8_async(shared_address(&info.scale[head]), p.packed.kv_scale + first_tile + walk.tile);
                 info.valid[head] = walk.valid;
@@ -193,84 +215,91 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         head = head + 1 == stages ? 0 : head + 1;
         commit_copies();  // an empty group too, so that groups count steps
     };
-    for (int i = 0; i < stages - 1; ++i) fetch();
+    for (int i = 0; i < stages - 1; ++i) load_step();
 
     State<D> state;
-    start<D>(p, slot, tile, warp, state);
+    init_state<D>(p, slot, tile, warp, state);
     // Lane addresses for ldmatrix; tile bases are multiples of 1024, so the swizzle is in their low bits.
     const std::uint32_t q_lane = q_shared + tile_offset(warp * kRows + lane % 16, lane / 16 * 16, D);
     const int k_lane = tile_offset(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 16, D);
-    const int v_lane = Stage<D>::k_bytes + tile_offset(lane % 8, lane / 8 * 16, kStep);
+    const int v_lane = Stage<D>::v_offset + tile_offset(lane % 8, lane / 8 * 16, kStep);
     for (int at = 0; under_way > 0; at = at + 1 == stages ? 0 : at + 1) {
+        // This step's copies have landed; the next one's are asked for.
         if (stages > 2) {
             stages > 3 ? wait_copies<2>() : wait_copies<1>();
         } else {
             wait_copies<0>();
         }
         __syncthreads();
-        fetch();
+        load_step();
         --under_way;
+
+        // Scores.
         const std::uint32_t stage = ring + at * Stage<D>::bytes;
         Scores s;
-        score<D>(q_lane, stage + k_lane, s);
-        Weights weights;
-        RowFactors<2> factors;
+        compute_scores<D>(q_lane, stage + k_lane, s);
         const std::uint64_t valid = info.valid[at];
-        const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();
+        const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();  // below 0: not a pooled step
         if (valid != ~std::uint64_t{0}) mask_scores<2>(s, valid);
+
+        // Running maxima, and what follows from them for this step and for what was gathered before.
+        RowFactors<2> factors;
         Exponents<2> exponents;
         const float bias = pooled < 0 ? 0.0f : kPooledBias<BLOCK>;
         std::int32_t greatest[2][2];
-        for (int mt = 0; mt < 2; ++mt) greatest_of(s[mt], greatest[mt]);
-        move_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
+        for (int mt = 0; mt < 2; ++mt) row_max(s[mt], greatest[mt]);
+        update_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
+
+        // Weights.
+        Weights weights;
 #pragma unroll
         for (int mt = 0; mt < 2; ++mt) {
 #pragma unroll
             for (int w = 0; w < kTiles; ++w) {
-                raise_word(s[mt], w, exponents.factor[mt], exponents.offset[mt]);
-                weights[mt][w / 4][w % 4] = join_word(s[mt], w);
+                exponentiate_word(s[mt], w, exponents.factor[mt], exponents.offset[mt]);
+                weights[mt][w / 4][w % 4] = pack_word(s[mt], w);
             }
         }
         if (pooled >= 0) {
             float share;
             const int ragged = ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
-            if (ragged >= 0) share_weights<2, kTiles>(weights, ragged, share);
+            if (ragged >= 0) scale_column<2, kTiles>(weights, ragged, share);
         }
+
+        // o and l.
         accumulate<D>(state, weights, stage + v_lane, factors);
     }
+
+    // The output, through shared memory to the tokens' original places.
     wait_copies<0>();
-    finish<D>(p, slot, state);
+    normalise<D>(p, slot, state);
     const std::int64_t offset = output_offset(p, slot, tile, warp * kRows + lane);
     __syncthreads();
-    store_output<D, 2>(p, state.o, offset, shared + warp * kRows * (2 * D + 16));
+    store_output<D, 2>(p, state.o, offset, memory + warp * kRows * (2 * D + 16));
 }
 
 template <int D, int BLOCK, int WARPS>
-void launch(const AttentionParams& p, cudaStream_t stream) {
-    const auto kernel = attention_int8_kernel<D, BLOCK, WARPS>;
-    const int limit = shared_memory_limit();
-    const int fixed = WARPS * kRows * D + static_cast<int>(sizeof(StageInfo)) + p.plan.mask_words * 4;
+void launch_portable_int8(const AttentionParams& p, cudaStream_t stream) {
+    using Shared = SharedMemory<D, WARPS>;
     // Two CTAs of 128 threads on a multiprocessor at least; deeper rings where there is room.
     constexpr int wanted = 8 / WARPS;
     int stages = 2;
-    while (stages < 3 && (fixed + (stages + 1) * Stage<D>::bytes + 2048) * wanted <= limit) ++stages;
-    const int bytes = fixed + stages * Stage<D>::bytes;
-    launch_kernel("attention_int8_kernel", kernel, p.work_items(), WARPS * 32, bytes, stream, p, stages);
-}
-
-template <int D>
-void launch(const AttentionParams& p, cudaStream_t stream) {
-    if (p.kv_blocks.block == 64) {
-        p.q_blocks.block == 64 ? launch<D, 64, 2>(p, stream) : launch<D, 64, 4>(p, stream);
-    } else {
-        p.q_blocks.block == 64 ? launch<D, 128, 2>(p, stream) : launch<D, 128, 4>(p, stream);
-    }
+    const int limit = shared_memory_limit();
+    while (stages < 3 && (Shared::bytes(stages + 1, p.plan.mask_words) + 2048) * wanted <= limit) ++stages;
+    launch_kernel("attention_int8_kernel", attention_int8_kernel<D, BLOCK, WARPS>, p.work_items(), WARPS * 32,
+                  Shared::bytes(stages, p.plan.mask_words), stream, p, stages);
 }
 
 }  // namespace
 
-void launch_attention_portable_int8(const AttentionParams& p, cudaStream_t stream) {
-    p.head_dim == 128 ? launch<128>(p, stream) : launch<64>(p, stream);
+template <int D>
+void attention_portable_int8(const AttentionParams& p, cudaStream_t stream) {
+    if (p.kv_blocks.block == 64) {
+        p.q_blocks.block == 64 ? launch_portable_int8<D, 64, 2>(p, stream) : launch_portable_int8<D, 64, 4>(p, stream);
+    } else {
+        p.q_blocks.block == 64 ? launch_portable_int8<D, 128, 2>(p, stream)
+                               : launch_portable_int8<D, 128, 4>(p, stream);
+    }
 }
 
 }  // namespace paro::cuda

@@ -1,10 +1,14 @@
 // Block-sparse attention without quantisation, bf16 or fp16 with mma.sync, for every GPU from sm_80 on: the reference
 // quality. Keys and values are gathered row by row from where the model left them, so nothing is packed but the tail's
 // means.
+#pragma once
+
+#include <cstddef>
+
+#include "attention_instances.h"
 #include "launch_kernel.h"
 #include "output.cuh"
 #include "pack_queries.cuh"
-#include "paro/cuda/launch.h"
 #include "tile_walk.cuh"
 
 namespace paro::cuda {
@@ -16,9 +20,24 @@ constexpr int kTiles = kStep / 8;
 constexpr int kStages = 2;
 constexpr float kLog2e = 1.4426950408889634f;
 
-struct StageInfo {
-    std::uint64_t valid[kStages];
-    std::int32_t tile[kStages];  // 2 * key tile + half
+struct StepInfo {
+    std::uint64_t valid[kStages];  // which keys count
+    std::int32_t tile[kStages];    // 2 * key tile + half
+};
+
+// Shared memory of a CTA; the mask row follows. Where the output leaves, its rows take the place of what comes first.
+// Rows of 16-bit elements, mixed as row_offset says.
+template <int D, int WARPS>
+struct SharedMemory {
+    struct Stage {
+        std::uint16_t k[kStep * D], v[kStep * D];
+    };
+    std::uint16_t queries[WARPS * kRows * D];
+    Stage ring[kStages];
+    StepInfo info;
+
+    static int bytes(int mask_words) { return static_cast<int>(sizeof(SharedMemory)) + mask_words * 4; }
+    __device__ std::uint32_t* mask() { return reinterpret_cast<std::uint32_t*>(this + 1); }
 };
 
 // Byte of 16-byte piece `piece` of a row of D 16-bit elements, mixed against bank conflicts.
@@ -193,7 +212,7 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Scores& s, std
 }
 
 template <int D>
-__device__ __forceinline__ void start(State<D>& state) {
+__device__ __forceinline__ void init_state(State<D>& state) {
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
         state.m[mt][0] = state.m[mt][1] = __int_as_float(0xff800000);
@@ -207,7 +226,7 @@ __device__ __forceinline__ void start(State<D>& state) {
 }
 
 template <int D>
-__device__ __forceinline__ void finish(State<D>& state) {
+__device__ __forceinline__ void normalise(State<D>& state) {
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
 #pragma unroll
@@ -227,14 +246,18 @@ __device__ __forceinline__ void finish(State<D>& state) {
 
 template <class T, int D, int BLOCK, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid_constant__ AttentionParams p) {
-    constexpr int q_bytes = WARPS * kRows * D * 2, k_bytes = kStep * D * 2, stage_bytes = 2 * k_bytes;
-    PARO_DYNAMIC_SHARED(shared);
-    const std::uint32_t q_shared = shared_address(shared), ring = q_shared + q_bytes;
-    StageInfo& info = *reinterpret_cast<StageInfo*>(shared + q_bytes + kStages * stage_bytes);
-    auto* mask = reinterpret_cast<std::uint32_t*>(&info + 1);
+    using Shared = SharedMemory<D, WARPS>;
+    constexpr auto stage_bytes = static_cast<std::uint32_t>(sizeof(typename Shared::Stage));
+    PARO_DYNAMIC_SHARED(memory);
+    auto& shared = *reinterpret_cast<Shared*>(memory);
+    StepInfo& info = shared.info;
+    std::uint32_t* mask = shared.mask();
+    const std::uint32_t q_shared = shared_address(shared.queries), ring = shared_address(shared.ring);
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     std::int32_t slot, tile;
     p.work_item(static_cast<std::int32_t>(blockIdx.x), slot, tile);
+
+    // Queries and the mask row.
     copy_queries<T, D, WARPS>(p, slot, tile, q_shared);
     const bool in_grid = p.q_blocks.is_grid(tile);
     if (in_grid) {
@@ -242,10 +265,11 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
         for (int i = thread; i < p.plan.mask_words; i += WARPS * 32) mask[i] = row[i];
     }
     __syncthreads();
-    TileWalk<BLOCK> walk(p, in_grid ? mask : nullptr);
 
-    int head = 0, under_way = 0;
-    const auto fetch = [&] {
+    // The ring: the first step's keys and values.
+    TileWalk<BLOCK> walk(p, in_grid ? mask : nullptr);
+    int head = 0, under_way = 0;  // stage to fill next, steps asked for and not yet computed
+    const auto load_step = [&] {
         if (walk.next()) {
             copy_step<T, D, BLOCK, WARPS>(p, slot, walk, ring + head * stage_bytes);
             if (thread == 0) {
@@ -257,18 +281,22 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
         head ^= 1;
         commit_copies();
     };
-    fetch();
+    load_step();
+
     State<D> state;
-    start<D>(state);
+    init_state<D>(state);
     const float scale = p.sm_scale * kLog2e;
     const std::uint32_t q_lane = q_shared + row_offset<D>(warp * kRows + lane % 16, lane / 16);
     const int k_lane = row_offset<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
-    const int v_lane = k_bytes + row_offset<D>(lane % 16, lane / 16);
+    const int v_lane = static_cast<int>(offsetof(typename Shared::Stage, v)) + row_offset<D>(lane % 16, lane / 16);
     for (int at = 0; under_way > 0; at ^= 1) {
+        // This step's copies have landed; the next one's are asked for.
         wait_copies<0>();
         __syncthreads();
-        fetch();
+        load_step();
         --under_way;
+
+        // A step of pooled keys: their bias, and the last one's share.
         const std::uint32_t stage = ring + at * stage_bytes;
         const std::int32_t step = info.tile[at] - 2 * p.kv_blocks.blocks();
         float share = 1.0f, bias = 0.0f;
@@ -277,15 +305,19 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
             bias = BLOCK == 64 ? 6.0f : 7.0f;
             last = ragged_column<BLOCK, kStep>(p, step / 2 * BLOCK + step % 2 * kStep, share);
         }
+
+        // Scores, weights, o and l.
         Scores s;
         score<T, D>(q_lane, stage + k_lane, s);
         softmax<D>(state, s, scale, bias, info.valid[at], last, share);
         accumulate<T, D>(state, s, stage + v_lane);
     }
-    finish<D>(state);
+
+    // The output, through shared memory to the tokens' original places.
+    normalise<D>(state);
     const std::int64_t offset = output_offset(p, slot, tile, warp * kRows + lane);
     __syncthreads();
-    store_half<T, D, 2>(p, state.o, offset, shared + warp * kRows * (2 * D + 16));
+    store_half<T, D, 2>(p, state.o, offset, memory + warp * kRows * (2 * D + 16));
 }
 
 // Mean key and value of each grid block, for the tail.
@@ -317,36 +349,32 @@ __global__ void __launch_bounds__(kPackThreads) pool_kernel(const __grid_constan
 }
 
 template <class T, int D, int BLOCK, int WARPS>
-void launch(const AttentionParams& p, cudaStream_t stream) {
+void launch_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
     if (p.panels > 0) {
         launch_kernel("pool_kernel", pool_kernel<T, D>, std::int64_t{p.slots()} * p.kv_blocks.grid_blocks, kPackThreads,
                       0, stream, p);
     }
-    const auto kernel = attention_bf16_kernel<T, D, BLOCK, WARPS>;
-    const int bytes = WARPS * kRows * D * 2 + kStages * 2 * kStep * D * 2 + static_cast<int>(sizeof(StageInfo)) +
-                      p.plan.mask_words * 4;
-    launch_kernel("attention_bf16_kernel", kernel, p.work_items(), WARPS * 32, bytes, stream, p);
+    launch_kernel("attention_bf16_kernel", attention_bf16_kernel<T, D, BLOCK, WARPS>, p.work_items(), WARPS * 32,
+                  SharedMemory<D, WARPS>::bytes(p.plan.mask_words), stream, p);
 }
 
 template <class T, int D>
-void launch(const AttentionParams& p, cudaStream_t stream) {
+void launch_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
     if (p.kv_blocks.block == 64) {
-        p.q_blocks.block == 64 ? launch<T, D, 64, 2>(p, stream) : launch<T, D, 64, 4>(p, stream);
+        p.q_blocks.block == 64 ? launch_portable_bf16<T, D, 64, 2>(p, stream)
+                               : launch_portable_bf16<T, D, 64, 4>(p, stream);
     } else {
-        p.q_blocks.block == 64 ? launch<T, D, 128, 2>(p, stream) : launch<T, D, 128, 4>(p, stream);
+        p.q_blocks.block == 64 ? launch_portable_bf16<T, D, 128, 2>(p, stream)
+                               : launch_portable_bf16<T, D, 128, 4>(p, stream);
     }
-}
-
-template <class T>
-void launch(const AttentionParams& p, cudaStream_t stream) {
-    p.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
 }
 
 }  // namespace
 
-void launch_attention_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
-    require(p.dtype != DType::f32, "dtype", "must be f16 or bf16 without quantisation", "f32");
-    p.dtype == DType::bf16 ? launch<__nv_bfloat16>(p, stream) : launch<__half>(p, stream);
+template <int D>
+void attention_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
+    p.dtype == DType::bf16 ? launch_portable_bf16<__nv_bfloat16, D>(p, stream)
+                           : launch_portable_bf16<__half, D>(p, stream);
 }
 
 }  // namespace paro::cuda

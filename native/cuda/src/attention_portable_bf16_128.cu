@@ -1,0 +1,3 @@
+#include "attention_portable_bf16.cuh"
+
+template void paro::cuda::attention_portable_bf16<128>(const AttentionParams& p, cudaStream_t stream);

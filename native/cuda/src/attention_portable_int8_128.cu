@@ -1,0 +1,3 @@
+#include "attention_portable_int8.cuh"
+
+template void paro::cuda::attention_portable_int8<128>(const AttentionParams& p, cudaStream_t stream);
