@@ -18,7 +18,7 @@ import torch
 
 _ROOT = "diffusion_model"
 # Wrappers around the model that leave its weights and what attention sees of them as they are.
-_HARMLESS = {"paro", "torch.compile", "easycache", "lazycache"}
+_HARMLESS = {"paro", "paro_bench", "torch.compile", "easycache", "lazycache"}
 _AROUND = ("apply_model", "diffusion_model")
 _DRAWN = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F][0-9a-fA-F-]{11,}")
 _MAX_TOLD = 4

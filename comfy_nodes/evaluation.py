@@ -28,6 +28,11 @@ class Evaluation:
         self._joined: tuple[int, int] | None = None
         self._next_block = self._asked = 0
 
+    def close(self) -> None:
+        """The model's call is over. Its options hold this, and this its arguments: without the cut
+        latent, text and references would stay on the device until Python looks for cycles."""
+        self._inputs = Inputs(None, {})
+
     @property
     def geometry(self) -> Geometry | str:
         """Found at the first attention call that asks; a string says why there is none."""

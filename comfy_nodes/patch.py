@@ -110,19 +110,23 @@ def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, 
     args = list(args)
     options = args[0] if args else kwargs.get("transformer_options") or {}
     run = options.get(RUN)
-    if run is not None:
-        # For the models that do not call DIFFUSION_MODEL wrappers.
-        rest = {k: v for k, v in kwargs.items() if k != "transformer_options"}
-        given = {"x": x, "context": c_crossattn, **rest}
-        inputs = Inputs(getattr(executor.class_obj, "diffusion_model", None), given, options)
-        forward = run.begin_forward(t, options)
-        options = {**options, EVALUATION: Evaluation(forward, run.family, inputs, run.seen)}
-        run.stay_in(options)
-        if args:
-            args[0] = options
-        else:
-            kwargs["transformer_options"] = options
-    return executor(x, t, c_concat, c_crossattn, control, *args, **kwargs)
+    if run is None:
+        return executor(x, t, c_concat, c_crossattn, control, *args, **kwargs)
+    # For the models that do not call DIFFUSION_MODEL wrappers.
+    rest = {k: v for k, v in kwargs.items() if k != "transformer_options"}
+    given = {"x": x, "context": c_crossattn, **rest}
+    inputs = Inputs(getattr(executor.class_obj, "diffusion_model", None), given, options)
+    evaluation = Evaluation(run.begin_forward(t, options), run.family, inputs, run.seen)
+    options = {**options, EVALUATION: evaluation}
+    run.stay_in(options)
+    if args:
+        args[0] = options
+    else:
+        kwargs["transformer_options"] = options
+    try:
+        return executor(x, t, c_concat, c_crossattn, control, *args, **kwargs)
+    finally:
+        evaluation.close()
 
 
 def _diffusion_model(executor, *args, **kwargs):

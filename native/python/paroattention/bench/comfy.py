@@ -118,7 +118,7 @@ def sample(model, size, steps: int, trace: StepTrace | None = None, traced: int 
     from comfy.patcher_extension import WrappersMP
 
     model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "bench", begin)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "paro_bench", begin)
     with clock.around_attention():
         clock.latent = comfy.sample.sample(
             model,
