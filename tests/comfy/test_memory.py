@@ -1,4 +1,4 @@
-"""What a run has seen is let go at once, not when Python looks for cycles: on a GPU it is memory."""
+"""What a run has seen is let go at once, not at the next search for cycles: on a GPU it is memory."""
 
 import gc
 import weakref
