@@ -1,4 +1,4 @@
-"""What a run has seen is let go at once, not at the next search for cycles: on a GPU it is memory."""
+"""A run lets go of what it has seen at once, not at the next search for cycles (GPU memory)."""
 
 import gc
 import weakref
