@@ -73,10 +73,10 @@ def test_a_mask_in_the_first_steps_only(model, folders, masks, monkeypatch):
     """The run itself goes on to watch what comes free, and saves a whole profile."""
     plain = harness.part("run").Run.begin_forward
 
-    def begin(self, sigma):
+    def begin(self, sigma, options):
         masks.clear()
-        masks.update({1} if self.session.steps.index(sigma) < 3 else ())
-        return plain(self, sigma)
+        masks.update({1} if self.session.steps.index(float(sigma.max())) < 3 else ())
+        return plain(self, sigma, options)
 
     monkeypatch.setattr(harness.part("run").Run, "begin_forward", begin)
     harness.sample(harness.paro(model))
@@ -194,8 +194,8 @@ def test_what_the_user_changes_meanwhile_stays(model, folders, masks, monkeypatc
     masked_run(model, masks, save_as="mine")
     plain = harness.part("run").Run.begin_forward
 
-    def begin(self, sigma):
-        if self.session.steps.index(sigma) == 0:
+    def begin(self, sigma, options):
+        if self.session.steps.index(float(sigma.max())) == 0:
             profile = folders.load("mine")
             layer = profile.layers[0]
             head = layer.heads[0]
@@ -203,7 +203,7 @@ def test_what_the_user_changes_meanwhile_stays(model, folders, masks, monkeypatc
             core = harness.part("native").paro._core
             profile.layers = [core.ProfileLayer(layer.id, [head, *layer.heads[1:]])]
             profile.save(folders.profiles / "mine.json")
-        return plain(self, sigma)
+        return plain(self, sigma, options)
 
     monkeypatch.setattr(harness.part("run").Run, "begin_forward", begin)
     harness.sample(harness.paro(model))
