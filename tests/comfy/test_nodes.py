@@ -197,7 +197,7 @@ def ours(model):
 def test_a_second_node_replaces_the_first(model, folders):
     first = harness.paro(model, density=0.5, save_as="first")
     second = harness.paro(first, density=1.0, precision="bf16", save_as="second")
-    assert ours(first) == ours(second) == [1, 1, 1]
+    assert ours(first) == ours(second) == [1, 1, 1, 1]
     assert second.model_options["transformer_options"][OVERRIDE].previous is None
     harness.sample(second)
     assert len(folders.runs()) == 1 and folders.last()["density"] == 1
