@@ -62,9 +62,9 @@ def test_the_bundled_model_runs_on_masks_of_its_own(bundled, folders, monkeypatc
         for head in layer.heads
     )  # fmt: skip
     assert end["density"] == pytest.approx((dense_heads + (16 - dense_heads) / 3) / 16)
-    find = paroattention.cuda_masks.find_masks
+    find = paroattention.kernels.cuda_masks.find_masks
     monkeypatch.setattr(
-        paroattention.cuda_masks,
+        paroattention.kernels.cuda_masks,
         "find_masks",
         lambda q, k, *given: find(q, k.roll(150, 2), *given),
     )
@@ -181,7 +181,7 @@ def test_no_memory_for_masks_ends_in_the_dense_result(model, folders, monkeypatc
         raise torch.OutOfMemoryError("no memory for scratch and output")
 
     dense = harness.sample(model)
-    monkeypatch.setattr(paroattention.cuda_masks, "find_masks", full)
+    monkeypatch.setattr(paroattention.kernels.cuda_masks, "find_masks", full)
     assert torch.equal(harness.sample(dynamic(model)), dense)
     end = folders.last()
     assert end["paths"] == {"observe": 2, "fallback": 2, "dense": 8}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 import torch
-from paroattention import cuda, plan_store
 from paroattention.bench import comfy, comfy_host
+from paroattention.kernels import cuda, plan_store
 
 STEPS, OBSERVED = 8, 2
 

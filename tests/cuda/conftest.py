@@ -13,7 +13,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "python"), str(HERE)]
 
-from paroattention import cuda  # noqa: E402
+from paroattention.kernels import cuda  # noqa: E402
 
 NEED_GPU = (
     "test_numerics.py",

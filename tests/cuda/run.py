@@ -49,7 +49,7 @@ def _commit() -> str:
 
 def _build() -> str:
     """Whether the operators' library shares its C++ runtime with the process."""
-    from paroattention import cuda
+    from paroattention.kernels import cuda
 
     data = cuda._LIBRARY.read_bytes() if cuda._LIBRARY.exists() else b""
     return "shared C++ runtime" if b"libstdc++.so" in data else "own C++ runtime"

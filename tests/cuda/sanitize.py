@@ -12,15 +12,8 @@ sys.path[:0] = [PACKAGE, str(HERE)]
 
 import gpu_problems as problems  # noqa: E402
 import torch  # noqa: E402
-from paroattention import (  # noqa: E402
-    ORDERS,
-    Error,
-    TokenLayout,
-    _core,
-    attention,
-    cuda,
-    cuda_observe,
-)
+from paroattention import ORDERS, Error, TokenLayout, _core, attention  # noqa: E402
+from paroattention.kernels import cuda, cuda_observe  # noqa: E402
 
 ran = 0
 for head_dim in (64, 128):

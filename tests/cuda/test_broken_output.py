@@ -5,8 +5,9 @@ from __future__ import annotations
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import Error, attention, cuda
-from paroattention.faults import NOT_FINITE, Faults
+from paroattention import Error, attention
+from paroattention.kernels import cuda
+from paroattention.run.faults import NOT_FINITE, Faults
 
 KERNELS = {
     "portable": ("int8", "portable"),

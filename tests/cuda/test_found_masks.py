@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from paroattention import _core, attention, cuda, cuda_masks, cuda_observe
-from paroattention.head_orders import HeadOrders, OrderedHead
+from paroattention import _core, attention
+from paroattention.kernels import cuda, cuda_masks, cuda_observe
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from test_observe import HEADS, LAYOUTS, draws, make, plan_of
 
 DENSITIES = (0.3, 1.0, 0.55)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from paroattention import operators
+from paroattention.kernels import operators
 
 LIBRARY = os.environ.get("PARO_TORCH_OPS")
 pytestmark = pytest.mark.skipif(not LIBRARY, reason="PARO_TORCH_OPS names no library")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import attention, cuda, reference
+from paroattention import attention, reference
+from paroattention.kernels import cuda
 
 INT8, HARD, TRIPLED = 0.02, 0.03, 0.04
 # Rounding of o to its dtype.

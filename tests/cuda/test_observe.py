@@ -6,8 +6,9 @@ import gpu_problems as problems
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, TokenLayout, _core, attention, cuda_observe, observe_torch
+from paroattention import ORDERS, TokenLayout, _core, attention
 from paroattention import reference as oracle
+from paroattention.kernels import cuda_observe, observe_torch
 
 # Ragged tiles, one frame, one block, text before and after, more than 64 blocks.
 LAYOUTS = {

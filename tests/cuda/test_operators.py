@@ -5,7 +5,8 @@ from __future__ import annotations
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import Error, attention, cuda
+from paroattention import Error, attention
+from paroattention.kernels import cuda
 
 GRID, HEADS, DIM = (4, 12, 16), 2, 64
 

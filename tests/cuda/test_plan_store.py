@@ -3,7 +3,8 @@
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import TokenLayout, attention, cuda, cuda_observe, plan_store
+from paroattention import TokenLayout, attention
+from paroattention.kernels import cuda, cuda_observe, plan_store
 
 LAYERS = 6
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gpu_problems as problems
 import pytest
 import torch
-from paroattention import cuda
+from paroattention.kernels import cuda
 
 GRID, HEADS, DIM = (2, 5, 7), 3, 64
 TOKENS = GRID[0] * GRID[1] * GRID[2]

@@ -11,19 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paroattention import (
-    ORDERS,
-    Error,
-    Plan,
-    TokenLayout,
-    _core,
-    attention,
-    cuda,
-    cuda_masks,
-    cuda_observe,
-    observe_inputs,
-)
-from paroattention.head_orders import HeadOrders, OrderedHead
+from paroattention import ORDERS, Error, Plan, TokenLayout, _core, attention
+from paroattention.kernels import cuda, cuda_masks, cuda_observe, observe_inputs
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 
 GRID = (4, 9, 11)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from paroattention import ORDERS, ModelInfo, Observer, Plan, Settings, TokenLayout, _core
-from paroattention.profile_build import build_profile
+from paroattention.plan.profile_build import build_profile
 
 MODEL = ModelInfo("wan2.1", "ab" * 32)
 GRID = (3, 6, 8)

@@ -7,8 +7,8 @@ import weakref
 import pytest
 from fake_host import SIGMAS, Host
 from paroattention import Observer, Settings, TokenLayout, session
-from paroattention.ahead import Ahead, Beside
-from paroattention.observer import Snapshot
+from paroattention.learn.observer import Snapshot
+from paroattention.run.beside import Ahead, Beside
 from problems import GRID, tensors
 
 

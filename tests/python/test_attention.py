@@ -289,7 +289,7 @@ def test_refuses(case):
 
 
 def test_plans_for_a_cpu_have_small_tiles_unless_the_user_says_so(monkeypatch):
-    from paroattention import cuda
+    from paroattention.kernels import cuda
 
     assert cuda.preferred_tile("cpu") == 64
     monkeypatch.setenv("PARO_TILE", "128")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Settings, TokenLayout, _core, attention, reference, sampling
-from paroattention.budget import LADDER, Budget, Curves
+from paroattention import Settings, TokenLayout, _core, attention, reference
+from paroattention.learn import sampling
+from paroattention.learn.budget import LADDER, Budget, Curves
 from plan_reference import plan_head
 from problems import profile, tensors
 

@@ -297,7 +297,7 @@ def test_with_its_outputs_closed(saved):
 
 
 def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
-    from paroattention import viewer_cli
+    from paroattention.cli import viewer as viewer_cli
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["view", "x.json"]) == 1

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder, sparse_host
-from paroattention import Error, ModelInfo, Profile, Settings, completion
+from paroattention import Error, ModelInfo, Profile, Settings
+from paroattention.run import completion
 from problems import profile
 
 FIRST, SECOND = "double.0.0", "double.1.0"

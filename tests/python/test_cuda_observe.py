@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, ExactObserver, TokenLayout, _core, cuda_observe, reference
+from paroattention import ORDERS, Error, ExactObserver, TokenLayout, _core, reference
+from paroattention.kernels import cuda_observe
 from problems import random_plan, tensors
 
 SCALE = 64**-0.5

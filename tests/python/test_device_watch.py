@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host
-from paroattention import Observer, Settings, TokenLayout, _core, cuda_observe, sampling
-from paroattention.device_watch import METER_EVERY, DeviceWatch, block_sums
-from paroattention.seen_blocks import PRIOR
+from paroattention import Observer, Settings, TokenLayout, _core
+from paroattention.kernels import cuda_observe
+from paroattention.learn import sampling
+from paroattention.learn.device_watch import METER_EVERY, DeviceWatch, block_sums
+from paroattention.learn.seen_blocks import PRIOR
 from problems import random_plan, tensors
 from test_watching import GRID, retained_at, run_shifted, shifted
 
@@ -146,7 +148,8 @@ def test_plans_of_what_samples_saw_are_made_in_the_background(monkeypatch, obser
 
 def test_new_masks_are_built_a_step_ahead_and_the_same_however_long_that_takes(monkeypatch):
     """Kernels alone: plans come from a builder. Masks must not depend on a machine's speed."""
-    from paroattention import planning, watching
+    from paroattention.plan import planning
+    from paroattention.run import watching
 
     monkeypatch.setattr(watching, "MOST_BYTES", 0)
     builder, begun, asked, seconds = _core.PlanBuilder, [], [], [0.0]
@@ -186,7 +189,8 @@ def test_new_masks_are_built_a_step_ahead_and_the_same_however_long_that_takes(m
 
 def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
     """Not by those of masks that were replaced while their step was under way."""
-    from paroattention import denser, device_watch
+    from paroattention.learn import device_watch
+    from paroattention.plan import denser
 
     monkeypatch.setattr(device_watch, "METER_EVERY", 1)
     settings = Settings(observe_steps=2, refresh_every=1, density=0.2, dense_below=0.0)
@@ -238,7 +242,7 @@ def test_the_meter_takes_layers_in_turn():
 
 
 def test_calls_between_two_readings_of_the_meter_still_teach(monkeypatch):
-    from paroattention import device_watch
+    from paroattention.learn import device_watch
 
     sigmas = [1.0 - 0.01 * step for step in range(40)] + [0.0]
     settings = Settings(observe_steps=1, density=0.2, dense_below=0.0)
@@ -261,7 +265,7 @@ def test_calls_between_two_readings_of_the_meter_still_teach(monkeypatch):
 
 
 def test_heads_take_turns_where_not_all_rows_fit(monkeypatch):
-    from paroattention import device_watch
+    from paroattention.learn import device_watch
 
     monkeypatch.setattr(device_watch, "_ROW_BYTES", 2 * 2 * 32 * 100)
     watch = DeviceWatch(Observer(32), True)

@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import (
-    Error,
-    Session,
-    Settings,
-    TokenLayout,
-    _core,
-    attention,
-    cuda_masks,
-    dynamic,
-    observe_torch,
-    reference,
-    sampling,
-)
-from paroattention.head_orders import HeadOrders, OrderedHead
-from paroattention.renewal import with_densities, with_layers
+from paroattention import Error, Session, Settings, TokenLayout, _core, attention, reference
+from paroattention.kernels import cuda_masks, observe_torch
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
+from paroattention.learn import sampling
+from paroattention.plan import dynamic
+from paroattention.plan.renewal import with_densities, with_layers
 from problems import profile, random_plan, tensors
 from test_watching import GRID, retained_at, run_shifted, shifted
 

@@ -6,17 +6,9 @@ The device here is the CPU: the words are those of plain torch, and a Plan of th
 import numpy as np
 import pytest
 import torch
-from paroattention import (
-    Error,
-    TokenLayout,
-    _core,
-    attention,
-    cuda_masks,
-    cuda_observe,
-    reference,
-    session,
-)
-from paroattention.head_orders import HeadOrders, OrderedHead
+from paroattention import Error, TokenLayout, _core, attention, reference, session
+from paroattention.kernels import cuda_masks, cuda_observe
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from problems import tensors
 from test_dynamic import LAYOUTS, SCALE, SETTINGS, host_for, masks_of
 from test_watching import GRID, shifted

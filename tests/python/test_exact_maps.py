@@ -5,8 +5,8 @@ import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Observer, Settings, TokenLayout, _core, exact_maps
-from paroattention.exact_maps import ExactMaps, ExactSums, encode, map_block
-from paroattention.planning import Planner
+from paroattention.learn.exact_maps import ExactMaps, ExactSums, encode, map_block
+from paroattention.plan.planning import Planner
 from plan_reference import decode, joined, kernel_map, plan_head, refine, seen_importance
 from problems import profile
 from test_watching import exact_maps as full_maps

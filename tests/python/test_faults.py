@@ -3,8 +3,10 @@
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Error, Settings, TokenLayout, attention, cuda_observe, faults, session
-from paroattention.faults import Faults
+from paroattention import Error, Settings, TokenLayout, attention, session
+from paroattention.kernels import cuda_observe
+from paroattention.run import faults
+from paroattention.run.faults import Faults
 from problems import GRID, profile, random_plan, tensors
 
 CPU, LAYOUT = torch.device("cpu"), TokenLayout(GRID)

@@ -5,16 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from paroattention import (
-    ORDERS,
-    Error,
-    ExactObserver,
-    Observer,
-    TokenLayout,
-    _core,
-    observer,
-    sampling,
-)
+from paroattention import ORDERS, Error, ExactObserver, Observer, TokenLayout, _core
+from paroattention.learn import observer, sampling
 from problems import tensors
 
 LAYOUT = TokenLayout((5, 4, 3), prefix=7, suffix=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from paroattention import Error, _core
-from paroattention.seen_blocks import SeenBlocks
+from paroattention.learn.seen_blocks import SeenBlocks
 from plan_reference import blend, kernel_map, plan_head, seen_importance
 from problems import GRID, profile
 

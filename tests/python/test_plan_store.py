@@ -10,7 +10,7 @@ import paroattention as paro
 import pytest
 import torch
 from paroattention import _core
-from paroattention.plan_store import PlanStore
+from paroattention.kernels.plan_store import PlanStore
 
 
 class Streams:
@@ -181,7 +181,7 @@ def test_release_lets_go_and_the_store_goes_on():
 
 
 def test_memory_that_cannot_be_locked_is_used_as_it_is():
-    from paroattention.plan_store import CudaCopies
+    from paroattention.kernels.plan_store import CudaCopies
 
     class Words:
         def pin_memory(self):
@@ -192,7 +192,7 @@ def test_memory_that_cannot_be_locked_is_used_as_it_is():
 
 
 def test_a_run_that_ends_lets_go_of_its_plans(monkeypatch):
-    from paroattention import plan_store
+    from paroattention.kernels import plan_store
 
     calls = []
     monkeypatch.setattr(plan_store, "release", lambda: calls.append(True))
@@ -201,7 +201,7 @@ def test_a_run_that_ends_lets_go_of_its_plans(monkeypatch):
 
 
 def test_the_public_package_still_imports_without_a_gpu():
-    from paroattention import plan_store
+    from paroattention.kernels import plan_store
 
     plan_store.release()
     assert paro.__version__

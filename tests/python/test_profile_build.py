@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from paroattention import Error, ModelInfo, Observer, Profile, Settings, TokenLayout, _core
-from paroattention.profile_build import build_profile, merge_profiles
+from paroattention.plan.profile_build import build_profile, merge_profiles
 from problems import GRID, MODEL, observed, profile, tensors
 
 TWO = ((1.0, 0.6), (0.6, 0.0))

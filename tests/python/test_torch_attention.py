@@ -1,9 +1,10 @@
 """The fp32 attention that `bench fidelity --kernel torch` runs on a GPU equals the reference."""
 
 import pytest
-from paroattention import Settings, TokenLayout, cuda_masks, reference
+from paroattention import Settings, TokenLayout, reference
 from paroattention.bench.torch_attention import TorchSession
-from paroattention.head_orders import HeadOrders, OrderedHead
+from paroattention.kernels import cuda_masks
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from problems import random_plan, tensors
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from fake_host import Host, finder
-from paroattention import Settings, TokenLayout, _core, attention, reference, renewal, sampling
-from paroattention.seen_blocks import SeenBlocks
-from paroattention.watching import MOST_BETWEEN
+from paroattention import Settings, TokenLayout, _core, attention, reference
+from paroattention.learn import sampling
+from paroattention.learn.seen_blocks import SeenBlocks
+from paroattention.plan import renewal
+from paroattention.run.watching import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from paroattention import _core
 from paroattention.layout import TokenLayout
-from paroattention.observer import Observer
-from paroattention.profile_build import build_profile
+from paroattention.learn.observer import Observer
+from paroattention.plan.profile_build import build_profile
 from paroattention.settings import ModelInfo, Settings
 
 GRID = (4, 8, 10)

@@ -1,4 +1,4 @@
-// CPU attention on raw addresses: Python has checked dtype, device, shape and strides (paroattention/attention.py).
+// CPU attention on raw addresses: Python has checked dtype, device, shape and strides (paroattention/kernels/attention.py).
 #include "bindings.h"
 #include "paro/attention.h"
 

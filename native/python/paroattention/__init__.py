@@ -4,7 +4,7 @@ Needs torch and numpy only. `attention` runs a `Plan`; `Session` is one sampling
 plans and goes sparse; `Profile` is what is saved and shared; `reference` is the plain oracle.
 """
 
-from . import completion, exact_maps, metrics, profile_build, reference, session, settings
+from . import metrics, settings
 from ._core import (
     ORDERS,
     Error,
@@ -16,10 +16,14 @@ from ._core import (
     suggest_profile_name,
     validate_profile_name,
 )
-from .attention import attention, unsupported
+from .kernels import reference
+from .kernels.attention import attention, unsupported
 from .layout import TokenLayout
-from .observer import ExactObserver, Observer
-from .session import Session
+from .learn import exact_maps
+from .learn.observer import ExactObserver, Observer
+from .plan import profile_build
+from .run import completion, session
+from .run.session import Session
 from .settings import ModelInfo, Settings
 
 __all__ = [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from . import _core, console, doctor, profile_cli, viewer_cli
+from . import _core, console
+from .cli import doctor
+from .cli import profile as profile_cli
+from .cli import viewer as viewer_cli
 
 USAGE = __doc__
 

@@ -1,8 +1,14 @@
-"""Where the grid lies in a model's sequence."""
+"""Where the grid lies in a model's sequence, and its tokens in each axis order."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import _core
 
 
 @dataclass(frozen=True)
@@ -20,3 +26,10 @@ class TokenLayout:
     @property
     def length(self) -> int:
         return self.prefix + self.grid_size + self.suffix
+
+
+@functools.lru_cache(maxsize=64)
+def permutation(grid: tuple[int, int, int], order: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(grid index of each place in this order, place of each grid index)."""
+    tokens = torch.from_numpy(np.asarray(_core.permutation(grid, order)).astype(np.int64))
+    return tokens, torch.argsort(tokens)

@@ -1,6 +1,6 @@
 // The library's edge. Nothing thrown leaves it: a process may hold several C++ runtimes, and an exception that crosses
 // from one into another ends the process. An operator that fails returns undefined tensors (None in Python) and keeps
-// a status and a text, which paroattention/operators.py fetches after each call and raises.
+// a status and a text, which paroattention/kernels/operators.py fetches after each call and raises.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -12,7 +12,7 @@
 
 namespace paro::torch_ops {
 
-// The same numbers stand in paroattention/operators.py.
+// The same numbers stand in paroattention/kernels/operators.py.
 enum class Status : std::int32_t { ok = 0, refused = 1, out_of_memory = 2, failed = 3 };
 
 // torch's allocator had no memory for scratch or output.

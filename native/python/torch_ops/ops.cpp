@@ -86,7 +86,7 @@ Tensor attend_packed(const Tensor& queries, const Tensor& keys, const Tensor& pl
 
 }  // namespace
 
-// o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/cuda.py for the arguments.
+// o = softmax(q k^T sm_scale) v over the plan's blocks; see paroattention/kernels/cuda.py for the arguments.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& plan, std::int64_t prefix,
                  std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix, std::int64_t block_q,
                  std::int64_t block_kv, double sm_scale, std::int64_t precision, bool tail, std::int64_t path) {

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .. import _core, reference
-from ..attention import attention
+from .. import _core
+from ..kernels import reference
+from ..kernels.attention import attention
 
 # name: (B, H, grid, prefix, head_dim)
 SHAPES = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .. import _core, metrics
-from ..session import Session
+from ..run.session import Session
 from .bundled import Bundle
 from .policies import Calibration, Case, cases, session_for
 from .torch_attention import TorchSession

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .. import _core, cuda
-from ..attention import attention
+from .. import _core
+from ..kernels import cuda
+from ..kernels.attention import attention
 from .gpu_reference import error
 
 # name: (B, H, grid, prefix, head_dim)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .. import reference
+from ..kernels import reference
 
 
 def exact_rows(q, k, v, plan, rows, *, batch=0, head=0, scale=None, tail=False):

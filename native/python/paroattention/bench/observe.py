@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .. import _core, cuda_observe
-from ..attention import attention
+from .. import _core
+from ..kernels import cuda_observe
+from ..kernels.attention import attention
 from ..layout import TokenLayout
 from . import gpu
 

@@ -20,8 +20,8 @@ import torch
 
 from .. import _core
 from ..layout import TokenLayout
-from ..observer import ExactObserver, Observer
-from ..profile_build import build_profile
+from ..learn.observer import ExactObserver, Observer
+from ..plan.profile_build import build_profile
 from ..settings import ModelInfo, Settings
 from . import made_up
 from .bundled import Bundle

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import _core
-from ..observer import ExactObserver
-from ..profile_build import build_profile
-from ..session import Session
+from ..learn.observer import ExactObserver
+from ..plan.profile_build import build_profile
+from ..run.session import Session
 from ..settings import AUTO, TARGET_ERROR, ModelInfo, Settings
 from .bundled import Bundle
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cuda_masks import host_plan
-from ..reference import _token_blocks
-from ..session import Session
+from ..kernels.cuda_masks import host_plan
+from ..kernels.reference import _token_blocks
+from ..run.session import Session
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""python -m paroattention: doctor, profile, view."""

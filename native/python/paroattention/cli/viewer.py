@@ -1,0 +1,28 @@
+"""`python -m paroattention view [FILE]`: the desktop viewer, where it was built or installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAME = "paro-viewer"
+
+
+def program() -> str | None:
+    """paro-viewer beside this package, else on the path."""
+    return shutil.which(NAME, path=str(Path(__file__).resolve().parents[1])) or shutil.which(NAME)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the viewer with these arguments; returns its exit code, 1 where there is none."""
+    found = program()
+    if found is None:
+        print(
+            f"error: {NAME} is not installed. Build it with `python3 run.py view`, or install this "
+            "package with --config-settings=cmake.define.PARO_BUILD_VIEWER=ON",
+            file=sys.stderr,
+        )
+        return 1
+    return subprocess.call([found, *arguments])

@@ -1,0 +1,219 @@
+"""The CUDA kernels from Python: whether there are any, plans on the device, dispatch.
+
+torch.ops.paro.attention(q, k, v, plan, prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv,
+sm_scale, precision, tail, path): `plan` is `upload(...)`, the seven numbers after it are
+`layout(plan)`, precision and path are the values of PRECISIONS and PATHS. Its overload `broken`
+takes one argument more, an int32 tensor of one element as in `attention`. Both can be compiled with
+fullgraph and captured in a CUDA graph, where the plan has been uploaded before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import torch
+
+from .. import _core
+from . import operators, plan_store
+from .head_orders import FoundMasks
+
+PRECISIONS = {"int8": 0, "bf16": 1}
+PATHS = {"auto": 0, "portable": 1, "hopper": 2}
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_HEAD_DIMS = (64, 128)
+_TILES = (64, 128)
+_LIBRARY = Path(_core.__file__).with_name("_torch_ops.so")
+
+_lock = threading.Lock()
+_missing: str | None = None
+_loaded = False
+# Plan -> {device: words on it}
+_uploaded: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def load() -> str | None:
+    """Loads the operators once; None, or why there are none."""
+    global _loaded, _missing
+    with _lock:
+        if _loaded:
+            return _missing
+        _loaded = True
+        if not _LIBRARY.exists():
+            _missing = "this build has no CUDA kernels (PARO_BUILD_CUDA was off)"
+            return _missing
+        try:
+            operators.load(_LIBRARY)
+        except (OSError, RuntimeError) as error:
+            _missing = f"the CUDA kernels do not load: {str(error).splitlines()[0][:200]}"
+        return _missing
+
+
+def unsupported(q: torch.Tensor) -> str | None:
+    """Why the CUDA kernels cannot take q (B, H, N, D), or None. Never raises."""
+    reason = load()
+    if reason:
+        return reason
+    if q.dtype not in DTYPES:
+        return f"dtype {q.dtype} is not float32, float16 or bfloat16"
+    if q.shape[-1] not in _HEAD_DIMS:
+        return f"head_dim {q.shape[-1]} is not 64 or 128"
+    major, minor = torch.cuda.get_device_capability(q.device)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None
+
+
+def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
+    """Side of the square tiles that plans for a device should have: 64, or 128 where the kernels
+    are so much faster with it that a lower density costs less than the coarser masks (INT8 on
+    sm_90a: a dense tile takes 0.7 of the time). PARO_TILE in the environment decides instead.
+    """
+    asked = os.environ.get("PARO_TILE", "")
+    if asked:
+        if asked not in map(str, _TILES):
+            raise _core.Error(f"PARO_TILE must be one of {_TILES} (got {asked})")
+        return int(asked)
+    device = torch.device(device)
+    if device.type != "cuda" or precision != "int8" or load() is not None:
+        return 64
+    return 128 if torch.cuda.get_device_capability(device) == (9, 0) else 64
+
+
+def layout(plan: _core.Plan) -> tuple[int, ...]:
+    """prefix, grid_f, grid_h, grid_w, suffix, block_q, block_kv: as the operators want them."""
+    return (plan.prefix, *plan.grid, plan.suffix, plan.block_q, plan.block_kv)
+
+
+def _check_tiles(plan: _core.Plan) -> None:
+    for name in ("block_q", "block_kv"):
+        if getattr(plan, name) not in _TILES:
+            raise _core.Error(f"plan.{name} must be one of {_TILES} (got {getattr(plan, name)})")
+
+
+def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
+    """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan.
+
+    For who keeps plans on the device on purpose, CUDA graphs above all. Other plans come through
+    plan_store, a few at a time.
+    """
+    _check_tiles(plan)
+    with _lock:
+        copies = _uploaded.setdefault(plan, {})
+        if device not in copies:
+            host = torch.from_numpy(_core.plan_words(plan))
+            copies[device] = host.pin_memory().to(device, non_blocking=True)
+        return copies[device]
+
+
+def words(plan: _core.Plan, device: torch.device, *, aside: bool = False) -> torch.Tensor:
+    """The plan's words for work queued next: those of found masks or of `upload`, else what the
+    device's store holds. aside: that work is not the plan's own call, as metering is; what comes
+    next on its way to the device stays so."""
+    if isinstance(plan, FoundMasks):
+        return plan.words
+    if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
+        # A graph replays with the address that it saw: its plan must stay where it is.
+        return upload(plan, device)
+    _check_tiles(plan)
+    store = plan_store.store(device)
+    return store.aside(plan) if aside else store.words(plan)
+
+
+def aligned(x: torch.Tensor) -> torch.Tensor:
+    """x, or a copy where the kernels cannot read 16 bytes at a time."""
+    step = 16 // x.element_size()
+    fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0
+    fits = fits and all(
+        side == 1 or stride % step == 0
+        for side, stride in zip(x.shape[:3], x.stride()[:3], strict=True)
+    )
+    return x if fits else x.contiguous()
+
+
+def run(op, *args):
+    """An operator's result. Error where it refuses its arguments, torch.OutOfMemoryError."""
+    try:
+        return op(*args)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise _core.Error(str(error)) from error
+
+
+def _run_attention(op, broken: torch.Tensor | None, *args) -> torch.Tensor:
+    return run(op.default, *args) if broken is None else run(op.broken, *args, broken)
+
+
+def attention(
+    q,
+    k,
+    v,
+    plan,
+    *,
+    sm_scale: float,
+    precision: str,
+    tail: bool,
+    path: str = "auto",
+    broken: torch.Tensor | None = None,
+):
+    """As paroattention.attention, which has checked the arguments, on the device of q."""
+    dtype = q.dtype
+    if precision != "int8" and dtype == torch.float32:
+        q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
+    q, k, v = (aligned(x) for x in (q, k, v))
+    out = _run_attention(
+        torch.ops.paro.attention,
+        broken,
+        q,
+        k,
+        v,
+        words(plan, q.device),
+        *layout(plan),
+        sm_scale,
+        PRECISIONS["int8" if precision == "int8" else "bf16"],
+        tail,
+        PATHS[path],
+    )
+    return out.to(dtype)
+
+
+def attention_releasing(
+    tensors: list,
+    plan,
+    *,
+    sm_scale=None,
+    tail=True,
+    path="auto",
+    broken: torch.Tensor | None = None,
+):
+    """int8 attention of tensors = [q, k, v], letting go of each once it is packed.
+
+    broken as in paroattention.attention. The list is emptied. Where the caller holds no other
+    reference the peak is q, k, v and half of q in bf16, instead of q, k, v, their packed form and
+    o.
+    """
+    q, k, v = (aligned(x) for x in tensors)
+    tensors.clear()
+    batch, heads, _, head_dim = q.shape
+    dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
+    on_device, sizes, ops = words(plan, q.device), layout(plan), torch.ops.paro
+    queries = run(ops.pack_queries.default, q, on_device, *sizes, scale)
+    del q
+    keys = run(ops.pack_keys.default, k, v, on_device, *sizes, tail)
+    del k, v
+    shape = (batch, heads, head_dim)
+    return _run_attention(
+        ops.attention_packed,
+        broken,
+        queries,
+        keys,
+        on_device,
+        *shape,
+        *sizes,
+        dtype,
+        tail,
+        PATHS[path],
+    )

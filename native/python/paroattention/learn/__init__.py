@@ -1,0 +1,1 @@
+"""What a run teaches: sampled queries, offset kernels, exact maps, error budgets."""

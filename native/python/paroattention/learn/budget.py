@@ -1,0 +1,189 @@
+"""Which density each head gets: curves of output error against density, and how they are spent."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from ..layout import permutation
+from .sampling import Sampled
+
+# Where curves are measured. A head at 1 is dense and has no error.
+LADDER = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
+
+
+class Curves:
+    """Of one layer: squared output error by head and density, and squared output, summed over
+    sampled queries. maps: (order, importance) by head; k, v (B, H, N, D) of the call."""
+
+    def __init__(self, maps: list, block_q: int, block_kv: int, *, sm_scale: float, tail: bool):
+        self.maps, self.block_q, self.block_kv = maps, block_q, block_kv
+        self.sm_scale, self.tail = sm_scale, tail
+        self.lost = np.zeros((len(maps), len(LADDER)))
+        self.whole = np.zeros(len(maps))
+
+    @staticmethod
+    def chosen(importance: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+        """bool [ladder, n, cols]: the blocks of these rows that a mask of each density computes."""
+        falling = np.sort(importance, axis=None)[::-1]
+        wanted = [int(np.floor(density * falling.size + 0.5)) for density in LADDER]
+        least = [falling[count - 1] if count else np.inf for count in wanted]
+        rows = importance[tiles]
+        inside = rows[None] >= np.array(least)[:, None, None]
+        # No tile is left without a block.
+        inside[:, np.arange(len(tiles)), rows.argmax(1)] = True
+        return inside
+
+    def add(self, sampled: Sampled, k: torch.Tensor, v: torch.Tensor) -> None:
+        for place, head in enumerate(range(len(self.maps))[sampled.heads]):
+            keys, values = (x[sampled.entry, head].float() for x in (k, v))
+            lost, whole = self._head(sampled, place, head, keys, values)
+            self.lost[head] += lost.double().cpu().numpy()
+            self.whole[head] += float(whole)
+
+    def __add__(self, other: Curves) -> Curves:
+        """What both have summed, of the same layer."""
+        both = copy.copy(self)
+        both.lost, both.whole = self.lost + other.lost, self.whole + other.whole
+        return both
+
+    def _head(self, sampled, place, head, k, v):
+        """Squared errors (ladder,) and the squared dense output of one head's sampled queries."""
+        order, importance = self.maps[head]
+        layout, block, rows = sampled.layout, self.block_kv, sampled.rows[place]
+        tokens, places = (x.to(rows.device) for x in permutation(layout.grid, order))
+        grid = tokens + layout.prefix
+        blocks = importance.shape[1]
+        short = blocks * block - len(grid)
+        sizes = torch.full((blocks, 1), float(block), device=rows.device)
+        sizes[-1] -= short
+
+        def blocked(x):
+            return torch.nn.functional.pad(x[grid], (0, 0, 0, short)).view(blocks, block, -1)
+
+        values = blocked(v)
+        parts = torch.nn.functional.pad(rows[:, grid], (0, short)).view(-1, blocks, block)
+        # What every key block adds to the output of every query: [n, blocks, D], and its mass.
+        added = torch.einsum("njb,jbd->njd", parts, values)
+        mass = parts.sum(-1)
+        dense = rows @ v
+        fixed, text = dense - added.sum(1), 1 - mass.sum(1)
+        tiles = (places[sampled.places[place].to(rows.device)] // self.block_q).cpu().numpy()
+        chosen = self.chosen(importance, tiles)
+        inside = torch.from_numpy(chosen).to(rows.device, torch.float32)
+        numerator = torch.einsum("lnj,njd->lnd", inside, added) + fixed
+        denominator = (inside * mass).sum(-1) + text
+        if self.tail:
+            scores = sampled.queries[place] @ (blocked(k).sum(1) / sizes).T * self.sm_scale
+            pooled = (scores - sampled.lse[place, :, None]).exp() * sizes.T
+            skipped = (1 - inside) * pooled
+            numerator = numerator + skipped @ (values.sum(1) / sizes)
+            denominator = denominator + skipped.sum(-1)
+        out = numerator / denominator.clamp_min(1e-20)[..., None]
+        return (out - dense).square().sum((1, 2)), dense.square().sum()
+
+
+def _hull(errors: np.ndarray) -> list[int]:
+    """Places of the lower convex hull of (density, error), densities rising, ending at dense."""
+    hull = [0]
+    while hull[-1] < len(LADDER) - 1:
+        first = hull[-1]
+        slopes = [
+            (errors[to] - errors[first]) / (LADDER[to] - LADDER[first])
+            for to in range(first + 1, len(LADDER))
+        ]
+        # Of equal slopes the farthest: fewer steps to walk.
+        best = len(slopes) - 1 - int(np.argmin(slopes[::-1]))
+        hull.append(first + 1 + best)
+    return hull
+
+
+class Budget:
+    """Curves of all heads, as shares of their layer's squared output; spent where it helps most.
+
+    layers: {layer: Curves}. fixed: densities that are not ours to choose, by (layer, head). The
+    predicted error of a choice is the root of the mean over layers of squared error / squared
+    output.
+    """
+
+    def __init__(
+        self, layers: dict[str, Curves], fixed: dict[tuple[str, int], float] | None = None
+    ):
+        self.heads = [(name, head) for name, one in layers.items() for head in range(len(one.maps))]
+        scaled = [one.lost / max(one.whole.sum(), 1e-30) for one in layers.values()]
+        self.errors = np.concatenate(scaled) / max(1, len(layers))
+        # A mask with more blocks never is worse; samples say so only nearly.
+        self.errors = np.minimum.accumulate(self.errors, axis=1)
+        self.errors[:, -1] = 0.0
+        self.fixed = {
+            place: int(np.abs(np.array(LADDER) - fixed[name]).argmin())
+            for place, name in enumerate(self.heads)
+            if name in (fixed or {})
+        }
+
+    def uniform(self, density: float) -> np.ndarray:
+        """The same place for every head whose density is ours to choose."""
+        places = np.full(len(self.heads), int(np.abs(np.array(LADDER) - density).argmin()))
+        for head, place in self.fixed.items():
+            places[head] = place
+        return places
+
+    def even(self, target: float) -> float:
+        """The least density, the same for every head that is ours to choose, whose predicted error
+        is at most `target`; between places of the ladder the error is taken for a line, which is
+        more than it is."""
+        errors = [self.predicted(self.uniform(density)) for density in LADDER]
+        for (low, high), (before, after) in zip(pairwise(LADDER), pairwise(errors), strict=True):
+            if before <= target:
+                return low
+            if after <= target:
+                return low + (high - low) * (before - target) / (before - after)
+        return 1.0
+
+    def mean(self, places: np.ndarray) -> float:
+        return float(np.array(LADDER)[places].mean())
+
+    def predicted(self, places: np.ndarray) -> float:
+        """Relative error of a layer's output when head i has density LADDER[places[i]]."""
+        return float(np.sqrt(self.errors[np.arange(len(places)), places].sum()))
+
+    def _steps(self) -> list[tuple[float, int, int]]:
+        """(slope, head, place to go to), the most useful first."""
+        steps = []
+        for head, errors in enumerate(self.errors):
+            for low, high in pairwise(_hull(errors)) if head not in self.fixed else ():
+                slope = (errors[high] - errors[low]) / (LADDER[high] - LADDER[low])
+                steps.append((slope, head, high))
+        return sorted(steps)
+
+    def spend(self, *, target: float | None = None, mean: float | None = None) -> np.ndarray:
+        """Places on LADDER by head: the least cost whose predicted error is at most `target`, or
+        the least error at a mean density of at most `mean`."""
+        places = self.uniform(LADDER[0])
+        for _, head, to in self._steps():
+            if target is not None and self.predicted(places) <= target:
+                break
+            self._go(places, head, to, target, mean)
+        return places
+
+    def _go(self, places, head: int, to: int, target, mean) -> None:
+        """Takes a head as far towards `to` as the mean allows and the target needs."""
+        first = places[head]
+        for place in range(first + 1, to + 1):
+            places[head] = place
+            if mean is not None and self.mean(places) > mean + 1e-9:
+                places[head] = place - 1
+                return
+            if target is not None and self.predicted(places) <= target:
+                return
+
+    def densities(self, values) -> dict[str, dict[int, float]]:
+        """values, one a head, of the heads that are ours to choose, by layer and head."""
+        found: dict[str, dict[int, float]] = {}
+        for index, ((layer, head), value) in enumerate(zip(self.heads, values, strict=True)):
+            if index not in self.fixed:
+                found.setdefault(layer, {})[head] = float(value)
+        return found

@@ -1,0 +1,357 @@
+"""Observers: what watches a dense run and learns where each head looks.
+
+`Observer` samples a few query rows a head and bins them into offset kernels (all but free).
+`ExactObserver` reduces full attention maps to block maps in all six orders (slow; the yardstick).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+
+from .. import _core
+from ..kernels import cuda_observe
+from ..layout import TokenLayout
+from ..steps import Mark
+from .sampling import Sampled, sample
+
+# Of one layer, for a capture: all heads of a small model, one of a large one.
+_KEPT_BYTES = 8 << 20
+
+
+class _Watched:
+    """What is known of one layer: accumulators[group][head] and the newest rows for a capture."""
+
+    def __init__(self, layout: TokenLayout, bins, heads: int, head_dim: int, first: Mark):
+        self.layout, self.bins, self.heads, self.head_dim = layout, bins, heads, head_dim
+        # The first call that watched it: layers are told in this order.
+        self.first = first
+        self._groups: dict[int, list] = {}
+        # Rows that came to the host beside a device's work: counted from the next send on, as what
+        # the device itself has seen is, so that nobody meets half a step's.
+        self._late: dict[int, list] = {}
+        # By group and device: what was seen there and is not here yet; rows on their way for a
+        # capture, by group.
+        self.states: dict[tuple, cuda_observe.ObserveState] = {}
+        self.coming: dict[int, tuple] = {}
+        self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        # By the same names, the call that the rows are of: the last one's are kept.
+        self._kept_of: dict = {}
+
+    def send(self) -> None:
+        """Starts what devices have seen on its way here; does not wait."""
+        late, self._late = self._late, {}
+        for group, heads in late.items():
+            for own, one in zip(self._own(group), heads, strict=True):
+                own.merge(one)
+        for state in self.states.values():
+            state.send()
+
+    def arrived(self) -> dict[int, list]:
+        """Accumulators by group, with what was sent: devices are waited for up to there."""
+        for (group, _), state in sorted(self.states.items(), key=lambda one: str(one[0])):
+            state.take(self._own(group))
+        return self._groups
+
+    @property
+    def groups(self) -> dict[int, list]:
+        """Accumulators by group and head, with all that was seen: waits for devices."""
+        self.send()
+        return self.arrived()
+
+    def accumulators(self, group: int) -> list:
+        return self.groups.get(group) or self._own(group)
+
+    def late(self, group: int) -> list:
+        return self._made(self._late, group)
+
+    def _own(self, group: int) -> list:
+        return self._made(self._groups, group)
+
+    def _made(self, groups: dict[int, list], group: int) -> list:
+        if group not in groups:
+            make = _core.OffsetAccumulator
+            groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
+        return groups[group]
+
+    def state(self, group: int, device) -> cuda_observe.ObserveState:
+        name = group, device
+        if name not in self.states:
+            make = cuda_observe.ObserveState
+            self.states[name] = make(self.bins, self.layout.grid, self.heads, device)
+        return self.states[name]
+
+    def newer(self, name, mark: Mark) -> bool:
+        """Whether rows of this call take the place of those kept under a name (of `newest` or
+        `coming`): not where they come late from another thread."""
+        newer = mark >= self._kept_of.get(name, mark)
+        if newer:
+            self._kept_of[name] = mark
+        return newer
+
+    def take_rows(self) -> None:
+        """Takes over the rows for a capture that a device was asked for."""
+        for group, (heads, places, readback) in self.coming.items():
+            for place, head in enumerate(heads):
+                own = places[head].numpy().astype(np.int32), readback.get()[place].numpy()
+                self.newest[(group, head)] = own
+        self.coming.clear()
+
+    def seen_groups(self) -> list[int]:
+        """The groups in which every head has rows; one whose rows were not finite has none."""
+        return _complete(self.groups)
+
+
+def _complete(groups: dict[int, list]) -> list[int]:
+    return [group for group, heads in groups.items() if all(head.rows for head in heads)]
+
+
+class Observer:
+    """Samples `queries` grid queries per head and model evaluation, split over the batch.
+
+    Draws are its own, so watching never changes the user's noise. Of a call that is marked they
+    follow from the seed and the mark alone, so that threads may come in any order.
+    keep_rows: keep the newest rows for a capture, of as many heads a layer as _KEPT_BYTES hold.
+    on_device(q): whether q is observed where it lies, by cuda_observe; else rows come to the host.
+    """
+
+    def __init__(
+        self,
+        queries: int = 64,
+        seed: int = 0,
+        *,
+        keep_rows: bool = False,
+        on_device: Callable | None = None,
+    ):
+        if not 1 <= queries <= 4096:
+            raise _core.Error(f"queries must lie in 1..4096 (got {queries})")
+        self.queries = queries
+        self.keep_rows = keep_rows
+        self.on_device = on_device or (lambda q: q.device.type == "cuda")
+        self.layers: dict[str, _Watched] = {}
+        self._seed, self._generator = seed, torch.Generator().manual_seed(seed)
+        self._unmarked = 0
+
+    def observe(
+        self,
+        layer: str,
+        q,
+        k,
+        layout: TokenLayout,
+        *,
+        sm_scale: float,
+        group: int = 0,
+        queries: int | None = None,
+        look: Callable[[Sampled], None] | None = None,
+        mark: Mark | None = None,
+    ):
+        """Adds one evaluation of a layer; q, k (B, H, N, D) in original order.
+
+        queries: how many a head, in place of the observer's own number. look: called with what was
+        sampled, once it is added. mark: which call of the run it is; without one the next.
+        Raises Error when the layer was watched on another grid before, or rows are not finite.
+        """
+        batch, heads = q.shape[:2]
+        given, mark = mark, mark or self._next_mark(layer)
+        watched = self._watched(layer, q, layout, mark)
+        share = -(-(queries or self.queries) // batch)
+        drawn = self.draw(layout, heads, share, batch, given and (layer, given))
+        # A capture shows what was watched densely; samples while sparse are few.
+        kept = [] if queries else self._kept_heads(mark.place, heads, share * layout.grid_size)
+        if self.on_device(q) and look is None:
+            places = torch.cat(drawn, 1)
+            rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept, mark)
+            if rows is not None and watched.newer(group, mark):
+                # Of the first entry, as below.
+                watched.coming[group] = kept, drawn[0], cuda_observe.Readback(rows[:, :share])
+            return
+        for sampled in sample(q, k, layout, drawn, sm_scale):
+            rows = sampled.grid_rows.cpu().contiguous()
+            known = watched.late(group) if self.on_device(q) else watched.accumulators(group)
+            self._add(known[sampled.heads], sampled.places, rows.numpy())
+            for head in kept if sampled.entry == 0 else ():
+                here = sampled.heads.start <= head < sampled.heads.stop
+                if here and watched.newer((group, head), mark):
+                    own = rows[head - sampled.heads.start].half().numpy()
+                    places = drawn[0][head].numpy().astype(np.int32)
+                    watched.newest[(group, head)] = (places, own)
+            if look is not None:
+                look(sampled)
+
+    def _next_mark(self, layer: str) -> Mark:
+        """Of a call that nobody has marked."""
+        self._unmarked += 1
+        known = list(self.layers)
+        place = known.index(layer) if layer in known else len(known)
+        return Mark(self._unmarked, place=place)
+
+    def _watched(self, layer: str, q, layout: TokenLayout, mark: Mark) -> _Watched:
+        heads, watched = q.shape[1], self.layers.get(layer)
+        if watched is None:
+            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1], mark)
+            self.layers[layer] = watched
+        if (watched.layout.grid, watched.heads) != (layout.grid, heads):
+            raise _core.Error(
+                f"layout must keep the grid and heads that {layer} was watched with,"
+                f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
+            )
+        watched.first = min(watched.first, mark)
+        return watched
+
+    def in_order(self) -> dict[str, _Watched]:
+        """`layers` in the order of their calls, whichever thread came first."""
+        return dict(sorted(self.layers.items(), key=lambda one: one[1].first))
+
+    def draw(
+        self,
+        layout: TokenLayout,
+        heads: int,
+        share: int,
+        batch: int,
+        call: tuple[str, Mark] | None = None,
+    ) -> list[torch.Tensor]:
+        """Grid places (heads, share) for every batch entry. call: layer and mark of the call that
+        they are for; the next ones of a sequence without it."""
+        generator = self._generator
+        if call is not None:
+            name = repr((self._seed, call[0], tuple(call[1]))).encode()
+            digest = hashlib.blake2b(name, digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        return [
+            torch.randint(layout.grid_size, (heads, share), generator=generator)
+            for _ in range(batch)
+        ]
+
+    def add_on_device(self, layer, q, k, layout, places, sm_scale, group, keep=(), mark=None):
+        """Adds queries places (H, n) where q lies, without waiting for it. Returns the rows of the
+        heads `keep`, float16 [len(keep), n, grid tokens] on that device, or None."""
+        mark = mark or self._next_mark(layer)
+        state = self._watched(layer, q, layout, mark).state(group, q.device)
+        return state.observe(q, k, layout, places.int(), sm_scale, keep=keep)
+
+    def send(self) -> None:
+        """Starts what devices have seen on its way to the host; does not wait."""
+        for watched in self.layers.values():
+            watched.send()
+
+    def _kept_heads(self, first: int, heads: int, numbers: int) -> list[int]:
+        """Heads of a layer whose newest rows are kept, other ones in each layer."""
+        if not self.keep_rows:
+            return []
+        count = min(heads, max(1, _KEPT_BYTES // (2 * numbers)))
+        return sorted({(first + place * heads // count) % heads for place in range(count)})
+
+    @staticmethod
+    def _add(heads, places, rows):
+        index = places.numpy().astype(np.int32)
+        _core.add_rows(heads, index, rows, threads=torch.get_num_threads())
+
+    def release(self) -> None:
+        """Lets go of the rows that were kept for a capture; what was learned stays."""
+        for watched in self.layers.values():
+            watched.newest.clear()
+            watched.coming.clear()
+            watched.states.clear()
+
+    def kernels(self, layer: str, group: int = 0) -> np.ndarray:
+        """Offset kernels of the heads, float32 [heads, bins]."""
+        heads = self.layers[layer].accumulators(group)
+        return _core.kernels(heads, threads=torch.get_num_threads())
+
+
+class Snapshot:
+    """What an observer knows at one moment, as build_profile asks it; another thread may read it
+    while the observer goes on. Of devices it knows what they have sent (Observer.send)."""
+
+    def __init__(self, observer: Observer):
+        self.queries = observer.queries
+        self.layers = {}
+        self._kernels = {}
+        threads = torch.get_num_threads()
+        for name, watched in observer.in_order().items():
+            known = watched.arrived()
+            groups = _complete(known)
+            size = watched.heads, watched.head_dim, watched.first
+            still = _Watched(watched.layout, watched.bins, *size)
+            still.seen_groups = lambda groups=groups: groups
+            self.layers[name] = still
+            for group in groups:
+                self._kernels[(name, group)] = _core.kernels(known[group], threads=threads)
+
+    def in_order(self) -> dict[str, _Watched]:
+        return self.layers
+
+    def kernels(self, layer: str, group: int = 0) -> np.ndarray:
+        return self._kernels[(layer, group)]
+
+
+class ExactObserver:
+    """Full attention maps, summed per block for all six orders at one tile."""
+
+    def __init__(self, block_q: int = 64, block_kv: int = 64, chunk: int = 512):
+        self.block_q, self.block_kv, self.chunk = block_q, block_kv, chunk
+        self.layouts: dict[str, TokenLayout] = {}
+        self.maps: dict[tuple[str, int], list[list]] = {}
+        self._pool = ThreadPoolExecutor(len(_core.ORDERS))
+
+    def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
+        """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order."""
+        self.layouts.setdefault(layer, layout)
+        heads = self.maps.setdefault(
+            (layer, group),
+            [
+                [
+                    _core.empty_map(layout.grid, order, self.block_q, self.block_kv)
+                    for order in _core.ORDERS
+                ]
+                for _ in range(q.shape[1])
+            ],
+        )
+        for entry in range(q.shape[0]):
+            for head, maps in enumerate(heads):
+                self._add_head(maps, q[entry, head], k[entry, head], layout, sm_scale)
+
+    def _add_head(self, maps, q, k, layout, scale):
+        grid = slice(layout.prefix, layout.prefix + layout.grid_size)
+        for start in range(0, layout.grid_size, self.chunk):
+            stop = min(start + self.chunk, layout.grid_size)
+            places = np.arange(start, stop, dtype=np.int32)
+            rows = torch.softmax((q[grid][start:stop] @ k.T).float() * scale, -1)[:, grid]
+            values = rows.cpu().numpy()
+            # The six sums are independent and run outside of the interpreter's lock.
+            add = partial(_core.accumulate_rows, grid=layout.grid, queries=places, rows=values)
+            list(self._pool.map(add, maps))
+
+    def plan(
+        self,
+        layer: str,
+        density: float,
+        *,
+        group: int = 0,
+        order: str | None = None,
+        dense_heads: Sequence[bool] = (),
+    ):
+        """A Plan from the exact maps: per head the order of greatest retained mass, or `order`.
+
+        dense_heads: which heads (True) compute every block whatever the density.
+        """
+        layout = self.layouts[layer]
+        heads = []
+        every = self.maps[(layer, group)]
+        for maps, dense in zip(every, dense_heads or [False] * len(every), strict=True):
+            chosen = order or _core.score_order_maps(maps, density)["order"]
+            own = 1.0 if dense else density
+            heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], own))
+        return _core.Plan(
+            layout.grid,
+            prefix=layout.prefix,
+            suffix=layout.suffix,
+            block_q=self.block_q,
+            block_kv=self.block_kv,
+            heads=heads,
+        )

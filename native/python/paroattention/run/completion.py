@@ -1,0 +1,128 @@
+"""Layers that a profile lacks: watched as they come, planned, and added to it.
+
+A profile holds the layers that its run called as grid self-attention. Where a mask, another node or
+a cache kept some of them from that, a later run meets layers that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from .. import _core
+from ..plan.profile_build import require_mergeable
+from ..plan.renewal import with_layers
+from .telling import DENSE, OBSERVE, first_line
+
+WATCHED = "layers that the profile lacks are watched in this run, then added"
+OBSERVING = "observing: the profile lacks this layer"
+# Stands in the profile's note before the layers that a run has added.
+COMPLETED = ", completed by "
+# So many added layers are named to the user.
+_NAMED = 4
+
+
+def without(profile: _core.Profile, layers: Collection[str]) -> _core.Profile:
+    """The profile without these layers; itself where it holds none of them."""
+    kept = [layer for layer in profile.layers if layer.id not in layers]
+    if len(kept) == len(profile.layers):
+        return profile
+    part = with_layers(profile, kept)
+    model = part.model
+    model.layers = len(kept)
+    part.model = model
+    return part
+
+
+def filled(profile: _core.Profile, other: _core.Profile) -> _core.Profile:
+    """The profile, with the layers that it lacks from `other`. Its own stay as they are, and so do
+    its calibration and defaults; kernels may come into bins that both fit.
+
+    Raises Error if both are of different models or patches, or of far grids.
+    """
+    rest = without(other, profile.layer_ids())
+    if not (rest.layers and profile.layers):
+        return profile if profile.layers else other
+    require_mergeable(profile, rest)
+    both = _core.merge_profiles(profile, rest, profile.defaults.density)
+    both.calibration = profile.calibration
+    return both
+
+
+def named(layers: Collection[str]) -> str:
+    """'2 layers (double.0.0, double.1.0)', long lists cut short."""
+    shown, rest = sorted(layers)[:_NAMED], len(layers) - _NAMED
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{len(layers)} layer{'s'[: len(layers) > 1]} ({', '.join(shown)}{more})"
+
+
+class Missing:
+    """The layers of a session's model that the profile in use lacks.
+
+    Each is watched in the first `steps` steps in which it is called, whatever the others do.
+    build(timestep groups, layers) -> Profile of what was watched of these layers. note(text):
+    tells the user, counted by layer.
+    """
+
+    def __init__(self, steps: int, build: Callable, watch, note: Callable[[str], None]):
+        self._steps, self._build, self._watch, self._note = steps, build, watch, note
+        # By layer that is not planned yet, the steps in which it was watched.
+        self._seen: dict[str, set[int]] = {}
+        self._failed: dict[str, str] = {}
+        # The layers that this run has added.
+        self.added: list[str] = []
+
+    def decide(self, layer: str, step: int) -> tuple[str, str]:
+        """(path, reason) of a call of a layer that the profile lacks."""
+        if layer in self._failed:
+            return DENSE, self._failed[layer]
+        if not self._steps:
+            return DENSE, f"layer {layer} is not in the profile, and observe_steps is 0"
+        if layer not in self._seen:
+            self._note(WATCHED)
+        self._seen.setdefault(layer, set()).add(step)
+        return OBSERVE, OBSERVING
+
+    def due(self, step: int) -> list[str]:
+        """Layers that were watched enough when this step begins."""
+        return [
+            layer
+            for layer, seen in self._seen.items()
+            if len(seen) >= self._steps and step not in seen
+        ]
+
+    def pending(self) -> list[str]:
+        """Layers that were watched and are not planned yet."""
+        return list(self._seen)
+
+    def add(self, layers: list[str], profile: _core.Profile, grid) -> _core.Profile:
+        """Plans of these layers come from what was watched of them. Returns `profile` with them:
+        the plans' own profile may have changed since it was found. Never raises; a layer that
+        cannot be added stays dense, with its reason."""
+        for layer in layers:
+            self._seen.pop(layer, None)
+        try:
+            fresh = self._fresh(profile, layers)
+            completed = filled(profile, fresh)
+            self._watch.add(fresh, grid)
+        except Exception as error:
+            reason = f"a layer that the profile lacks was not added: {first_line(error)}"
+            self._failed |= dict.fromkeys(layers, reason)
+            return profile
+        found = set(fresh.layer_ids())
+        lost = [layer for layer in layers if layer not in found]
+        self._failed |= dict.fromkeys(lost, "a layer that the profile lacks had no finite values")
+        self.added += [layer for layer in layers if layer in found - set(self.added)]
+        return completed
+
+    def learned(self, profile: _core.Profile) -> _core.Profile:
+        """The profile with the added layers made anew of all that was watched and sampled."""
+        return filled(without(profile, self.added), self._fresh(profile, self.added))
+
+    def _fresh(self, profile: _core.Profile, layers: list[str]) -> _core.Profile:
+        """A profile of these layers that belongs to the given one, which may have been chosen by
+        name for a model with other patches."""
+        fresh = self._build(profile.timestep_groups, layers)
+        model = fresh.model
+        model.patches = profile.model.patches
+        fresh.model = model
+        return fresh
