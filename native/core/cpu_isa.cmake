@@ -20,8 +20,8 @@ if(PARO_TARGET_CPU MATCHES "^(x86_64|AMD64|amd64)$")
     set(PARO_AVX512_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512vl -mavx512dq ${PARO_AVX2_FLAGS})
     set(PARO_AVX512_VNNI_FLAGS -mavx512vnni ${PARO_AVX512_FLAGS})
   endif()
-  set_source_files_properties(src/attention_kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "${PARO_AVX2_FLAGS}")
-  set_source_files_properties(src/attention_kernels_avx512.cpp PROPERTIES COMPILE_OPTIONS "${PARO_AVX512_FLAGS}")
-  set_source_files_properties(src/attention_kernels_avx512_vnni.cpp PROPERTIES COMPILE_OPTIONS
+  set_source_files_properties(src/cpu/attention_kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "${PARO_AVX2_FLAGS}")
+  set_source_files_properties(src/cpu/attention_kernels_avx512.cpp PROPERTIES COMPILE_OPTIONS "${PARO_AVX512_FLAGS}")
+  set_source_files_properties(src/cpu/attention_kernels_avx512_vnni.cpp PROPERTIES COMPILE_OPTIONS
                                                                               "${PARO_AVX512_VNNI_FLAGS}")
 endif()

@@ -3,7 +3,7 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-#include "document/preferences.h"
+#include "document/files/preferences.h"
 #include "viewer_samples.h"
 
 using Catch::Matchers::ContainsSubstring;

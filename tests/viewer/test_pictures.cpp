@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "document/blocks.h"
-#include "document/raster.h"
+#include "document/compute/blocks.h"
+#include "document/paint/raster.h"
 #include "expect_error.h"
 
 using namespace paro::viewer;

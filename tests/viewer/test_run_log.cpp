@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "document/head_list.h"
+#include "document/compute/head_list.h"
 #include "expect_error.h"
 #include "viewer_samples.h"
 

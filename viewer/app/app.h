@@ -5,7 +5,7 @@
 #include <string>
 
 #include "app/screen.h"
-#include "app/ui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "app/ui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "document/png.h"
+#include "document/paint/png.h"
 
 namespace paro::viewer {
 

@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "document/png.h"
+#include "document/paint/png.h"
 #include "imgui.h"
 
 namespace paro::viewer {

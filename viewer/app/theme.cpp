@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "app/ui.h"
 #include "imgui.h"
 #include "imgui_internal.h"
 #include "implot.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -1,7 +1,7 @@
 // Fonts, sizes and colours.
 #pragma once
 
-#include "document/preferences.h"
+#include "document/files/preferences.h"
 
 namespace paro::viewer {
 

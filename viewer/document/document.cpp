@@ -1,5 +1,5 @@
 // Selection, figures and edits. Opening, watching and saving are in document_files.cpp.
-#include "document.h"
+#include "document/document.h"
 
 #include <algorithm>
 #include <cmath>

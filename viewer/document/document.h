@@ -10,13 +10,13 @@
 #include <string>
 #include <vector>
 
-#include "compare.h"
-#include "edits.h"
-#include "files.h"
-#include "head_maps.h"
-#include "overview.h"
+#include "document/compute/compare.h"
+#include "document/compute/head_maps.h"
+#include "document/compute/overview.h"
+#include "document/compute/workers.h"
+#include "document/edits.h"
+#include "document/files/files.h"
 #include "paro/token_layout.h"
-#include "workers.h"
 
 namespace paro::viewer {
 

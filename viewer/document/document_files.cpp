@@ -1,7 +1,7 @@
 // The document's files: opening in the background, watching, saving.
 #include <algorithm>
 
-#include "document.h"
+#include "document/document.h"
 #include "paro/error.h"
 #include "paro/profile_plan.h"
 

@@ -1,4 +1,4 @@
-#include "edits.h"
+#include "document/edits.h"
 
 #include <map>
 

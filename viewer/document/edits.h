@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "overview.h"
+#include "document/compute/overview.h"
 
 namespace paro::viewer {
 

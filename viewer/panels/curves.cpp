@@ -4,9 +4,9 @@
 #include <map>
 #include <vector>
 
-#include "app/ui.h"
 #include "imgui.h"
 #include "implot.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

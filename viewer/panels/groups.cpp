@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <set>
 
-#include "app/ui.h"
 #include "imgui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

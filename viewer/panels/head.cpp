@@ -3,11 +3,11 @@
 #include <cmath>
 #include <cstdio>
 
-#include "app/ui.h"
-#include "document/blocks.h"
+#include "document/compute/blocks.h"
 #include "imgui.h"
 #include "imgui_internal.h"
 #include "panels/map_frame.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -1,8 +1,8 @@
 // F1: what is seen here, in a page.
 #include <algorithm>
 
-#include "app/ui.h"
 #include "imgui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "document/blocks.h"
+#include "document/compute/blocks.h"
 #include "imgui.h"
 
 namespace paro::viewer {

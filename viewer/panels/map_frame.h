@@ -1,7 +1,7 @@
 // One block map on the screen: pixels, text blocks around them, zoom, pan, and what lies under the mouse.
 #pragma once
 
-#include "app/ui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdio>
 
-#include "app/ui.h"
-#include "document/blocks.h"
+#include "document/compute/blocks.h"
 #include "imgui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

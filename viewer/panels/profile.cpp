@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "app/ui.h"
 #include "imgui.h"
+#include "panels/ui.h"
 
 namespace paro::viewer {
 

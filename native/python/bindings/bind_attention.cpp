@@ -1,4 +1,5 @@
-// CPU attention on raw addresses: Python has checked dtype, device, shape and strides (paroattention/kernels/attention.py).
+// CPU attention on raw addresses: Python has checked dtype, device, shape and strides
+// (paroattention/kernels/attention.py).
 #include "bindings.h"
 #include "paro/attention.h"
 

@@ -1,4 +1,5 @@
-// torch.ops.paro: observe, meter, dynamic_plan, block_importance. See paroattention/kernels/cuda_observe.py for the arguments.
+// torch.ops.paro: observe, meter, dynamic_plan, block_importance. See paroattention/kernels/cuda_observe.py for the
+// arguments.
 #include <optional>
 #include <tuple>
 

@@ -1,0 +1,101 @@
+#include "document/files/preferences.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "paro/error.h"
+
+namespace paro::viewer {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t kMaxRecent = 10;
+constexpr const char* kFile = "viewer.json";
+
+fs::path from_environment(const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr && *value != '\0' ? fs::path(value) : fs::path();
+}
+
+template <typename Value>
+Value member(const nlohmann::json& json, const char* key, Value otherwise, int count) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number_integer()) return otherwise;
+    const auto value = found->get<std::int64_t>();
+    return value >= 0 && value < count ? static_cast<Value>(value) : otherwise;
+}
+
+}  // namespace
+
+void Preferences::remember(const fs::path& path) {
+    std::error_code error;
+    const fs::path whole = fs::absolute(path, error);
+    std::erase(recent, error ? path : whole);
+    recent.insert(recent.begin(), error ? path : whole);
+    if (recent.size() > kMaxRecent) recent.resize(kMaxRecent);
+}
+
+fs::path config_folder() {
+    if (const fs::path own = from_environment("PARO_CONFIG_DIR"); !own.empty()) return own;
+#ifdef _WIN32
+    const fs::path base = from_environment("APPDATA");
+#elif defined(__APPLE__)
+    const fs::path home = from_environment("HOME");
+    const fs::path base = home.empty() ? home : home / "Library" / "Application Support";
+#else
+    fs::path base = from_environment("XDG_CONFIG_HOME");
+    if (base.empty() && !from_environment("HOME").empty()) base = from_environment("HOME") / ".config";
+#endif
+    return base.empty() ? base : base / "paroattention";
+}
+
+Preferences load_preferences(const fs::path& folder) {
+    Preferences out;
+    std::ifstream file(folder / kFile, std::ios::binary);
+    if (folder.empty() || !file) return out;
+    const auto json = nlohmann::json::parse(file, nullptr, false);
+    if (!json.is_object()) return out;
+    out.theme = member(json, "theme", out.theme, 2);
+    out.overlay = member(json, "overlay", out.overlay, 4);
+    out.palette = member(json, "palette", out.palette, 2);
+    if (const auto log = json.find("log_scale"); log != json.end() && log->is_boolean()) out.log_scale = *log;
+    if (const auto scale = json.find("ui_scale"); scale != json.end() && scale->is_number()) {
+        const double value = scale->get<double>();
+        if (value >= 0.5 && value <= 4.0) out.ui_scale = value;
+    }
+    if (const auto recent = json.find("recent"); recent != json.end() && recent->is_array()) {
+        for (const auto& path : *recent) {
+            if (path.is_string() && out.recent.size() < kMaxRecent) out.recent.emplace_back(path.get<std::string>());
+        }
+    }
+    return out;
+}
+
+void save_preferences(const Preferences& preferences, const fs::path& folder) {
+    require(!folder.empty(), "configuration folder", "must be known (set PARO_CONFIG_DIR or HOME)", "none");
+    std::error_code error;
+    fs::create_directories(folder, error);
+    nlohmann::json json;
+    json["theme"] = static_cast<int>(preferences.theme);
+    json["overlay"] = static_cast<int>(preferences.overlay);
+    json["palette"] = static_cast<int>(preferences.palette);
+    json["log_scale"] = preferences.log_scale;
+    json["ui_scale"] = preferences.ui_scale;
+    json["recent"] = nlohmann::json::array();
+    for (const fs::path& path : preferences.recent) json["recent"].push_back(path.string());
+    const fs::path temporary = folder / (std::string(kFile) + ".new");
+    {
+        std::ofstream file(temporary, std::ios::binary);
+        file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+        file.close();
+        require(!file.fail(), temporary.string(), "must be writable", "an error");
+    }
+    fs::rename(temporary, folder / kFile, error);
+    require(!error, (folder / kFile).string(), "must be writable", error.message());
+}
+
+}  // namespace paro::viewer
