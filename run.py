@@ -17,12 +17,11 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parent
-sys.path.insert(0, str(REPO / "assets"))
+from tools.setup import comfyui, console, native, python_env, system, viewer
+from tools.setup.paths import Paths
+from tools.setup.steps import Lock, SetupError, end_process, say, stream
 
-from bootstrap import comfyui, console, native, python_env, system, viewer  # noqa: E402
-from bootstrap.paths import Paths  # noqa: E402
-from bootstrap.steps import Lock, SetupError, end_process, say, stream  # noqa: E402
+REPO = Path(__file__).resolve().parent
 
 
 def set_up(paths: Paths, *, with_tests: bool) -> Path:
@@ -42,7 +41,7 @@ def set_up(paths: Paths, *, with_tests: bool) -> Path:
 
 def demo(paths: Paths, arguments: argparse.Namespace) -> int:
     comfy = set_up(paths, with_tests=False)
-    driver = [str(paths.python), str(REPO / "assets" / "demo" / "driver.py")]
+    driver = [str(paths.python), str(REPO / "tools" / "demo" / "driver.py")]
     driver += [
         "--out",
         str(Path(arguments.out).resolve()),

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-if str(REPO / "assets") not in sys.path:
-    sys.path.insert(0, str(REPO / "assets"))
+if str(REPO) not in sys.path:
+    sys.path.append(str(REPO))
 
-from bootstrap.comfyui import VERSION, is_comfyui  # noqa: E402
-from demo.server import (  # noqa: E402
+from tools.demo.server import (  # noqa: E402
     PLUGIN_NAME,
     ComfyServer,
     Result,
@@ -20,6 +19,7 @@ from demo.server import (  # noqa: E402
     copy,
     prepare_base,
 )
+from tools.setup.comfyui import VERSION, is_comfyui  # noqa: E402
 
 __all__ = [
     "DEMO_NODES",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MODEL = REPO / "assets" / "model" / "paro-wan-tiny.safetensors"
-DEMO_NODES = REPO / "assets" / "demo_nodes" / "paro_demo"
+DEMO_NODES = REPO / "tools" / "demo" / "nodes" / "paro_demo"
 
 
 def find_comfyui() -> Path | None:
@@ -56,8 +56,8 @@ def make_base(base: Path) -> Path:
 
 
 def workflow(name: str, /, *, sampler: dict | None = None, **node) -> dict:
-    """One of assets/workflows; `sampler` changes the KSampler's inputs, the rest our node's."""
-    path = REPO / "assets" / "workflows" / f"{name}.json"
+    """One of tools/demo/workflows; `sampler` changes the KSampler's inputs, the rest our node's."""
+    path = REPO / "tools" / "demo" / "workflows" / f"{name}.json"
     graph = json.loads(path.read_text(encoding="utf-8"))
     graph["6"]["inputs"] |= sampler or {}
     if node:

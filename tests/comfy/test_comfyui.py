@@ -13,7 +13,7 @@ def test_plugin_and_demo_nodes_register(comfy):
 
 
 def test_workflows_use_known_nodes_and_inputs(comfy):
-    for path in sorted((comfy_server.REPO / "assets" / "workflows").glob("*.json")):
+    for path in sorted((comfy_server.REPO / "tools" / "demo" / "workflows").glob("*.json")):
         for node in comfy_server.workflow(path.stem).values():
             found = comfy.NODES[node["class_type"]].INPUT_TYPES()
             required = set(found.get("required", {}))

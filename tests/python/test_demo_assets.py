@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-for _folder in (ASSETS / "model", ASSETS / "demo_nodes" / "paro_demo"):
+for _folder in (ASSETS / "model", ASSETS.parent / "tools" / "demo" / "nodes" / "paro_demo"):
     sys.path.insert(0, str(_folder))
 
 import data  # noqa: E402

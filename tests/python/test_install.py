@@ -229,4 +229,4 @@ def test_the_source_archive_holds_what_builds_it(source, tmp_path):
         names = {name.partition("/")[2] for name in tar.getnames()}
     assert {"native/build_backend/paro_build.py", "pyproject.toml", "CMakeLists.txt"} <= names
     assert "viewer/CMakeLists.txt" in names
-    assert not any(name.startswith(("assets", "tests", "build/")) for name in names)
+    assert not any(name.startswith(("assets", "tools", "tests", "build/")) for name in names)

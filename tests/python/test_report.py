@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO / "assets"))
+sys.path.insert(0, str(REPO))
 
-from demo import driver, figures, heads, results, write  # noqa: E402
-from demo.heads import HeadView  # noqa: E402
-from demo.page import Page  # noqa: E402
-from demo.results import ResultError, Run  # noqa: E402
+from tools.demo import driver, figures, heads, results, write  # noqa: E402
+from tools.demo.heads import HeadView  # noqa: E402
+from tools.demo.page import Page  # noqa: E402
+from tools.demo.results import ResultError, Run  # noqa: E402
 
 SHAPE = (4, 16, 22, 3)
 

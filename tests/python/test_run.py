@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO), str(REPO / "assets")]
-
-from bootstrap import comfyui, python_env, steps, system  # noqa: E402
-from bootstrap.steps import Lock, Progress, SetupError, hash_tree, run_logged, stage  # noqa: E402
+sys.path.insert(0, str(REPO))
 
 import run  # noqa: E402
+from tools.setup import comfyui, python_env, steps, system  # noqa: E402
+from tools.setup.steps import Lock, Progress, SetupError, hash_tree, run_logged, stage  # noqa: E402
 
 
 def run_py(*arguments, **env):
@@ -158,7 +157,7 @@ code = run.main(["demo"])
 assert code == 0, code
 """,
     "the demo": """
-from demo import driver
+from tools.demo import driver
 def broken(*arguments):
     raise driver.ServerError("профиль 配置 \\udcfc")
 driver.Demo = type("Demo", (), {"__init__": lambda *arguments: None, "prepare": broken})
@@ -171,7 +170,7 @@ assert code == 1, code
 @pytest.mark.parametrize("case", ON_AN_ASCII_CONSOLE)
 def test_what_a_console_cannot_show_is_escaped(case, tmp_path):
     script = tmp_path / "try.py"
-    setup = f"import sys; sys.path[:0] = [{str(REPO)!r}, {str(REPO / 'assets')!r}]\n"
+    setup = f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
     script.write_text(setup + ON_AN_ASCII_CONSOLE[case], encoding="utf-8")
     env = os.environ | {"PYTHONIOENCODING": "ascii", "PARO_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, env=env, timeout=120)

@@ -30,7 +30,9 @@ class Bundle:
         self.device = device
         self.wan = _module(folder / "wan_tiny.py")
         self.model = self.wan.load(folder / "paro-wan-tiny.safetensors", device=device)
-        self.extras = _module(folder.parent / "demo_nodes" / "paro_demo" / "extras.py").Extras()
+        self.extras = _module(
+            folder.parents[1] / "tools" / "demo" / "nodes" / "paro_demo" / "extras.py"
+        ).Extras()
         _, frames, height, width = self.wan.LATENT_SHAPE
         patch = self.wan.PATCH
         self.layout = TokenLayout((frames, height // patch, width // patch))

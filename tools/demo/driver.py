@@ -16,13 +16,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
-sys.path.insert(0, str(REPO / "assets"))
+sys.path.insert(0, str(REPO))
 
 import numpy as np  # noqa: E402
-from bootstrap import console  # noqa: E402
-from bootstrap.steps import Progress, say  # noqa: E402
 
-from demo.results import (  # noqa: E402
+from tools.demo.results import (  # noqa: E402
     ResultError,
     Run,
     check_frames,
@@ -31,12 +29,14 @@ from demo.results import (  # noqa: E402
     read_log,
     sparse_row,
 )
-from demo.server import ComfyServer, ServerError, prepare_base  # noqa: E402
-from demo.write import keep_outputs, write_report  # noqa: E402
+from tools.demo.server import ComfyServer, ServerError, prepare_base  # noqa: E402
+from tools.demo.write import keep_outputs, write_report  # noqa: E402
+from tools.setup import console  # noqa: E402
+from tools.setup.steps import Progress, say  # noqa: E402
 
 MODEL = REPO / "assets" / "model" / "paro-wan-tiny.safetensors"
-DEMO_NODES = REPO / "assets" / "demo_nodes" / "paro_demo"
-WORKFLOWS = REPO / "assets" / "workflows"
+DEMO_NODES = HERE / "nodes" / "paro_demo"
+WORKFLOWS = HERE / "workflows"
 PROMPT, SEED = "cat clockwise horse", 109
 CALIBRATION_PROMPT, CALIBRATION_SEED = "coffee left ball", 16054
 PROFILE, FIXED_PROFILE = "demo", "demo-fixed-order"
@@ -217,7 +217,7 @@ class Demo:
 def load_workflow(
     name: str, prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS, **node
 ) -> dict:
-    """A workflow of assets/workflows with this run's values; `node` are those of node 3."""
+    """A workflow of tools/demo/workflows with this run's values; `node` are those of node 3."""
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     workflow["4"]["inputs"]["prompt"] = prompt
     workflow["6"]["inputs"] |= {"seed": seed, "steps": steps}

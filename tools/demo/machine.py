@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from bootstrap.comfyui import version as comfyui_version
+
+from tools.setup.comfyui import version as comfyui_version
 
 
 def cpu_name() -> str:

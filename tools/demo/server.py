@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from bootstrap.steps import end_process, log_tail
+
+from tools.setup.steps import end_process, log_tail
 
 # What a user's custom_nodes/comfyui-paroattention holds.
 PLUGIN_PARTS = ("__init__.py", "comfy_nodes", "profiles", "pyproject.toml", "LICENSE")

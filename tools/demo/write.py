@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from bootstrap.steps import Progress, say
+
+from tools.setup.steps import Progress, say
 
 from . import heads
 from .machine import describe

@@ -1,0 +1,1 @@
+"""What runs around the plugin: `setup` installs and builds, `demo` shows the main job."""
