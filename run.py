@@ -107,6 +107,7 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     suites = [
         run_ctest(paths, results, env),
         run_pytest(paths, "python", results, env, arguments.quick),
+        run_pytest(paths, "tools", results, env, arguments.quick),
         run_pytest(paths, "comfy", results, env, arguments.quick),
         run_pytest(paths, "viewer", results, env, arguments.quick),
     ]

@@ -10,7 +10,7 @@ from paroattention.bench.gpu_reference import error, exact_rows  # noqa: F401
 
 
 # Kinds of data that INT8 attention finds hard, made in place of normal q, k, v (B, H, N, D): as in
-# tests/native/test_attention_int8.cpp.
+# tests/native/cpu/test_attention_int8.cpp.
 def _channel(q, k, v):
     k[..., 3] += 10
 

@@ -1,4 +1,4 @@
-#include "app/textures.h"
+#include "panels/textures.h"
 
 #include "app/gl.h"
 

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "app/textures.h"
+#include "panels/textures.h"
 #include "document/compute/head_list.h"
 #include "document/document.h"
 #include "document/files/preferences.h"

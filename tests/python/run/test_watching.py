@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 from fake_host import Host, finder
-from paroattention import Settings, TokenLayout, _core, attention, reference
+from paroattention import Settings, _core, attention, reference
 from paroattention.learn import sampling
 from paroattention.learn.seen_blocks import SeenBlocks
 from paroattention.plan import renewal
 from paroattention.run.watching import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
-
-GRID = (6, 8, 8)
-LAYOUT = TokenLayout(GRID, prefix=5, suffix=3)
-SCALE = 64**-0.5
+from shifting import GRID, LAYOUT, SCALE, exact_maps, retained_at, run_shifted, shifted
 
 
 def every_query(qkv, layout=LAYOUT):
@@ -22,19 +19,6 @@ def every_query(qkv, layout=LAYOUT):
     q, k, _ = qkv
     places = torch.arange(layout.grid_size).expand(q.shape[1], -1)
     return list(sampling.sample(q, k, layout, [places] * q.shape[0], SCALE))
-
-
-def exact_maps(qkv, orders, block_q, block_kv, layout=LAYOUT):
-    """A BlockMap a head from full attention."""
-    found = []
-    grid = slice(layout.prefix, layout.prefix + layout.grid_size)
-    rows = torch.softmax((qkv[0][0] @ qkv[1][0].mT).float() * SCALE, -1)[:, grid, grid]
-    for head, order in enumerate(orders):
-        blocks = _core.empty_map(layout.grid, order, block_q, block_kv)
-        places = np.arange(layout.grid_size, dtype=np.int32)
-        _core.accumulate_rows(blocks, layout.grid, places, rows[head].numpy())
-        found.append(blocks)
-    return found
 
 
 # -- what is measured ------------------------------------------------------------------------------
@@ -151,38 +135,6 @@ def test_samples_that_come_while_others_read_go_to_copies():
 
 
 # -- renewal ---------------------------------------------------------------------------------------
-
-
-def shifted(frames, heads=2, seed=0):
-    """q, k, v of a grid whose tokens look at those of the frame `frames` later, around the end."""
-    place = torch.arange(GRID[0]).repeat_interleave(GRID[1] * GRID[2])
-    looked = torch.nn.functional.one_hot((place + frames) % GRID[0], 64).float()
-    own = torch.nn.functional.one_hot(place, 64).float()
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn((1, heads, len(place), 64), generator=generator)
-    q, k = (9 * x.expand(1, heads, -1, -1) for x in (looked, own))
-    return q, k, v
-
-
-def run_shifted(frames, settings=None, *, on_device=None, **options):
-    """A run whose heads look frames[step] on; density .2 holds little more than one such shift.
-
-    on_device: the observer's, where samples are to be watched as on a GPU.
-    """
-    settings = settings or Settings(observe_steps=2, density=0.2, dense_below=0.0)
-    host = Host(settings, grid=GRID, **options)
-    if on_device is not None:
-        host.session.observer.on_device = on_device
-    for sigma, shift in zip(host.session.steps.sigmas[:-1], frames, strict=True):
-        qkv = shifted(shift)
-        forward = host.session.begin_forward(sigma)
-        for layer in host.layers:
-            host.call(forward, layer, qkv)
-    return host, host.session.finish()
-
-
-def retained_at(host, step):
-    return np.mean([line["retained"] for line in host.lines if line["step"] == step])
 
 
 def test_masks_follow_heads_that_change_what_they_look_at():

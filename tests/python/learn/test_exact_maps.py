@@ -9,8 +9,8 @@ from paroattention.learn.exact_maps import ExactMaps, ExactSums, encode, map_blo
 from paroattention.plan.planning import Planner
 from plan_reference import decode, joined, kernel_map, plan_head, refine, seen_importance
 from problems import profile
-from test_watching import exact_maps as full_maps
-from test_watching import shifted
+from shifting import exact_maps as full_maps
+from shifting import shifted
 
 GRID = (6, 8, 8)
 LAYOUT = TokenLayout(GRID)

@@ -3,9 +3,9 @@
 #include <numeric>
 #include <random>
 
-#include "../../native/core/src/files/base64.h"
-#include "../../native/core/src/files/deflate.h"
-#include "../../native/core/src/files/text.h"
+#include "../../../native/core/src/files/base64.h"
+#include "../../../native/core/src/files/deflate.h"
+#include "../../../native/core/src/files/text.h"
 
 using namespace paro::detail;
 

@@ -10,8 +10,8 @@ from paroattention import Error, TokenLayout, _core, attention, reference, sessi
 from paroattention.kernels import cuda_masks, cuda_observe
 from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from problems import tensors
+from shifting import GRID, shifted
 from test_dynamic import LAYOUTS, SCALE, SETTINGS, host_for, masks_of
-from test_watching import GRID, shifted
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from paroattention.learn import sampling
 from paroattention.learn.device_watch import METER_EVERY, DeviceWatch, block_sums
 from paroattention.learn.seen_blocks import PRIOR
 from problems import random_plan, tensors
-from test_watching import GRID, retained_at, run_shifted, shifted
+from shifting import GRID, retained_at, run_shifted, shifted
 
 LAYOUT = TokenLayout(GRID, prefix=5, suffix=3)
 SCALE = 64**-0.5

@@ -13,7 +13,7 @@ from paroattention.learn import sampling
 from paroattention.plan import dynamic
 from paroattention.plan.renewal import with_densities, with_layers
 from problems import profile, random_plan, tensors
-from test_watching import GRID, retained_at, run_shifted, shifted
+from shifting import GRID, retained_at, run_shifted, shifted
 
 SETTINGS = functools.partial(Settings, mask="dynamic")
 SCALE = 64**-0.5
