@@ -57,16 +57,15 @@ class _Head:
     def __init__(self, profile, head, group: int, density: float):
         grid = profile.calibration.grids[0]
         code = head.groups[group]
-        kernel = paro._core.dequantise(profile.bins, code.code, code.peak)
+        kernel = paro.dequantise(profile.bins, code.code, code.peak)
         self.order, self.density = head.order, head.density or density
         self.maps = [
-            paro._core.importance(profile.bins, kernel, grid, order, TILE, TILE)
+            paro.importance(profile.bins, kernel, grid, order, TILE, TILE)
             for order in ("FHW", head.order)
         ]
-        self.masks = [paro._core.make_mask(one, self.density) for one in self.maps]
+        self.masks = [paro.make_mask(one, self.density) for one in self.maps]
         self.kept = [
-            paro._core.retained_mass(one, mask)
-            for one, mask in zip(self.maps, self.masks, strict=True)
+            paro.retained_mass(one, mask) for one, mask in zip(self.maps, self.masks, strict=True)
         ]
 
     def draw(self, draw: ImageDraw.ImageDraw, picture: Image.Image, at: tuple[int, int], name: str):

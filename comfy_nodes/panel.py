@@ -131,7 +131,7 @@ class Panel:
             "saved_as": self.saved,
             "grid": summary["grid"],
             "reasons": [
-                {"text": reason, "count": count, "dense": reason in session._dense_reasons}
+                {"text": reason, "count": count, "dense": session.is_dense(reason)}
                 for reason, count in session.reasons.most_common(8)
             ],
         }

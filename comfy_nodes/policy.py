@@ -50,7 +50,7 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
 
 def for_device(settings, device):
     """The settings with the tiles that are fastest on the device the model runs on."""
-    tile = paro.cuda.preferred_tile(device, settings.precision)
+    tile = paro.preferred_tile(device, settings.precision)
     return replace(settings, block_q=tile, block_kv=tile)
 
 

@@ -189,7 +189,7 @@ class Run:
         path = store.capture(self._found) if self._found else None
         if path is None:
             return None
-        captured, tensors = paro._core.load_capture(path)
+        captured, tensors = paro.load_capture(path)
         captured.model.fingerprint = (
             profile.model.fingerprint
             if self.identity.owns(captured.model.fingerprint)

@@ -94,9 +94,7 @@ def _suggestion(name: str, taken: set[str]) -> str:
 
 def longer_name(name: str, end: str) -> str:
     """A name that starts as this one and ends so, short enough for a file."""
-    return (
-        name[:60].encode()[: paro._core.MAX_PROFILE_NAME - len(end)].decode(errors="ignore") + end
-    )
+    return name[:60].encode()[: paro.MAX_PROFILE_NAME - len(end)].decode(errors="ignore") + end
 
 
 def check_name(name: str) -> None:
@@ -296,7 +294,7 @@ def save(name: str, profile, tensors: dict | None = None) -> Path:
         path = _write(default, profile)
     if tensors:
         beside = _capture_beside(path) or path.with_name(path.name[: -len(SUFFIX)] + CAPTURE)
-        paro._core.save_capture(_contained(beside), profile, tensors)
+        paro.save_capture(_contained(beside), profile, tensors)
     return path
 
 
@@ -337,7 +335,7 @@ def with_held_capture(name: str, profile, identity: Identity, tensors: dict, wat
     if path is None or not rest or not tensors:
         return tensors
     try:
-        held, entries = paro._core.load_capture(path)
+        held, entries = paro.load_capture(path)
     except (paro.Error, OSError):
         return tensors
     same = (

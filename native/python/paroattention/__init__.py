@@ -6,18 +6,27 @@ plans and goes sparse; `Profile` is what is saved and shared; `reference` is the
 
 from . import metrics, settings
 from ._core import (
+    MAX_PROFILE_NAME,
     ORDERS,
     Error,
     Plan,
     Profile,
+    ProfileLayer,
     __version__,
     active_isa,
+    dequantise,
+    importance,
+    load_capture,
+    make_mask,
     profile_name_rule,
+    retained_mass,
+    save_capture,
     suggest_profile_name,
     validate_profile_name,
 )
 from .kernels import reference
 from .kernels.attention import attention, unsupported
+from .kernels.cuda import preferred_tile
 from .layout import TokenLayout
 from .learn import exact_maps
 from .learn.observer import ExactObserver, Observer
@@ -27,6 +36,7 @@ from .run.session import Session
 from .settings import ModelInfo, Settings
 
 __all__ = [
+    "MAX_PROFILE_NAME",
     "ORDERS",
     "Error",
     "ExactObserver",
@@ -34,6 +44,7 @@ __all__ = [
     "Observer",
     "Plan",
     "Profile",
+    "ProfileLayer",
     "Session",
     "Settings",
     "TokenLayout",
@@ -41,11 +52,18 @@ __all__ = [
     "active_isa",
     "attention",
     "completion",
+    "dequantise",
     "exact_maps",
+    "importance",
+    "load_capture",
+    "make_mask",
     "metrics",
+    "preferred_tile",
     "profile_build",
     "profile_name_rule",
     "reference",
+    "retained_mass",
+    "save_capture",
     "session",
     "settings",
     "suggest_profile_name",

@@ -85,6 +85,10 @@ class Telling:
         """Whether the user was told why a call stays dense."""
         return bool(self._dense_reasons)
 
+    def is_dense(self, reason: str) -> bool:
+        """Whether this reason kept calls dense, and is no mere warning."""
+        return reason in self._dense_reasons
+
     def _log(self, forward, mark, layer, heads, path, reason, plan) -> None:
         self.paths[path] += 1
         if plan is not None:
