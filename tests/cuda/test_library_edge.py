@@ -117,7 +117,7 @@ def test_a_library_of_something_else_says_so(tmp_path):
     script = f"""
 import torch
 from pathlib import Path
-from paroattention import cuda
+from paroattention.kernels import cuda
 cuda._LIBRARY = Path({str(Path(torch.__file__).parent / "lib" / "libc10.so")!r})
 print(cuda.load())
 """

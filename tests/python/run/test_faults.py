@@ -1,5 +1,8 @@
 """Output that is not finite: told by a word on the device, read after a step, never waited for."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
@@ -224,6 +227,22 @@ def test_what_breaks_in_the_last_step_is_told_at_the_end():
     host.evaluate(SIGMAS[0], change=break_first(host.layers, {2}))
     summary = host.session.finish()
     assert summary["reasons"] == {faults.NOT_FINITE: 1}
+
+
+def test_no_word_outlives_a_run():
+    """A session stands in circles: what it held would stay until Python looks for those."""
+    host = host_with_words()
+    host.evaluate(SIGMAS[0])
+    (flags,) = host.session.faults._flags.values()
+    word = weakref.ref(flags._chunks[0])
+    del flags
+    gc.collect()
+    gc.disable()
+    try:
+        host.session.finish()
+        assert word() is None
+    finally:
+        gc.enable()
 
 
 def test_an_offloaded_call_is_looked_at_on_the_cpu(monkeypatch):

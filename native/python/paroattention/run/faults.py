@@ -130,3 +130,8 @@ class Faults:
                 if broken and layer not in self._given_up:
                     self._given_up[layer] = NOT_FINITE
                     self._note(NOT_FINITE, 1, dense=True)
+
+    def clear(self) -> None:
+        """Lets go of every device's words; what was not read is lost."""
+        self._flags.clear()
+        self._sent.clear()

@@ -506,6 +506,7 @@ class Session(Telling):
         self.planner.clear()
         plan_store.release()
         self.watch.clear()
+        self.faults.clear()
         self.observer.release()
         if self._exact is not None:
             self._exact.clear()
