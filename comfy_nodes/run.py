@@ -17,7 +17,7 @@ from .panel import Panel
 from .seen import Seen
 
 log = logging.getLogger("paroattention")
-OTHER_GRIDS = "since saved ones are for other grids"
+OTHER_GRIDS = "because the saved profiles are for other grids"
 
 
 class Run:

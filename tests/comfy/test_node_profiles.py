@@ -227,7 +227,7 @@ def test_a_far_grid_is_observed_anew_under_a_name_of_its_own(model, folders, fin
     first = folders.load(automatic(fingerprint)).dump()
     harness.sample(wrapped, grid=grid)
     assert folders.steps() == "osssss" and not folders.last()["reasons"]
-    assert folders.last()["profile"].endswith(", since saved ones are for other grids")
+    assert folders.last()["profile"].endswith(", because the saved profiles are for other grids")
     name = automatic(fingerprint, "x".join(map(str, grid)))
     assert set(folders.names()) == {*both(automatic(fingerprint)), *both(name)}
     assert folders.load(automatic(fingerprint)).dump() == first
@@ -257,7 +257,7 @@ def test_a_named_profile_of_a_far_grid_is_observed_anew_and_said(model, folders)
     assert folders.steps() == "osssss"
     assert folders.last()["reasons"] == {"profile small holds near 3x6x8 only": 1}
     assert folders.last()["profile"] == (
-        "observed in this run (1 steps), since saved ones are for other grids"
+        "observed in this run (1 steps), because the saved profiles are for other grids"
     )
     assert folders.names() == both("small") and folders.load("small").dump() == before
 

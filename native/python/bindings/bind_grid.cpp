@@ -38,7 +38,8 @@ void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexAr
 void add_sums(const std::vector<OffsetAccumulator*>& accumulators, const DoubleArray& sum, const DoubleArray& pairs,
               const std::vector<std::int64_t>& rows, int threads) {
     const std::size_t heads = accumulators.size();
-    require(rows.size() == heads, "rows", "must be one a head, " + std::to_string(heads), rows.size());
+    require(rows.size() == heads, "rows", "must hold one number for each of the " + std::to_string(heads) + " heads",
+            rows.size());
     for (const auto& [name, array] : {std::pair{"sum", &sum}, std::pair{"pairs", &pairs}}) {
         require(array->ndim() == 2, name, "must have the shape [heads, bins]", array->ndim());
         require(array->shape(0) == static_cast<py::ssize_t>(heads), name,

@@ -102,7 +102,10 @@ def test_samples_are_blended_into_exact_maps_too(side):
 @pytest.mark.parametrize(
     ("exact", "message"),
     [
-        ([np.ones((6, 6), np.uint8)], r"known.exact must be one a head, 2 \(got 1\)"),
+        (
+            [np.ones((6, 6), np.uint8)],
+            r"known.exact must hold one map for each of the 2 heads \(got 1\)",
+        ),
         ([np.ones((5, 5), np.uint8), None], r"known.exact\[0\] must be of cells of 64 .*got 25\)"),
         ([None, np.ones((6, 6), np.uint8)], r"known.exact\[1\] must be of cells that are whole"),
     ],

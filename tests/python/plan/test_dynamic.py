@@ -1,4 +1,4 @@
-"""mask dynamic in a session: masks of every call's own, in a profile's orders, and what is told."""
+"""mask dynamic in a session: masks found in every call, in a profile's orders, and what is told."""
 
 import functools
 
@@ -196,7 +196,7 @@ def test_what_is_told_is_measured_and_not_estimated(refresh):
         assert (line["retained"] is None) == (line["error"] is None)
         assert line["density"] == pytest.approx(1 / 6)
     texts = [text for _, text in host.texts]
-    assert any("density 0.17, masks of every call's own (observed" in text for text in texts)
+    assert any("density 0.17, masks found in every call (observed" in text for text in texts)
     assert any("measured: retained mass" in text for text in texts) == refresh
     if refresh:
         step = sampled[-1]["step"]

@@ -334,7 +334,11 @@ def test_samples_in_other_bins_are_looked_up_at_the_profiles_edges(make):
     [
         ({"group": 1}, "group must be an index into the timestep groups .got 1"),
         ({"prior": -1.0}, "prior must not be negative .got -1"),
-        ({"heads": 1}, r"samples\[0\].groups\[0\].heads must be one a head of the layer, 2 .got 1"),
+        (
+            {"heads": 1},
+            r"samples\[0\].groups\[0\].heads must hold one entry for each of the layer's 2"
+            r" heads .got 1",
+        ),
         ({"weight": -0.5}, r"samples\[0\].groups\[0\].weight must not be negative .got -0.5"),
         ({"bins": _core.Bins.observed(GRID)}, r"samples\[0\] must have the profile's bins"),
     ],
@@ -362,7 +366,7 @@ def test_many_accumulators_are_added_to_and_read_as_one_by_one():
     for head, one in enumerate(single):
         assert (kernels[head] == one.kernel()).all() and many[head].rows == one.rows
     for given, message in (
-        ((many, sums, pairs, [1, 2]), "rows must be one a head, 3 .got 2"),
+        ((many, sums, pairs, [1, 2]), "rows must hold one number for each of the 3 heads .got 2"),
         ((many, sums[0], pairs, [1, 2, 3]), r"sum must have the shape \[heads, bins\] .got 1"),
         ((many, sums, pairs[:2], [1, 2, 3]), "pairs must hold one row per accumulator, 3 .got 2"),
         ((many, sums[:, :4], pairs, [1, 2, 3]), "sum must have .* one per bin .got 4"),

@@ -116,8 +116,8 @@ void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std
         require(known.prior > 0.0f, "known.prior", "must be above 0", known.prior);
     }
     if (known.exact.empty()) return;
-    require(known.exact.size() == heads, "known.exact", "must be one a head, " + std::to_string(heads),
-            known.exact.size());
+    require(known.exact.size() == heads, "known.exact",
+            "must hold one map for each of the " + std::to_string(heads) + " heads", known.exact.size());
     require(known.counts.empty() || known.exact_prior > 0.0f, "known.exact_prior", "must be above 0",
             known.exact_prior);
     for (std::size_t head = 0; head < heads; ++head) {

@@ -21,7 +21,7 @@ const Bins* check_samples(const Profile& profile, const LayerSamples& samples, c
         const LayerSamples::Group& own = samples.groups[i];
         const std::string place = name + '.' + at("groups", i);
         require(own.heads.size() == heads, place + ".heads",
-                "must be one a head of the layer, " + std::to_string(heads), own.heads.size());
+                "must hold one entry for each of the layer's " + std::to_string(heads) + " heads", own.heads.size());
         require(own.weight >= 0.0, place + ".weight", "must not be negative", own.weight);
         for (const OffsetAccumulator* head : own.heads) {
             if (bins == nullptr) bins = &head->bins();

@@ -143,7 +143,7 @@ class Telling:
         sparse = self.planner.plans()
         if sparse:
             density, retained = self._means(sparse.values())
-            kept = "masks of every call's own"
+            kept = "masks found in every call"
             if retained is not None:
                 kept = f"retained mass {retained:.0%}"
             lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
