@@ -6,7 +6,6 @@ import functools
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -22,10 +21,11 @@ from ..plan.profile_build import build_profile
 from ..plan.renewal import unlock
 from ..runlog import RunLog
 from ..settings import ModelInfo, Settings
-from ..steps import Forward, Mark, Steps
+from ..steps import Forward, Steps
 from . import faults
 from .beside import Ahead, Beside
 from .completion import COMPLETED, Missing, named
+from .model_calls import ModelCalls
 from .saving import Saver
 from .telling import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Telling, first_line
 from .watching import Watch
@@ -88,12 +88,7 @@ class Session(Telling):
         self._halves = self.steps.groups(halves=True)
         self._groups = self._halves if settings.calibrate else self.steps.groups(halves=False)
         self._step: int | None = None
-        # The sampler's model call under way: its number, step and sigma, the thread that begun it
-        # (None: each evaluation is a call of its own), and how often what was evaluated.
-        self._call, self._call_step, self._sigma = 0, 0, float("nan")
-        self._caller: int | None = None
-        self._evaluated: Counter[tuple[int, ...]] = Counter()
-        self._threads = False
+        self._calls = ModelCalls(self.steps)
         # entered(step): called as a model call begins, before anything is done for it.
         self.entered: Callable[[int], None] = lambda step: None
         # Host work beside a GPU's; on a CPU it would only take the cores from the step.
@@ -109,12 +104,12 @@ class Session(Telling):
         evaluations (of each conditioning, perhaps in threads) come until end_call."""
         with self._lock:
             self._enter(sigma)
-            self._caller = threading.get_ident()
+            self._calls.hold()
 
     def end_call(self) -> None:
         """Call when a model call is over, whatever came of it."""
         with self._lock:
-            self._caller = None
+            self._calls.let_go()
 
     def begin_forward(
         self,
@@ -129,29 +124,20 @@ class Session(Telling):
         each evaluation is one.
         """
         with self._lock:
-            same = sigma == self._sigma
-            if self._caller is None and not (same and conds and not self._evaluated[conds]):
+            if self._calls.is_next(sigma, conds):
                 self._enter(sigma)
-                same = True
-            elif self._caller not in (None, threading.get_ident()):
-                self._threads = True
-            step = self._call_step if same else self.steps.beside(sigma)
-            mark = Mark(self._call, conds or (), self._evaluated[conds or ()])
-            self._evaluated[mark.conds] += 1
-            forward = Forward(step, sigma, context_length, mark=mark)
+            forward = self._calls.forward(sigma, context_length, conds)
             text = self.status(forward)
-        self._progress(text, step, self.steps.count)
+        self._progress(text, forward.step, self.steps.count)
         return forward
 
     def _enter(self, sigma: float) -> None:
-        self._call, self._sigma = self._call + 1, sigma
-        self._evaluated.clear()
-        step = self._call_step = self.steps.index(sigma)
+        step = self._calls.enter(sigma)
         self.entered(step)
         # Plans are made and renewed between two evaluations: no layer is then half observed.
         if self._observed_enough(step):
             self._guarded(self._adopt_observed, "no plan could be made")
-        if self._threads and self._exact is not None:
+        if self._calls.threads and self._exact is not None:
             self._guarded(self._choose_exact_orders, "")
         self._complete(self.missing.due(step))
         if step != self._step:
@@ -237,7 +223,7 @@ class Session(Telling):
         self.watch.begin_with(self.profile, self._grid, own=True)
         if ahead is not None:
             self.planner.adopt(builder, 0, layout)
-        self.planner.hold(self._sigma)
+        self.planner.hold(self._calls.sigma)
         watched = self.steps.count if self.settings.calibrate else self.settings.observe_steps
         why = f", {self._why}" if self._why else ""
         self.profile_note = f"observed in this run ({min(watched, self.steps.count)} steps){why}"
@@ -405,7 +391,7 @@ class Session(Telling):
                 self._use_exact(layout.grid)
                 # This step has begun before anybody knew that it is sparse.
                 if forward is not None:
-                    self._begin_step(self._call_step, self._sigma)
+                    self._begin_step(self._calls.step, self._calls.sigma)
 
     def _use_exact(self, grid) -> None:
         """Plans from the exact maps that lie beside a found profile, if there are any."""
@@ -459,11 +445,11 @@ class Session(Telling):
 
     def _add_exact(self, step, layer, group, q, k, layout, scale) -> None:
         exact, density = self._exact, self.settings.start_density
-        if self._threads and layer not in exact.orders:
+        if self._calls.threads and layer not in exact.orders:
             return  # which thread's samples come first must not choose them: see _enter
         if exact.wants(layer, group, step):
             exact.choose_orders(layer, group, self.observer, layout.grid, density)
-            exact.threads = self._threads
+            exact.threads = self._calls.threads
             exact.add(layer, group, q, k, layout, scale)
 
     def _choose_exact_orders(self) -> None:
