@@ -174,10 +174,10 @@ def test_a_library_without_headers(python, source, tmp_path, missing):
 
 @pytest.mark.slow
 def test_an_error_in_the_code_names_it_and_the_file_with_the_rest(python, source):
-    (source / "native/core/src/mask.cpp").write_text("int broken = ;\n", encoding="utf-8")
+    (source / "native/core/src/grid/broken.cpp").write_text("int broken = ;\n", encoding="utf-8")
     before = state(source)
     sentence = reason(install(python, source))
-    assert "mask.cpp" in sentence and "error" in sentence
+    assert "broken.cpp" in sentence and "error" in sentence
     log = Path(sentence.rsplit(" in ", 1)[1].rstrip("."))
     assert "broken" in log.read_text(encoding="utf-8")
     assert state(source) == before
