@@ -9,11 +9,11 @@
 #include <string_view>
 #include <vector>
 
-#include "panels/textures.h"
 #include "document/compute/head_list.h"
 #include "document/document.h"
 #include "document/files/preferences.h"
 #include "imgui.h"
+#include "panels/textures.h"
 
 namespace paro::viewer {
 
