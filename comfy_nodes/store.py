@@ -172,20 +172,23 @@ def _lookup(name: str) -> Entry | None:
 
 def names() -> list[str]:
     """All profile names, the user's first; unreadable folders count as empty."""
-    return list(_offered())
+    return list(_offered(_scan()[0]))
 
 
-def _offered() -> dict[str, Entry]:
+def _offered(entries: list[Entry]) -> dict[str, Entry]:
     """By name, the entry that it means."""
     found: dict[str, Entry] = {}
-    for entry in _scan()[0]:
+    for entry in entries:
         found.setdefault(entry.name, entry)
     return found
 
 
 def not_offered() -> list[Refused]:
     """Files of the folders that cannot be chosen, each with a name under which it could."""
-    entries, others = _scan()
+    return _refused(*_scan())
+
+
+def _refused(entries: list[Entry], others: list[tuple[str, Path, str]]) -> list[Refused]:
     taken = {_loosely(entry.name) for entry in entries}
     found = []
     for stem, path, rule in others:
@@ -250,7 +253,8 @@ class Match:
 def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match:
     """The saved profile of this model, these patches and an equal, else a near grid."""
     found, skipped, far, similar = Match(), [], [], []
-    for name, entry in _offered().items():
+    entries, others = _scan()
+    for name, entry in _offered(entries).items():
         try:
             profile = _as_of_today(_read(entry.path), identity)
         except (paro.Error, OSError) as error:
@@ -269,7 +273,7 @@ def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match
         if fits == "exact" or (fits == "near" and found.profile is None):
             if found.grid != "exact":
                 found = Match(profile, name, fits)
-    skipped += map(str, not_offered())
+    skipped += map(str, _refused(entries, others))
     found.skipped, found.far = tuple(skipped), tuple(far)
     found.similar = tuple(sorted(similar, key=lambda pair: pair[1])[:_MAX_SIMILAR])
     return found
@@ -363,7 +367,7 @@ def delete(name: str) -> bool:
 
 def describe_all() -> list[dict]:
     """What the page shows of every profile; one that cannot be read has `error` instead."""
-    return [_describe(name, entry) for name, entry in _offered().items()]
+    return [_describe(name, entry) for name, entry in _offered(_scan()[0]).items()]
 
 
 def _describe(name: str, entry: Entry) -> dict:

@@ -26,8 +26,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import check_exports  # noqa: E402
 import last_pass  # noqa: E402
 
 # What pytest and pytest-xdist print of processes that end on their own.
@@ -51,8 +52,9 @@ def _build() -> str:
     """Whether the operators' library shares its C++ runtime with the process."""
     from paroattention.kernels import cuda
 
-    data = cuda._LIBRARY.read_bytes() if cuda._LIBRARY.exists() else b""
-    return "shared C++ runtime" if b"libstdc++.so" in data else "own C++ runtime"
+    needed = check_exports.needed(str(cuda._LIBRARY)) if cuda._LIBRARY.exists() else set()
+    shared = any(name.startswith(check_exports.RUNTIMES) for name in needed)
+    return "shared C++ runtime" if shared else "own C++ runtime"
 
 
 class Child:
