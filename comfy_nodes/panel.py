@@ -83,7 +83,7 @@ class Panel:
         self._session = session
 
     def begin(self, step: int) -> None:
-        self.times.begin(step, self._session.paths)
+        self.times.begin(step, self._session.report.paths)
 
     def __call__(self, text: str, step: int, steps: int) -> None:
         self.progress(text, step, steps)
@@ -106,8 +106,8 @@ class Panel:
         session, times = self._session, self.times
         summary = summary or self._summary()
         sparse = summary["paths"].get("sparse", 0) > 0
-        dense_heads, heads = session.count_heads()
-        measured = session.watch.measured()
+        dense_heads, heads = session.report.count_heads()
+        measured = session.watch.meter.measured()
         return {
             "node": self.progress.node_id,
             "state": text.splitlines()[0],
@@ -120,7 +120,7 @@ class Panel:
             "retained": (measured or (summary["retained"],))[0] if sparse else None,
             "error": measured[1] if measured and sparse else None,
             "target_error": session.settings.target_error if session.settings.automatic else None,
-            "renewed": len(session.watch.renewals),
+            "renewed": len(session.watch.proposals.renewals),
             "dense_heads": dense_heads,
             "heads": heads,
             "dense_step_seconds": times.dense_seconds,
@@ -131,8 +131,8 @@ class Panel:
             "saved_as": self.saved,
             "grid": summary["grid"],
             "reasons": [
-                {"text": reason, "count": count, "dense": session.is_dense(reason)}
-                for reason, count in session.reasons.most_common(8)
+                {"text": reason, "count": count, "dense": session.report.reasons.is_dense(reason)}
+                for reason, count in session.report.reasons.counts.most_common(8)
             ],
         }
 
@@ -140,6 +140,7 @@ class Panel:
         """The session's, made anew only when a plan has come: it counts the bits of all masks."""
         version = self._session.planner.version
         if self._known is None or self._known[0] != version:
-            self._known = version, self._session.summary()
-        current = {"paths": self._session.paths, "profile": self._session.profile_note}
+            self._known = version, self._session.report.summary()
+        report = self._session.report
+        current = {"paths": report.paths, "profile": report.profile_note}
         return self._known[1] | current

@@ -50,7 +50,8 @@ class Run:
             seed=seed,
         )
         self.panel.open(self.session)
-        self.session.runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
+        runlog = self.session.report.calls.runlog
+        runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
         self._overridden, self._found, self._changes = False, "", changes
         self.seen = Seen()
@@ -134,7 +135,7 @@ class Run:
         share = policy.attention_share(layout, width, weights)
         density = settings.start_density
         if session.profile is not None:
-            dense, heads = session.count_heads()
+            dense, heads = session.report.count_heads()
             density += (1 - density) * dense / heads
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:
@@ -204,7 +205,7 @@ class Run:
         A name that holds something else (another model, a far grid, a broken file) keeps it: the
         new profile is saved beside it, and the user is told.
         """
-        watched = set(self.session.missing.added or profile.layer_ids())
+        watched = set(self.session.learning.missing.added or profile.layer_ids())
         if self.panel.saved:
             # The same run, which has learned more since.
             name, merged = self.panel.saved, self._over_own(self.panel.saved, profile, watched)
@@ -289,10 +290,10 @@ class Run:
     def finish(self, ok: bool) -> None:
         """Ends the session, whatever happened, and tells what was done."""
         session = self.session
-        if ok and not session.paths and not session.told_dense:
+        if ok and not session.report.paths and not session.report.reasons.told_dense:
             session.note(self.seen.told(), dense=True)
         times = self.panel.times
-        times.begin(None, session.paths)
+        times.begin(None, session.report.paths)
         told = policy.slower(times.dense_seconds, times.sparse)
         if told:
             session.note(told)

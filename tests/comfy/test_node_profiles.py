@@ -257,7 +257,7 @@ def test_a_named_profile_of_a_far_grid_is_observed_anew_and_said(model, folders)
     assert folders.steps() == "osssss"
     assert folders.last()["reasons"] == {"profile small holds near 3x6x8 only": 1}
     assert folders.last()["profile"] == (
-        "observed in this run (1 steps), because the saved profiles are for other grids"
+        "observed in this run (1 step), because the saved profiles are for other grids"
     )
     assert folders.names() == both("small") and folders.load("small").dump() == before
 

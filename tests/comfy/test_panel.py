@@ -59,7 +59,7 @@ def test_figures_come_while_the_run_goes_on(model, sent):
     seen = states(sent)
     # The plans are made in step 1; from its second evaluation on they are known.
     assert seen[1]["density"] is None and seen[2]["density"] == seen[-1]["density"]
-    assert seen[2]["sparse"] and seen[2]["profile"] == "observed in this run (1 steps)"
+    assert seen[2]["sparse"] and seen[2]["profile"] == "observed in this run (1 step)"
 
 
 def test_reasons_are_marked_as_dense_or_not(model, sent):

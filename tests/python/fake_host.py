@@ -36,10 +36,11 @@ class Host:
         self.layers = ["double.0.0", "double.1.0"]
         self.saved, self.texts, self.looked_up = [], [], []
         self.dense_calls = 0
+        given.setdefault("model", MODEL)
         given.setdefault("save_profile", lambda profile, tensors: self.saved.append(profile))
         given.setdefault("progress", lambda text, step, steps: self.texts.append((step, text)))
         settings = replace(settings or Settings(), meter_limit=limit)
-        self.session = Session(settings, sigmas, model=MODEL, runlog=KeptLog(), **given)
+        self.session = Session(settings, sigmas, runlog=KeptLog(), **given)
 
     def dense(self, q, k, v):
         self.dense_calls += 1
@@ -69,7 +70,7 @@ class Host:
     @property
     def lines(self) -> list[dict]:
         """The run log's lines of steps."""
-        return [line for line in self.session.runlog.lines if "step" in line]
+        return [line for line in self.session.report.calls.runlog.lines if "step" in line]
 
     def paths(self) -> dict[int, str]:
         """The path of every step; all layers took the same one."""
@@ -80,7 +81,7 @@ class Host:
         return {step: paths.pop() for step, paths in sorted(found.items())}
 
     def reasons(self) -> Counter:
-        return Counter(dict(self.session.reasons))
+        return Counter(dict(self.session.report.reasons.counts))
 
 
 def finder(profile, note="found"):

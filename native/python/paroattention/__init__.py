@@ -29,7 +29,7 @@ from .kernels.attention import attention, unsupported
 from .kernels.cuda import preferred_tile
 from .layout import TokenLayout
 from .learn import exact_maps
-from .learn.observer import ExactObserver, Observer
+from .learn.observer import Observer
 from .plan import profile_build
 from .run import completion, session
 from .run.session import Session
@@ -39,7 +39,6 @@ __all__ = [
     "MAX_PROFILE_NAME",
     "ORDERS",
     "Error",
-    "ExactObserver",
     "ModelInfo",
     "Observer",
     "Plan",

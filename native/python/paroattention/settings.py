@@ -55,20 +55,18 @@ def _is_text(value, *options: str) -> bool:
 @dataclass(frozen=True)
 class Settings:
     """density: share of grid blocks computed, 0.05 to 1, or "auto": what target_error needs, the
-    relative error of a layer's attention output; per_head: another density for each head, by how
-    much it helps (measured no better than one for all). percents: share of the run's steps.
+    relative error of a layer's attention output. percents: share of the run's steps.
 
     mask: static masks are made of a profile; dynamic ones are found in every call from its own
     pooled q and k, in the heads' orders of the profile, one for all entries of a batch.
 
     calibrate: a dense run that only watches every `every_n_steps`-th step; exact: full attention
-    maps as well, kept beside the profile. observe_steps: how many
-    of the first steps are watched when there is no profile to go by. refresh: sample on while
+    maps as well, kept beside the profile. observe_steps: how many of the first steps are watched
+    when there is no profile to go by. refresh: sample on while
     sparse, every `refresh_every`-th step, and renew masks that have become worse than they need to
     be. meter_limit: a head whose output is measured to be further off than this (relative error)
     goes denser, then dense (0: none does). dense_below: a head that keeps less than this share of
-    its mass at density .3 stays dense (0: none does). offload: copy tensors of other devices to the
-    CPU kernels (for benchmarks; slow).
+    its mass at density .3 stays dense (0: none does).
     """
 
     density: float | str = 0.3
@@ -80,7 +78,6 @@ class Settings:
     observe_steps: int = 4
     queries: int = 64
     target_error: float = TARGET_ERROR
-    per_head: bool = False
     refresh: bool = True
     refresh_every: int = 2
     meter_limit: float = METER_LIMIT
@@ -90,7 +87,6 @@ class Settings:
     exact: bool = False
     block_q: int = 64
     block_kv: int = 64
-    offload: bool = False
 
     @property
     def automatic(self) -> bool:
@@ -116,7 +112,7 @@ class Settings:
         precision, mask = self.precision, self.mask
         _require(_is_text(precision, *PRECISIONS), "precision", "must be int8 or bf16", precision)
         _require(_is_text(mask, *MASKS), "mask", "must be static or dynamic", mask)
-        for name in ("tail", "refresh", "calibrate", "exact", "per_head"):
+        for name in ("tail", "refresh", "calibrate", "exact"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)
         target = self.target_error

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, ExactObserver, TokenLayout, _core, reference
+from paroattention import ORDERS, Error, TokenLayout, _core, reference
+from paroattention.bench.exact import ExactObserver
 from paroattention.kernels import cuda_observe
 from problems import random_plan, tensors
 

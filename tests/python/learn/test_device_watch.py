@@ -84,7 +84,7 @@ def test_a_call_waits_for_nothing_that_its_own_step_gave_the_device(monkeypatch)
     for step[0], sigma in enumerate(SIGMAS[:-1]):
         forward = host.session.begin_forward(sigma)
         # Sums for new masks are sent as a step begins, behind all that was asked for before it.
-        begun, beside = len(read), host.session.watch._over.due
+        begun, beside = len(read), host.session.watch.proposals.ordered
         host.call(forward, host.layers[0], shifted(0))
         assert len(read) == begun
         host.call(forward, host.layers[1], shifted(0))
@@ -108,10 +108,10 @@ def test_masks_follow_heads_that_change_what_they_look_at():
 @pytest.mark.parametrize("few", [True, False], ids=["few rows", "many rows"])
 def test_rows_of_dense_steps_serve_masks_where_they_are_few(monkeypatch, few):
     """They come to the host then, and the first plan is made of them too."""
-    from paroattention import session
+    from paroattention.run import observation
 
     if not few:
-        monkeypatch.setattr(session, "_FEW_ROWS", 0)
+        monkeypatch.setattr(observation, "_FEW_ROWS", 0)
     host = Host(Settings(observe_steps=2, density=0.2, dense_below=0.0), grid=GRID)
     host.session.observer.on_device = on_device
     for sigma in SIGMAS[:3]:
@@ -119,7 +119,7 @@ def test_rows_of_dense_steps_serve_masks_where_they_are_few(monkeypatch, few):
     counts = [seen.counts.sum() for seen in host.session.planner.seen.values()]
     assert counts == [2 * 2 * 64 if few else 0] * 2
     host.run(SIGMAS[3:-1])
-    assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
+    assert host.session.report.paths == {"observe": 4, "sparse": 8} and not host.reasons()
 
 
 @pytest.mark.parametrize("observed", [1, 2])
@@ -149,9 +149,9 @@ def test_plans_of_what_samples_saw_are_made_in_the_background(monkeypatch, obser
 def test_new_masks_are_built_a_step_ahead_and_the_same_however_long_that_takes(monkeypatch):
     """Kernels alone: plans come from a builder. Masks must not depend on a machine's speed."""
     from paroattention.plan import planning
-    from paroattention.run import watching
+    from paroattention.run import block_memory
 
-    monkeypatch.setattr(watching, "MOST_BYTES", 0)
+    monkeypatch.setattr(block_memory, "MOST_BYTES", 0)
     builder, begun, asked, seconds = _core.PlanBuilder, [], [], [0.0]
     step = [0]
 
@@ -214,8 +214,8 @@ def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
         forward = session.begin_forward(sigma)
         for layer in host.layers:
             host.call(forward, layer, shifted(0 if step[0] < 2 else 3))
-    assert session.watch.renewals and not host.reasons()
-    read = {(line["step"], line["layer"]) for line in session.watch.history}
+    assert session.watch.proposals.renewals and not host.reasons()
+    read = {(line["step"], line["layer"]) for line in session.watch.meter.history}
     # Every layer of every sampled step was read; those of the step that changed masks not judged.
     assert read > set(judged) and len(judged) > 4
 
@@ -255,7 +255,7 @@ def test_calls_between_two_readings_of_the_meter_still_teach(monkeypatch):
             host.evaluate(sigma)
         host.session.watch.settle()
         taught.append([seen.counts.sum() for seen in host.session.planner.seen.values()])
-        read.append(len(host.session.watch.history))
+        read.append(len(host.session.watch.meter.history))
         steps.append([step for step, _, _ in host.session.finish()["renewals"]])
         assert not host.reasons()
     assert steps[0] == steps[1] and steps[0]

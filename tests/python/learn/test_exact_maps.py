@@ -206,8 +206,8 @@ def test_a_run_plans_from_the_exact_maps():
         forward = host.session.begin_forward(1.0)
         host.call(forward, "double.0.0", shifted(1))
         host.session.begin_forward(0.9)
-        retained[name] = host.session.watch.measured()[0]
-        assert ("exact maps" in host.session.profile_note) == (name == "exact")
+        retained[name] = host.session.watch.meter.measured()[0]
+        assert ("exact maps" in host.session.report.profile_note) == (name == "exact")
     assert retained["exact"] > 0.95 and retained["kernels"] < retained["exact"] - 0.2
 
 
@@ -270,7 +270,7 @@ def test_a_cache_that_cannot_be_read_is_told_and_the_run_goes_on():
     find, _ = finder(profile())
     host = Host(find_profile=find, find_maps=broken)
     host.run()
-    assert host.session.paths == {"sparse": 12}
+    assert host.session.report.paths == {"sparse": 12}
     assert host.reasons() == {"exact maps not used: OSError: disk gone": 1}
 
 

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from paroattention import ORDERS, Error, ExactObserver, Observer, TokenLayout, _core
+from paroattention import ORDERS, Error, Observer, TokenLayout, _core
+from paroattention.bench.exact import ExactObserver
 from paroattention.learn import observer, sampling
 from problems import tensors
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Error, Session, Settings, TokenLayout, _core, attention, reference
+from paroattention import Settings, TokenLayout, _core, attention, reference
 from paroattention.kernels import cuda_masks, observe_torch
 from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from paroattention.learn import sampling
 from paroattention.plan import dynamic
 from paroattention.plan.renewal import with_densities, with_layers
-from problems import profile, random_plan, tensors
+from paroattention.run.readings import sum_curves
+from problems import profile, tensors
 from shifting import GRID, retained_at, run_shifted, shifted
 
 SETTINGS = functools.partial(Settings, mask="dynamic")
@@ -73,9 +74,9 @@ def test_a_call_runs_the_masks_of_its_own_q_and_k(name, tail, batch):
     plan = masks_of(built, layout, *qkv[:2], 0.4)
     assert ours and not host.reasons()
     assert reference.relative_error(out, reference.sparse(*qkv, plan, tail=tail)) < 1e-5
-    (line,) = host.session._logged.values()
+    (line,) = host.session.report.calls._lines.values()
     assert line["path"] == "sparse" and line["density"] == pytest.approx(plan.density, abs=1e-12)
-    summary = host.session.summary()
+    summary = host.session.report.summary()
     assert summary["density_total"] == pytest.approx(plan.density_total, abs=1e-12)
 
 
@@ -98,7 +99,7 @@ def test_density_1_is_bit_equal_to_static(precision):
         host, _ = host_for(Settings(density=1.0, mask=mask, precision=precision), LAYOUTS["text"])
         qkv = tensors(2, host.layout.length, 64)
         outputs.append(host.call(host.session.begin_forward(1.0), "double.0.0", qkv)[0])
-        assert host.session.summary()["density"] == 1
+        assert host.session.report.summary()["density"] == 1
     assert torch.equal(*outputs)
 
 
@@ -118,7 +119,7 @@ def test_heads_with_densities_of_their_own_keep_them():
     held = {key.layer: plan for key, plan in host.session.planner.plans().items()}
     assert isinstance(held["double.0.0"], HeadOrders)
     assert isinstance(held["double.1.0"], _core.Plan) and held["double.1.0"].density == 1
-    assert host.session.count_heads() == (3, 4)
+    assert host.session.report.count_heads() == (3, 4)
 
 
 @pytest.mark.parametrize("densities", [(0.05, 0.7), (0.3, 0.3), (0.5, 1.0), (0.1, 0.9)], ids=str)
@@ -145,7 +146,7 @@ def test_masks_follow_heads_that_change_what_they_look_at_at_once():
     static, _ = run_shifted([0, 0, 3, 3, 3, 3], Settings(**settings))
     found, summary = run_shifted([0, 0, 3, 3, 3, 3], SETTINGS(**settings))
     assert retained_at(static, 2) < 0.5 < 0.95 < retained_at(found, 2)
-    assert found.session.paths == {"observe": 4, "sparse": 8} and not found.reasons()
+    assert found.session.report.paths == {"observe": 4, "sparse": 8} and not found.reasons()
     assert summary["mask"] == "dynamic" and summary["renewals"] == []
     assert summary["density"] == pytest.approx(1 / 6)
 
@@ -164,9 +165,9 @@ def test_no_static_mask_is_made(monkeypatch):
             host.session.observer.on_device = on_device
         for sigma in SIGMAS[:-1]:
             host.evaluate(sigma)
-            assert not host.session.planner.seen and not host.session.watch._rows
+            assert not host.session.planner.seen and not host.session.watch.blocks.waiting
         host.session.finish()
-        assert host.session.paths == {"observe": 4, "sparse": 8} and not host.reasons()
+        assert host.session.report.paths == {"observe": 4, "sparse": 8} and not host.reasons()
 
 
 def test_what_was_learned_is_saved():
@@ -179,7 +180,7 @@ def test_what_was_learned_is_saved():
     assert groups[0].code != groups[1].code
     find, _ = finder(last)
     host, _ = run_shifted([0] * 3 + [3] * 3, Settings(density=0.2), find_profile=find)
-    assert host.session.paths == {"sparse": 12}
+    assert host.session.report.paths == {"sparse": 12}
     # Nothing was sampled, so nothing was learned since the observed steps.
     settings = SETTINGS(observe_steps=2, density=0.2, refresh=False)
     assert len(run_shifted([0] * 6, settings)[0].saved) == 1
@@ -213,7 +214,7 @@ def test_the_meter_reads_the_masks_that_ran():
     qkv = shifted(2)
     host.call(host.session.begin_forward(1.0), "double.0.0", qkv)
     host.session.watch.settle()
-    (reading,) = host.session.watch.history
+    (reading,) = host.session.watch.meter.history
     plan = masks_of(built, layout, *qkv[:2], 0.3)
     rows = torch.softmax(qkv[0] @ qkv[1].mT * SCALE, -1)[0]
     for head, kept in enumerate(reading["retained"]):
@@ -281,7 +282,7 @@ def test_every_call_has_curves_of_its_own_masks():
     forward = host.session.begin_forward(1.0)
     for frames in (0, 3):
         host.call(forward, "double.0.0", shifted(frames))
-    curves = host.session.watch._curves["double.0.0"]
+    curves = sum_curves(host.session.watch._readings)["double.0.0"]
     assert (curves.lost[:, dynamic.LADDER.index(0.2)] < 1e-3 * curves.whole).all()
 
 
@@ -310,7 +311,7 @@ def test_no_memory_for_masks_ends_in_dense(monkeypatch):
     monkeypatch.setattr(cuda_masks, "find_masks", full)
     host, _ = host_for(SETTINGS())
     host.run()
-    assert host.session.paths == {"fallback": 2, "dense": 10} and host.dense_calls == 12
+    assert host.session.report.paths == {"fallback": 2, "dense": 10} and host.dense_calls == 12
     told = host.reasons()
     assert told["OutOfMemoryError: paro: no memory for scratch and output"] == 2
     assert told["out of memory in the sparse kernel"] == 10
@@ -338,11 +339,5 @@ def test_exact_maps_are_not_asked_for():
 
     host, _ = host_for(SETTINGS(), find_maps=never)
     host.run()
-    assert host.session.paths == {"sparse": 12} and not host.reasons()
-    assert "exact maps" not in host.session.profile_note
-
-
-def test_plans_that_are_given_have_masks_already():
-    plan = random_plan(LAYOUTS["video"], 2, 0.3)
-    with pytest.raises(Error, match=r"mask must be static where plans are given \(got 'dynamic'\)"):
-        Session(SETTINGS(), SIGMAS, plans=lambda layer, sigma, layout: plan)
+    assert host.session.report.paths == {"sparse": 12} and not host.reasons()
+    assert "exact maps" not in host.session.report.profile_note

@@ -49,7 +49,7 @@ def test_the_meter_of_a_device_reads_words(staying):
             host.session.observer.on_device = lambda q: True
         host.call(host.session.begin_forward(1.0), "double.0.0", shifted(2))
         host.session.watch.settle()
-        (reading,) = host.session.watch.history
+        (reading,) = host.session.watch.meter.history
         readings.append(reading["retained"])
     assert np.allclose(*readings, atol=0.02)
     q, k, v = shifted(2)

@@ -6,8 +6,9 @@ import weakref
 
 import pytest
 from fake_host import SIGMAS, Host
-from paroattention import Observer, Settings, TokenLayout, session
+from paroattention import Observer, Settings, TokenLayout
 from paroattention.learn.observer import Snapshot
+from paroattention.run import learning, observation
 from paroattention.run.beside import Ahead, Beside
 from problems import GRID, tensors
 
@@ -20,13 +21,13 @@ def gpu_host(settings=None, **options):
 
 
 def test_the_plan_is_made_beside_the_last_dense_step(monkeypatch):
-    threads, build = [], session.build_profile
+    threads, build = [], observation.build_profile
 
     def noted(observer, *args, **kwargs):
         threads.append((threading.current_thread().name, type(observer).__name__))
         return build(observer, *args, **kwargs)
 
-    monkeypatch.setattr(session, "build_profile", noted)
+    monkeypatch.setattr(observation, "build_profile", noted)
     host = gpu_host(Settings(observe_steps=3, refresh=False))
     host.run()
     assert threads == [("paro-plan", "Snapshot")]
@@ -37,14 +38,14 @@ def test_the_plan_is_made_beside_the_last_dense_step(monkeypatch):
 def test_plans_are_those_of_the_samples_before_that_step(monkeypatch):
     """Of three observed steps the first two, as if there had been no other."""
     # Rows that come to the host are known at once.
-    monkeypatch.setattr(session, "_FEW_ROWS", 0)
+    monkeypatch.setattr(observation, "_FEW_ROWS", 0)
     ahead, two = gpu_host(), gpu_host(Settings(observe_steps=2))
-    two.session._start_ahead = lambda: None
+    two.session.learning.start_ahead = lambda: None
     codes = []
     for host, steps in ((ahead, 4), (two, 3)):
         for sigma in SIGMAS[:steps]:
             host.evaluate(sigma)
-        host.session._saver.settle()
+        host.session.learning.saver.settle()
         heads = [head for layer in host.saved[0].layers for head in layer.heads]
         codes.append([(head.order, head.groups[0].code) for head in heads])
     assert len(codes[0]) == 4 and codes[0] == codes[1]
@@ -57,36 +58,36 @@ def test_one_observed_step_has_nothing_to_start_from():
 
 
 def test_on_a_cpu_nothing_runs_beside_a_step(monkeypatch):
-    monkeypatch.setattr(session, "Ahead", None)
+    monkeypatch.setattr(learning, "Ahead", None)
     host = Host(Settings(observe_steps=3))
     host.run()
-    assert host.session.paths == {"observe": 6, "sparse": 6} and not host.reasons()
+    assert host.session.report.paths == {"observe": 6, "sparse": 6} and not host.reasons()
 
 
 def test_a_plan_that_cannot_be_made_leaves_the_run_dense(monkeypatch):
     def broken(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(session, "build_profile", broken)
+    monkeypatch.setattr(observation, "build_profile", broken)
     host = gpu_host()
     host.run()
-    assert host.session.paths == {"observe": 6, "dense": 6}
+    assert host.session.report.paths == {"observe": 6, "dense": 6}
     assert next(iter(host.reasons())) == "no plan could be made: MemoryError"
 
 
 def test_an_interrupt_gives_the_plan_up(monkeypatch):
     """The run ends at once; what comes later is not used, and nothing is kept."""
-    go, build = threading.Event(), session.build_profile
+    go, build = threading.Event(), observation.build_profile
 
     def slow(*args, **kwargs):
         assert go.wait(10)
         return build(*args, **kwargs)
 
-    monkeypatch.setattr(session, "build_profile", slow)
+    monkeypatch.setattr(observation, "build_profile", slow)
     host = gpu_host()
     for sigma in SIGMAS[:3]:
         host.evaluate(sigma)
-    ahead = host.session._ahead
+    ahead = host.session.learning._ahead
     assert ahead is not None
     host.session.finish(ok=False)
     assert not host.saved
@@ -179,7 +180,7 @@ def test_a_profile_is_saved_beside_the_run(monkeypatch):
     host = gpu_host(Settings(observe_steps=3, refresh=False), save_profile=slow)
     for sigma in SIGMAS[:5]:
         host.evaluate(sigma)
-    assert begun.wait(10) and not saved and host.session.paths["sparse"]
+    assert begun.wait(10) and not saved and host.session.report.paths["sparse"]
     go.set()
     host.session.finish()
     (name, profile, tensors) = saved[0]
@@ -194,5 +195,5 @@ def test_a_full_disk_costs_the_profile_and_not_the_run(make):
 
     host = make(save_profile=full)
     host.run()
-    assert host.session.paths["sparse"]
+    assert host.session.report.paths["sparse"]
     assert host.reasons() == {"profile not saved: no space left": 1}

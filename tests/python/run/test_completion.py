@@ -168,7 +168,7 @@ def test_a_profile_that_does_not_fit_is_not_completed(options, reason):
     host = sparse_host(part(**options))
     host.run()
     (told,) = host.reasons()
-    assert reason in told and host.session.paths == {"dense": 12} and not host.saved
+    assert reason in told and host.session.report.paths == {"dense": 12} and not host.saved
 
 
 def test_rows_that_are_not_finite_leave_their_layer_dense_and_say_so():
@@ -181,7 +181,7 @@ def test_rows_that_are_not_finite_leave_their_layer_dense_and_say_so():
                 k = torch.full_like(k, float("nan"))
             host.session.attention(forward, layer, q, k, v, host.layout, lambda v=v: v)
     host.session.finish()
-    assert host.session.paths["sparse"] == 6 and paths(host, SECOND) == "oddddd"
+    assert host.session.report.paths["sparse"] == 6 and paths(host, SECOND) == "oddddd"
     assert any("the profile lacks" in reason and count == 5
                for reason, count in host.reasons().items())  # fmt: skip
     assert not host.saved
@@ -209,11 +209,11 @@ def test_layers_that_come_at_different_steps_keep_what_was_seen_of_them():
     seen = host.session.planner.seen
     assert set(seen) >= {SECOND, third}
     assert all(seen[layer].counts.sum() > 0 for layer in (SECOND, third))
-    assert host.session.missing.added == [SECOND, third]
+    assert host.session.learning.missing.added == [SECOND, third]
 
 
 def paths_so_far(host, layer) -> str:
-    logged = host.session._logged.items()
+    logged = host.session.report.calls._lines.items()
     return "".join(line["path"][0] for (_, name), line in sorted(logged) if name == layer)
 
 

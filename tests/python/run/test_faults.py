@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
-from paroattention import Error, Settings, TokenLayout, attention, session
+from paroattention import Error, Settings, TokenLayout, attention
 from paroattention.kernels import cuda_observe
 from paroattention.run import faults
 from paroattention.run.faults import Faults
@@ -209,7 +209,7 @@ def test_a_layer_that_breaks_is_handed_on_as_zeros_and_dense_from_the_next_step(
     assert not host.reasons()
     assert host.evaluate(SIGMAS[1]) == [False, True]
     assert host.reasons()[faults.NOT_FINITE] >= 1
-    assert host.session.paths == {"sparse": 3, "dense": 1}
+    assert host.session.report.paths == {"sparse": 3, "dense": 1}
 
 
 def test_beside_a_gpu_a_layer_is_given_up_while_the_next_step_is_under_way():
@@ -243,18 +243,3 @@ def test_no_word_outlives_a_run():
         assert word() is None
     finally:
         gc.enable()
-
-
-def test_an_offloaded_call_is_looked_at_on_the_cpu(monkeypatch):
-    """Tensors that the kernels do not take where they are: no word, the call ends dense at once."""
-    find, _ = finder(profile())
-    host = Host(Settings(offload=True), find_profile=find)
-    host.dense = lambda q, k, v: torch.zeros_like(v)
-    asked = []
-    monkeypatch.setattr(session, "unsupported", lambda q: "no kernel for the device")
-    flag = host.session.faults.flag
-    host.session.faults.flag = lambda layer, device: asked.append(device) or flag(layer, device)
-    assert host.evaluate(SIGMAS[0], change=break_first(host.layers, {1})) == [False, True]
-    assert asked == [CPU, CPU]
-    assert host.reasons() == {faults.NOT_FINITE: 1}
-    assert host.session.paths == {"fallback": 1, "sparse": 1}

@@ -24,7 +24,7 @@ def test_observes_the_first_steps_then_goes_sparse(observe):
     assert sequence(host) == ["observe"] * observe + ["sparse"] * (6 - observe)
     assert host.dense_calls == 2 * observe
     assert summary["paths"] == {"observe": 2 * observe, "sparse": 2 * (6 - observe)}
-    assert summary["profile"] == f"observed in this run ({observe} steps)"
+    assert summary["profile"] == f"observed in this run ({observe} step{'s'[: observe > 1]})"
     assert not host.reasons()
 
 
@@ -110,7 +110,7 @@ def test_repeated_evaluations_belong_to_their_step():
     host = Host(Settings(observe_steps=2))
     host.run([1.0, 0.9, 0.9, 0.7, 0.7, 0.5, 0.5, 0.3, 0.3, 0.1, 0.1])
     assert sequence(host) == ["observe"] * 2 + ["sparse"] * 4
-    assert host.session.paths == {"observe": 6, "sparse": 16}
+    assert host.session.report.paths == {"observe": 6, "sparse": 16}
     observed = host.session.observer.layers["double.0.0"].accumulators(0)[0].rows
     # Three evaluations watched, and two of the first sparse step sampled.
     assert observed == 3 * 64 + 2 * 32
@@ -120,20 +120,20 @@ def test_intermediate_sigmas_belong_to_the_interval_that_holds_them():
     host = Host(Settings(observe_steps=2))
     host.run([1.0, 0.95, 0.9, 0.8, 0.7, 0.6])
     assert host.paths() == {0: "observe", 1: "observe", 2: "sparse"}
-    assert host.session.paths == {"observe": 8, "sparse": 4}
+    assert host.session.report.paths == {"observe": 8, "sparse": 4}
 
 
 def test_steps_may_come_back():
     """Restart samplers raise sigma again: a plan that is there stays in use."""
     host = Host(Settings(observe_steps=1))
     host.run([1.0, 0.9, 0.7, 1.0, 0.9, 0.1])
-    assert host.session.paths == {"observe": 2, "sparse": 10}
+    assert host.session.report.paths == {"observe": 2, "sparse": 10}
 
 
 def test_a_late_first_evaluation_is_watched_like_any_other():
     host = Host(Settings(observe_steps=2))
     host.run([0.1, 1.0, 0.9, 0.7])
-    assert host.session.paths == {"observe": 6, "sparse": 2} and not host.reasons()
+    assert host.session.report.paths == {"observe": 4, "sparse": 4} and not host.reasons()
 
 
 def test_cond_and_uncond_in_calls_of_their_own_feed_one_kernel():
@@ -141,7 +141,7 @@ def test_cond_and_uncond_in_calls_of_their_own_feed_one_kernel():
     host.run([1.0, 1.0, 0.9, 0.9])
     # Both watched with 64 queries, and sampled with 32 while sparse.
     assert host.session.observer.layers["double.0.0"].accumulators(0)[0].rows == 2 * (64 + 32)
-    assert host.session.paths == {"observe": 4, "sparse": 4}
+    assert host.session.report.paths == {"observe": 4, "sparse": 4}
 
 
 # -- what is computed ------------------------------------------------------------------------------
@@ -246,20 +246,6 @@ def test_another_text_length_gets_a_plan_of_its_own():
     out, ours = host.call(host.session.begin_forward(0.7), "double.0.0", qkv)
     assert ours
     assert_close(out, reference.dense(*qkv), torch.float32, "bf16")
-
-
-def test_exact_plans_replace_profiles():
-    plan = _core.plan_layer(profile(), 0, 0, GRID, density=0.5)
-    asked = []
-
-    def plans(layer, sigma, layout):
-        asked.append((layer, sigma))
-        return plan if layer == "double.0.0" else None
-
-    host = Host(plans=plans)
-    host.run([1.0, 0.9])
-    assert asked == [(name, s) for s in (1.0, 0.9) for name in host.layers]
-    assert host.reasons() == {"no exact map of this layer": 2} and not host.saved
 
 
 # -- calibrating -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fake_host import SIGMAS, Host, sparse_host
 from paroattention import Settings, TokenLayout, session
+from paroattention.run import observation
 from paroattention.runlog import RunLog
 from problems import GRID, profile, tensors
 
@@ -48,16 +49,16 @@ def test_output_that_is_not_finite_falls_back(precision, bad):
     out, ours = host.call(host.session.begin_forward(1.0), "double.0.0", (q, k, v), lambda: mark)
     assert out is mark and not ours
     assert host.reasons() == {"output was not finite": 1}
-    assert host.session.paths == {"fallback": 1}
+    assert host.session.report.paths == {"fallback": 1}
     host.evaluate(0.9)
-    assert host.session.paths == {"fallback": 1, "sparse": 2}
+    assert host.session.report.paths == {"fallback": 1, "sparse": 2}
 
 
 def test_large_finite_values_are_no_fault():
     """Every output is finite, though their sum in half precision would not be."""
     host = sparse_host()
     host.evaluate(1.0, change=lambda q, k, v: (q.half(), k.half(), torch.full_like(v, 6e4).half()))
-    assert host.session.paths == {"sparse": 2}
+    assert host.session.report.paths == {"sparse": 2}
 
 
 def test_an_exception_of_ours_falls_back_with_its_first_line(monkeypatch):
@@ -68,7 +69,7 @@ def test_an_exception_of_ours_falls_back_with_its_first_line(monkeypatch):
     host = sparse_host()
     assert host.evaluate(1.0) == [False, False]
     assert host.reasons() == {"RuntimeError: no memory": 2}
-    assert host.session.paths == {"fallback": 2}
+    assert host.session.report.paths == {"fallback": 2}
 
 
 def test_a_lookup_that_fails_is_told_and_the_run_observes():
@@ -78,7 +79,7 @@ def test_a_lookup_that_fails_is_told_and_the_run_observes():
     host = Host(Settings(observe_steps=2), find_profile=find)
     host.run()
     assert host.reasons() == {"OSError: disk gone": 1}
-    assert host.session.paths == {"fallback": 1, "observe": 3, "sparse": 8}
+    assert host.session.report.paths == {"fallback": 1, "observe": 3, "sparse": 8}
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
@@ -98,7 +99,7 @@ def test_inputs_that_the_kernels_do_not_take_stay_dense():
     host = sparse_host()
     host.evaluate(1.0, change=lambda *qkv: [x.double() for x in qkv])
     assert host.reasons() == {"dtype torch.float64 is not float32, float16 or bfloat16": 2}
-    assert host.session.paths == {"dense": 2}
+    assert host.session.report.paths == {"dense": 2}
 
 
 def test_rows_that_are_not_finite_are_not_observed_and_said():
@@ -117,7 +118,7 @@ def test_a_run_that_never_saw_a_finite_row_stays_dense_and_says_so():
     host = Host(Settings(observe_steps=2))
     host.dense = lambda q, k, v: torch.zeros_like(v)
     host.run(change=lambda q, k, v: (q * float("nan"), k, v))
-    assert set(host.session.paths) <= {"observe", "dense", "fallback"}
+    assert set(host.session.report.paths) <= {"observe", "dense", "fallback"}
     assert not host.saved and host.reasons()
 
 
@@ -130,7 +131,7 @@ def test_layers_of_different_heads_do_not_end_the_run():
     host.run(SIGMAS[1:-1])
     reason = next(iter(host.reasons()))
     assert reason.startswith("no plan could be made: ") and "heads" in reason
-    assert host.session.paths["dense"] == 10 and "sparse" not in host.session.paths
+    assert host.session.report.paths["dense"] == 10 and "sparse" not in host.session.report.paths
     assert not host.saved
 
 
@@ -142,7 +143,7 @@ def test_layers_of_different_grids_do_not_end_the_run():
     host.call(forward, "double.1.0", tensors(2, 9 * 48, 64))
     host.layout = TokenLayout(GRID)
     host.run(SIGMAS[1:-1])
-    assert sum(host.session.paths.values()) == 12 and not host.saved
+    assert sum(host.session.report.paths.values()) == 12 and not host.saved
 
 
 # -- faults around a run ---------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def test_a_run_without_any_call_ends_quietly():
 def test_a_run_log_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     host = Host(Settings(observe_steps=2))
-    host.session.runlog = RunLog(tmp_path / "file" / "runlog.jsonl")
+    host.session.report.calls.runlog = RunLog(tmp_path / "file" / "runlog.jsonl")
     host.run()
     (reason,) = host.reasons()
     assert reason.startswith("run log not written: ")
@@ -189,7 +190,7 @@ def test_odd_schedules_do_not_end_a_run(sigmas):
     """Rising sigmas (unsampling), no step at all, a step of no length."""
     host = Host(Settings(observe_steps=1), sigmas=sigmas)
     host.run(sigmas)
-    assert sum(host.session.paths.values()) == 2 * len(sigmas)
+    assert sum(host.session.report.paths.values()) == 2 * len(sigmas)
 
 
 # -- memory and GPUs -------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_out_of_memory_in_the_kernel_is_tried_twice_then_dense(monkeypatch, kind
     host = sparse_host()
     host.run()
     assert len(tries) == 2 and host.dense_calls == 12
-    assert host.session.paths == {"fallback": 2, "dense": 10}
+    assert host.session.report.paths == {"fallback": 2, "dense": 10}
     assert host.reasons()["out of memory in the sparse kernel"] == 10
 
 
@@ -234,7 +235,7 @@ def test_memory_that_comes_back_leaves_the_run_sparse(monkeypatch):
     monkeypatch.setattr(session, "attention", once)
     host = sparse_host()
     host.run()
-    assert host.session.paths == {"fallback": 1, "sparse": 11}
+    assert host.session.report.paths == {"fallback": 1, "sparse": 11}
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
@@ -243,16 +244,16 @@ def test_out_of_memory_while_observing_costs_samples_only(monkeypatch, kind):
     observe = raising(OUT_OF_MEMORY[kind], 1, host.session.observer.observe)
     monkeypatch.setattr(host.session.observer, "observe", observe)
     host.run()
-    assert host.session.paths == {"observe": 4, "sparse": 8}
+    assert host.session.report.paths == {"observe": 4, "sparse": 8}
     assert [line["reason"].startswith("not observed") for line in host.lines][:2] == [True, False]
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_out_of_memory_while_planning_leaves_the_run_dense(monkeypatch, kind):
-    monkeypatch.setattr(session, "build_profile", raising(OUT_OF_MEMORY[kind]))
+    monkeypatch.setattr(observation, "build_profile", raising(OUT_OF_MEMORY[kind]))
     host = Host(Settings(observe_steps=2))
     host.run()
-    assert host.session.paths == {"observe": 4, "dense": 8}
+    assert host.session.report.paths == {"observe": 4, "dense": 8}
     assert next(iter(host.reasons())).startswith("no plan could be made")
 
 
@@ -261,16 +262,16 @@ def test_out_of_memory_while_sampling_costs_a_reading_only(monkeypatch, kind):
     host = sparse_host()
     monkeypatch.setattr(host.session.watch, "call", raising(OUT_OF_MEMORY[kind]))
     host.run()
-    assert host.session.paths == {"sparse": 12}
+    assert host.session.report.paths == {"sparse": 12}
     (reason,) = host.reasons()
     assert reason.startswith("not sampled: ")
 
 
 def test_renewal_that_fails_leaves_the_masks_as_they_are(monkeypatch):
     host = sparse_host()
-    monkeypatch.setattr(host.session.watch, "_propose", raising(RuntimeError("broken")))
+    monkeypatch.setattr(host.session.watch.proposals, "_propose", raising(RuntimeError("broken")))
     host.run()
-    assert host.session.paths == {"sparse": 12}
+    assert host.session.report.paths == {"sparse": 12}
     assert host.reasons() == {"masks are not renewed any more: RuntimeError: broken": 1}
 
 
@@ -297,14 +298,14 @@ def test_a_batch_of_two_prompts_shares_the_samples():
             host.call(forward, layer, tensors(2, 144, 64, seed=number, batch=2))
     host.session.finish()
     rows = host.session.observer.layers["double.0.0"].accumulators(0)[0].rows
-    sampled = {entry["step"] for entry in host.session.watch.history if entry["step"] < 3}
+    sampled = {entry["step"] for entry in host.session.watch.meter.history if entry["step"] < 3}
     assert rows == 64 + 32 * len(sampled) and not host.reasons()
 
 
 def test_steps_out_of_order_end_no_run():
     host = Host(Settings(observe_steps=2))
     host.run([1.0, 0.9, 0.5, 0.7, 0.1, 0.3, 1.0, 0.5, 0.5, 0.1])
-    assert host.session.paths["sparse"] == 16 and not host.reasons()
+    assert host.session.report.paths["sparse"] == 16 and not host.reasons()
 
 
 def test_a_run_that_ends_lets_go_of_everything():

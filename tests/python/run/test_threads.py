@@ -66,7 +66,9 @@ def run(order, settings, *, on_device=None, sigmas=LONG, **options):
     plans = session.planner.plans()
     found = {key: bytes(_core.plan_words(plan)) for key, plan in plans.items()}
     summary = session.finish()
-    assert not any("not " in reason for reason in session.reasons), session.reasons
+    assert not any("not " in reason for reason in session.report.reasons.counts), (
+        session.report.reasons.counts
+    )
     end = {name: value for name, value in summary.items() if not name.endswith("seconds")}
     return outputs, found, [one.dump() for one in host.saved], end, host.lines
 

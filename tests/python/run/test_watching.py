@@ -8,7 +8,7 @@ from paroattention import Settings, _core, attention, reference
 from paroattention.learn import sampling
 from paroattention.learn.seen_blocks import SeenBlocks
 from paroattention.plan import renewal
-from paroattention.run.watching import MOST_BETWEEN
+from paroattention.run.proposals import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
 from shifting import GRID, LAYOUT, SCALE, exact_maps, retained_at, run_shifted, shifted
@@ -165,7 +165,7 @@ def test_proposals_wait_longer_each_time_and_begin_anew_in_the_second_half():
 def test_nothing_is_renewed_where_nothing_is_gained():
     host, summary = run_shifted([0] * 6)
     assert summary["renewals"] and all(taken == 0 for _, taken, _ in summary["renewals"])
-    assert host.session.paths["sparse"] == 8
+    assert host.session.report.paths["sparse"] == 8
 
 
 def test_without_refresh_nothing_is_sampled():
@@ -200,7 +200,7 @@ def test_kernels_with_gains_of_keys_are_not_blended_with_others():
     built.layers, built.bins = heads, keyed
     find, _ = finder(built)
     host, summary = run_shifted([0] * 6, Settings(density=0.2), find_profile=find)
-    assert host.session.paths == {"sparse": 12} and not host.reasons()
+    assert host.session.report.paths == {"sparse": 12} and not host.reasons()
     assert max(taken for _, taken, _ in summary["renewals"]) > 0
 
 
@@ -225,7 +225,7 @@ def test_sampling_leaves_the_output_alone():
 
 def test_step_by_step_sampling_is_sparse():
     host, _ = run_shifted([0] * 6, Settings(observe_steps=1, density=0.2, refresh_every=3))
-    steps = {entry["step"] for entry in host.session.watch.history}
+    steps = {entry["step"] for entry in host.session.watch.meter.history}
     # The first sparse step and every third, and the one that judges a proposal.
     assert steps < {1, 2, 3, 4, 5} and 1 in steps
 
@@ -252,7 +252,7 @@ def test_a_limit_that_nothing_exceeds_changes_nothing():
     find, _ = finder(profile(density=0.2))
     host = Host(Settings(density=0.2), find_profile=find, limit=1.0)
     host.run()
-    assert not host.session.watch.denser.raised.get("double.0.0") and not host.reasons()
+    assert not host.session.watch.meter.denser.raised.get("double.0.0") and not host.reasons()
 
 
 def test_the_run_log_has_every_heads_reading():

@@ -1,8 +1,7 @@
 """`bench fidelity`: the policies against dense on the bundled model, held-out prompts and seeds.
 
-Attention runs in this package's kernels, those of --device where the build has them, else the
-CPU's; unquantised cases in plain torch in fp32 with `--kernel torch`: the same definition, sooner
-done on a GPU.
+Attention runs in this package's kernels for --device; unquantised cases run in plain torch in fp32
+with `--kernel torch`: the same definition, sooner done on a GPU.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from pathlib import Path
 import torch
 
 from .. import _core, metrics
-from ..run.session import Session
+from ..kernels.attention import attention
 from .bundled import Bundle
 from .policies import Calibration, Case, cases, session_for
-from .torch_attention import TorchSession
+from .torch_attention import TorchAttention
 
 # Calibration's prompt is one the model was trained on; the others are combinations it never saw.
 CALIBRATION = ("cat closer ball", 11)
@@ -71,14 +70,14 @@ class Bench:
     """Runs cases over prompts; rows in the format of report.json."""
 
     def __init__(
-        self, bundle: Bundle, prompts, seeds, steps: int, exact_every: int, tiles, session_class
+        self, bundle: Bundle, prompts, seeds, steps: int, exact_every: int, tiles, kernel: str
     ):
         self.bundle, self.prompts, self.seeds, self.steps = bundle, prompts, seeds, steps
         started = time.perf_counter()
         self.calibration = Calibration(bundle, *CALIBRATION, steps, tiles, exact_every)
         self.calibration_seconds = time.perf_counter() - started
         self.dense, _ = sample(bundle, prompts, seeds, steps)
-        self.session_class = session_class
+        self.kernel = kernel
         self.pool = ThreadPoolExecutor(8)
         self._pending: list = []
 
@@ -89,7 +88,10 @@ class Bench:
             batches = [list(range(len(self.prompts)))]
         for batch in batches:
             prompts, seeds = ([x[i] for i in batch] for x in (self.prompts, self.seeds))
-            session = session_for(case, self.calibration, seeds[0], self.session_class)
+            kernel = attention
+            if self._in_torch(case):
+                kernel = TorchAttention(keep=not case.policy.endswith("+dynamic"))
+            session = session_for(case, self.calibration, seeds[0], kernel)
             pixels, seconds = sample(self.bundle, prompts, seeds, self.steps, session)
             summary = session.finish()
             if summary["reasons"]:
@@ -126,7 +128,7 @@ class Bench:
         }
 
     def _in_torch(self, case: Case) -> bool:
-        return self.session_class is TorchSession and case.precision != "int8"
+        return self.kernel == "torch" and case.precision != "int8"
 
 
 def _device_name(device: str) -> str:
@@ -192,8 +194,7 @@ def main(arguments: list[str]) -> int:
         todo, kept = _resume(options.resume, options.steps)
     # Exact maps are dear on a CPU: made where a case asks for them.
     tiles = sorted({case.block for case in todo if case.policy == "exact"})
-    session_class = TorchSession if options.kernel == "torch" else Session
-    bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles, session_class)
+    bench = Bench(bundle, prompts, seeds, options.steps, options.exact_every, tiles, options.kernel)
     print(f"calibrated in {bench.calibration_seconds:.1f} s", flush=True)
     left_out = []
     for number, case in enumerate(todo):

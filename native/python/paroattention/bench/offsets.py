@@ -20,11 +20,12 @@ import torch
 
 from .. import _core
 from ..layout import TokenLayout
-from ..learn.observer import ExactObserver, Observer
+from ..learn.observer import Observer
 from ..plan.profile_build import build_profile
 from ..settings import ModelInfo, Settings
 from . import made_up
 from .bundled import Bundle
+from .exact import ExactObserver
 from .fidelity import CALIBRATION, HELD_OUT
 
 BLOCK, DENSITIES = 64, (0.5, 0.3, 0.2)

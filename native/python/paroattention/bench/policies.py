@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .. import _core
-from ..learn.observer import ExactObserver
+from ..kernels.attention import attention
 from ..plan.profile_build import build_profile
 from ..run.session import Session
 from ..settings import AUTO, TARGET_ERROR, ModelInfo, Settings
 from .bundled import Bundle
+from .exact import ExactObserver, ExactRun
 
-# Errors that "+target" and "+heads" aim at.
+# Errors that "+target" aims at.
 TARGETS = (0.08, 0.065)
 POLICIES = ("fhw", "profile", "paper", "auto", "exact")
 
@@ -24,8 +26,7 @@ class Case:
 
     policy: one of POLICIES; with "+refresh" the run samples on while sparse and renews its masks,
     as users' runs do; with "+dynamic" it samples on, and every call finds its own masks; with
-    "+target" or "+heads" density is a target error that one density for all heads, or one for
-    each, comes to.
+    "+target" density is a target error that one density for all heads comes to.
     """
 
     policy: str
@@ -68,7 +69,7 @@ class Calibration:
         self.exact = {block: ExactObserver(block, block) for block in tiles}
         self.sigmas = [float(s) for s in bundle.wan.simple_sigmas(steps)]
         # Five steps apart: 4 of 20 steps are sampled, 64 queries a head.
-        settings = Settings(calibrate=True, every_n_steps=max(1, steps // 4), offload=True)
+        settings = Settings(calibrate=True, every_n_steps=max(1, steps // 4))
         self.session = Session(settings, self.sigmas, model=ModelInfo("wan2.1"))
         groups = self.session.steps.groups(halves=True)
         self.border = groups[0][1] if len(groups) > 1 else -1.0
@@ -128,17 +129,15 @@ class Calibration:
         return int(sigma <= self.border * (1 + 1e-5))
 
 
-def session_for(
-    case: Case, calibration: Calibration, seed: int, session_class: type[Session] = Session
-) -> Session:
-    """A session that runs a case; auto observes its own first steps."""
+def session_for(case: Case, calibration: Calibration, seed: int, kernel=attention):
+    """A session that runs a case, or an ExactRun; auto observes its own first steps. kernel: runs
+    the sparse calls, as paroattention.attention."""
     start = case.dense_steps / calibration.steps
     policy, _, refresh = case.policy.partition("+")
-    by_target = refresh in ("target", "heads")
+    by_target = refresh == "target"
     settings = Settings(
         density=AUTO if by_target else case.density,
         target_error=case.density if by_target else TARGET_ERROR,
-        per_head=refresh == "heads",
         precision="int8" if case.precision == "int8" else "bf16",
         mask="dynamic" if refresh == "dynamic" else "static",
         tail=case.tail,
@@ -147,26 +146,26 @@ def session_for(
         refresh=bool(refresh),
         block_q=case.block,
         block_kv=case.block,
-        offload=True,
     )
-    keywords = {"model": ModelInfo("wan2.1"), "seed": seed}
     if policy == "exact":
-        maps, cache = calibration.exact[case.block], {}
+        plans = _exact_plans(case, calibration)
+        return ExactRun(settings, calibration.sigmas, plans, kernel)
+    keywords = {"model": ModelInfo("wan2.1"), "seed": seed, "kernel": kernel}
+    if policy != "auto":
+        keywords["find_profile"] = lambda grid: (calibration.profiles[policy], policy)
+    return Session(settings, calibration.sigmas, **keywords)
 
-        def plans(layer, sigma, layout):
-            key = (layer, calibration.group(sigma))
-            if key not in cache:
-                dense = calibration.dense_heads[layer]
-                cache[key] = maps.plan(layer, case.density, group=key[1], dense_heads=dense)
-            return cache[key]
 
-        return session_class(settings, calibration.sigmas, plans=plans, **keywords)
-    if policy == "auto":
-        return session_class(settings, calibration.sigmas, **keywords)
-    profile = calibration.profiles[policy]
-    return session_class(
-        settings, calibration.sigmas, find_profile=lambda grid: (profile, policy), **keywords
-    )
+def _exact_plans(case: Case, calibration: Calibration):
+    """plans(layer, sigma) -> Plan, made once for each timestep group."""
+    maps = calibration.exact[case.block]
+
+    @functools.cache
+    def plan(layer: str, group: int):
+        dense = calibration.dense_heads[layer]
+        return maps.plan(layer, case.density, group=group, dense_heads=dense)
+
+    return lambda layer, sigma: plan(layer, calibration.group(sigma))
 
 
 def _grid(policies, densities, **fixed) -> list[Case]:
@@ -187,7 +186,7 @@ def cases(quick: bool = False) -> list[Case]:
     return [
         *base,
         *_grid(("auto+dynamic", "profile+dynamic"), every),
-        *_grid(("auto+target", "auto+heads"), TARGETS),
+        *_grid(("auto+target",), TARGETS),
         *_grid(("profile",), every, precision="int8"),
         *(Case("paper", density) for density in every),
         *_grid(("fhw", "profile", "exact"), every, block=128),

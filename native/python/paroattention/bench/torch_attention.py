@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import _core
 from ..kernels.cuda_masks import host_plan
 from ..kernels.reference import _token_blocks
-from ..run.session import Session
 
 
 @dataclass
@@ -56,25 +56,31 @@ def sparse_head(q, k, v, masks: HeadMasks, scale: float, tail: bool) -> torch.Te
     return torch.softmax(scores, -1) @ v
 
 
-class TorchSession(Session):
-    """A session whose sparse calls run here instead of in the native kernels (fp32 only)."""
+class TorchAttention:
+    """As paroattention.attention without quantisation, in fp32. keep: hold the masks of the plans
+    that it has run on their device; for plans that come again."""
 
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
+    def __init__(self, keep: bool = True):
+        self._keeps = keep
         self._masks: dict[tuple[int, str], list[HeadMasks]] = {}
         self._held: list = []  # Plans whose id is a key above must live as long.
 
-    def _run_sparse(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
-        if self.settings.precision == "int8":
-            return super()._run_sparse(layer, q, k, v, plan, scale)
+    def __call__(
+        self, q, k, v, plan, *, sm_scale=None, precision="bf16", tail=True, broken=None
+    ) -> torch.Tensor:
+        """q, k, v (B, H, N, D) -> the same shape and dtype. broken: as paroattention.attention."""
+        if precision == "int8":
+            raise _core.Error(f"precision must be bf16 in plain torch (got {precision!r})")
+        scale = sm_scale or q.shape[-1] ** -0.5
         heads = [
-            sparse_head(
-                q[:, h].float(), k[:, h].float(), v[:, h].float(), masks, scale, self.settings.tail
-            )
+            sparse_head(*(x[:, h].float() for x in (q, k, v)), masks, scale, tail)
             for h, masks in enumerate(self._masks_of(plan, q))
         ]
-        out = torch.stack(heads, 1).to(q.dtype)
-        return out if self.faults.finite(out) else None
+        out = torch.stack(heads, 1)
+        if broken is not None and not torch.isfinite(out).all():
+            broken.fill_(1)
+            torch.nan_to_num_(out, nan=0.0, posinf=0.0, neginf=0.0)
+        return out.to(q.dtype)
 
     def _masks_of(self, plan, q) -> list[HeadMasks]:
         key = (id(plan), str(q.device))
@@ -82,8 +88,7 @@ class TorchSession(Session):
             return self._masks[key]
         own = host_plan(plan)
         found = [head_masks(own, h, q.device) for h in range(q.shape[1])]
-        # Masks of one call's own are never asked for again.
-        if not self.settings.dynamic:
+        if self._keeps:
             self._held.append(plan)
             self._masks[key] = found
         return found

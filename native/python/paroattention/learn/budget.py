@@ -1,4 +1,4 @@
-"""Which density each head gets: curves of output error against density, and how they are spent."""
+"""Curves of output error against density, and the density that a target error needs."""
 
 from __future__ import annotations
 
@@ -86,23 +86,8 @@ class Curves:
         return (out - dense).square().sum((1, 2)), dense.square().sum()
 
 
-def _hull(errors: np.ndarray) -> list[int]:
-    """Places of the lower convex hull of (density, error), densities rising, ending at dense."""
-    hull = [0]
-    while hull[-1] < len(LADDER) - 1:
-        first = hull[-1]
-        slopes = [
-            (errors[to] - errors[first]) / (LADDER[to] - LADDER[first])
-            for to in range(first + 1, len(LADDER))
-        ]
-        # Of equal slopes the farthest: fewer steps to walk.
-        best = len(slopes) - 1 - int(np.argmin(slopes[::-1]))
-        hull.append(first + 1 + best)
-    return hull
-
-
 class Budget:
-    """Curves of all heads, as shares of their layer's squared output; spent where it helps most.
+    """Curves of all heads, as shares of their layer's squared output.
 
     layers: {layer: Curves}. fixed: densities that are not ours to choose, by (layer, head). The
     predicted error of a choice is the root of the mean over layers of squared error / squared
@@ -143,47 +128,14 @@ class Budget:
                 return low + (high - low) * (before - target) / (before - after)
         return 1.0
 
-    def mean(self, places: np.ndarray) -> float:
-        return float(np.array(LADDER)[places].mean())
-
     def predicted(self, places: np.ndarray) -> float:
         """Relative error of a layer's output when head i has density LADDER[places[i]]."""
         return float(np.sqrt(self.errors[np.arange(len(places)), places].sum()))
 
-    def _steps(self) -> list[tuple[float, int, int]]:
-        """(slope, head, place to go to), the most useful first."""
-        steps = []
-        for head, errors in enumerate(self.errors):
-            for low, high in pairwise(_hull(errors)) if head not in self.fixed else ():
-                slope = (errors[high] - errors[low]) / (LADDER[high] - LADDER[low])
-                steps.append((slope, head, high))
-        return sorted(steps)
-
-    def spend(self, *, target: float | None = None, mean: float | None = None) -> np.ndarray:
-        """Places on LADDER by head: the least cost whose predicted error is at most `target`, or
-        the least error at a mean density of at most `mean`."""
-        places = self.uniform(LADDER[0])
-        for _, head, to in self._steps():
-            if target is not None and self.predicted(places) <= target:
-                break
-            self._go(places, head, to, target, mean)
-        return places
-
-    def _go(self, places, head: int, to: int, target, mean) -> None:
-        """Takes a head as far towards `to` as the mean allows and the target needs."""
-        first = places[head]
-        for place in range(first + 1, to + 1):
-            places[head] = place
-            if mean is not None and self.mean(places) > mean + 1e-9:
-                places[head] = place - 1
-                return
-            if target is not None and self.predicted(places) <= target:
-                return
-
-    def densities(self, values) -> dict[str, dict[int, float]]:
-        """values, one a head, of the heads that are ours to choose, by layer and head."""
+    def densities(self, density: float) -> dict[str, dict[int, float]]:
+        """This density for every head that is ours to choose, by layer and head."""
         found: dict[str, dict[int, float]] = {}
-        for index, ((layer, head), value) in enumerate(zip(self.heads, values, strict=True)):
+        for index, (layer, head) in enumerate(self.heads):
             if index not in self.fixed:
-                found.setdefault(layer, {})[head] = float(value)
+                found.setdefault(layer, {})[head] = density
         return found

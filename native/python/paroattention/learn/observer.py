@@ -1,15 +1,12 @@
-"""Observers: what watches a dense run and learns where each head looks.
+"""Observer: watches a dense run and learns where each head looks.
 
-`Observer` samples a few query rows a head and bins them into offset kernels (all but free).
-`ExactObserver` reduces full attention maps to block maps in all six orders (slow; the yardstick).
+It samples a few query rows a head and bins them into offset kernels.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -288,70 +285,3 @@ class Snapshot:
 
     def kernels(self, layer: str, group: int = 0) -> np.ndarray:
         return self._kernels[(layer, group)]
-
-
-class ExactObserver:
-    """Full attention maps, summed per block for all six orders at one tile."""
-
-    def __init__(self, block_q: int = 64, block_kv: int = 64, chunk: int = 512):
-        self.block_q, self.block_kv, self.chunk = block_q, block_kv, chunk
-        self.layouts: dict[str, TokenLayout] = {}
-        self.maps: dict[tuple[str, int], list[list]] = {}
-        self._pool = ThreadPoolExecutor(len(_core.ORDERS))
-
-    def observe(self, layer: str, q, k, layout: TokenLayout, *, sm_scale: float, group: int = 0):
-        """Adds one dense evaluation of a layer; q, k (B, H, N, D) in original order."""
-        self.layouts.setdefault(layer, layout)
-        heads = self.maps.setdefault(
-            (layer, group),
-            [
-                [
-                    _core.empty_map(layout.grid, order, self.block_q, self.block_kv)
-                    for order in _core.ORDERS
-                ]
-                for _ in range(q.shape[1])
-            ],
-        )
-        for entry in range(q.shape[0]):
-            for head, maps in enumerate(heads):
-                self._add_head(maps, q[entry, head], k[entry, head], layout, sm_scale)
-
-    def _add_head(self, maps, q, k, layout, scale):
-        grid = slice(layout.prefix, layout.prefix + layout.grid_size)
-        for start in range(0, layout.grid_size, self.chunk):
-            stop = min(start + self.chunk, layout.grid_size)
-            places = np.arange(start, stop, dtype=np.int32)
-            rows = torch.softmax((q[grid][start:stop] @ k.T).float() * scale, -1)[:, grid]
-            values = rows.cpu().numpy()
-            # The six sums are independent and run outside of the interpreter's lock.
-            add = partial(_core.accumulate_rows, grid=layout.grid, queries=places, rows=values)
-            list(self._pool.map(add, maps))
-
-    def plan(
-        self,
-        layer: str,
-        density: float,
-        *,
-        group: int = 0,
-        order: str | None = None,
-        dense_heads: Sequence[bool] = (),
-    ):
-        """A Plan from the exact maps: per head the order of greatest retained mass, or `order`.
-
-        dense_heads: which heads (True) compute every block whatever the density.
-        """
-        layout = self.layouts[layer]
-        heads = []
-        every = self.maps[(layer, group)]
-        for maps, dense in zip(every, dense_heads or [False] * len(every), strict=True):
-            chosen = order or _core.score_order_maps(maps, density)["order"]
-            own = 1.0 if dense else density
-            heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], own))
-        return _core.Plan(
-            layout.grid,
-            prefix=layout.prefix,
-            suffix=layout.suffix,
-            block_q=self.block_q,
-            block_kv=self.block_kv,
-            heads=heads,
-        )

@@ -69,13 +69,9 @@ class FoundCurves(Curves):
         return plain.select(every, torch.tensor(LADDER), by_mass=False).numpy()
 
 
-def planner_for(settings: Settings, given=None) -> Planner:
-    """The planner of a run with these settings. given: plans that are there already."""
-    if not settings.dynamic:
-        return Planner(settings, given)
-    if given is not None:
-        raise _core.Error("mask must be static where plans are given (got 'dynamic')")
-    return DynamicPlanner(settings)
+def planner_for(settings: Settings) -> Planner:
+    """The planner of a run with these settings."""
+    return DynamicPlanner(settings) if settings.dynamic else Planner(settings)
 
 
 def curves_for(settings: Settings, maps: list, sm_scale: float) -> Curves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,10 +17,10 @@ from ..settings import Settings
 
 
 class Key(NamedTuple):
-    """What a plan depends on. group: the timestep group, or the sigma where plans are given."""
+    """What a plan depends on. group: the timestep group."""
 
     layer: str
-    group: int | float
+    group: int
     layout: TokenLayout
     heads: int
     head_dim: int
@@ -43,22 +43,14 @@ def _cancel(builders: dict) -> None:
 
 
 class Planner:
-    """Plans from `profile`, once it is set, or from given(layer, sigma, layout).
+    """Plans from `profile`, once it is set.
 
     background: build the plans of all layers on threads of their own, from the first one that is
-    asked for. ahead(key) -> Plan or None comes before the profile (exact maps).
+    asked for.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        given: Callable | None = None,
-        *,
-        background: bool = False,
-        ahead: Callable | None = None,
-    ):
-        self._settings, self._given, self._ahead = settings, given, ahead
-        self.background = background
+    def __init__(self, settings: Settings, *, background: bool = False):
+        self._settings, self.background = settings, background
         self.profile: _core.Profile | None = None
         # By layer: what samples saw of each block, blended into masks where there is any.
         self.seen: dict[str, SeenBlocks] = {}
@@ -78,11 +70,7 @@ class Planner:
 
     @property
     def ready(self) -> bool:
-        return self.profile is not None or self._given is not None
-
-    @property
-    def given(self) -> bool:
-        return self._given is not None
+        return self.profile is not None
 
     def use(self, profile: _core.Profile) -> None:
         """Plans from this profile from now on; those already made stay until they are replaced."""
@@ -93,8 +81,7 @@ class Planner:
             self._ids = {name: place for place, name in enumerate(profile.layer_ids())}
 
     def key(self, layer: str, sigma: float, layout: TokenLayout, q) -> Key:
-        group = self.profile.timestep_group(sigma) if self.profile else sigma
-        return Key(layer, group, layout, q.shape[1], q.shape[-1])
+        return Key(layer, self.profile.timestep_group(sigma), layout, q.shape[1], q.shape[-1])
 
     def get(self, key: Key) -> _core.Plan | str:
         """The newest plan, or why there is none."""
@@ -165,10 +152,6 @@ class Planner:
         with self._lock:
             return {key: plan for key, plan in self._plans.items() if not isinstance(plan, str)}
 
-    def known(self) -> int:
-        """How many keys were asked for, those without a plan included."""
-        return len(self._plans)
-
     def clear(self) -> None:
         """Ends background building and lets go of every plan."""
         with self._lock:
@@ -181,7 +164,7 @@ class Planner:
 
     def lacks(self, key: Key) -> bool:
         """Whether the profile fits a call but for its layer, which it does not hold."""
-        return not self.given and key.layer not in self._ids and not self.misfit(key)
+        return key.layer not in self._ids and not self.misfit(key)
 
     def index(self, layer: str) -> int | None:
         return self._ids.get(layer)
@@ -196,16 +179,13 @@ class Planner:
     def _make(self, key: Key, profile, builders: dict) -> _core.Plan | str:
         started = time.perf_counter()
         try:
-            if self._given is not None:
-                return self._given(key.layer, key.group, key.layout) or "no exact map of this layer"
             reason = self.misfit(key)
             if reason:
                 return reason
             if key.layer not in self._ids:
                 return f"layer {key.layer} is not in the profile"
             self._layouts.add(key.layout)
-            exact = self._ahead(key) if self._ahead else None
-            return exact or self.build(profile, key, builders)
+            return self.build(profile, key, builders)
         finally:
             self.seconds += time.perf_counter() - started
 

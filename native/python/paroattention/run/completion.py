@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection
 from .. import _core
 from ..plan.profile_build import require_mergeable
 from ..plan.renewal import with_layers
-from .telling import DENSE, OBSERVE, first_line
+from .report import DENSE, OBSERVE, first_line
+from .watched_steps import WatchedSteps
 
 WATCHED = "layers that the profile lacks are watched in this run, then added"
 OBSERVING = "observing: the profile lacks this layer"
@@ -59,14 +60,14 @@ class Missing:
     """The layers of a session's model that the profile in use lacks.
 
     Each is watched in the first `steps` steps in which it is called, whatever the others do.
-    build(timestep groups, layers) -> Profile of what was watched of these layers. note(text):
+    build(timestep groups, only=layers) -> Profile of what was watched of these layers. note(text):
     tells the user, counted by layer.
     """
 
     def __init__(self, steps: int, build: Callable, watch, note: Callable[[str], None]):
-        self._steps, self._build, self._watch, self._note = steps, build, watch, note
-        # By layer that is not planned yet, the steps in which it was watched.
-        self._seen: dict[str, set[int]] = {}
+        self._build, self._watch, self._note = build, watch, note
+        # Of layers that are not planned yet.
+        self._watched = WatchedSteps(steps)
         self._failed: dict[str, str] = {}
         # The layers that this run has added.
         self.added: list[str] = []
@@ -75,31 +76,27 @@ class Missing:
         """(path, reason) of a call of a layer that the profile lacks."""
         if layer in self._failed:
             return DENSE, self._failed[layer]
-        if not self._steps:
+        if not self._watched.enough:
             return DENSE, f"layer {layer} is not in the profile, and observe_steps is 0"
-        if layer not in self._seen:
+        if layer not in self._watched:
             self._note(WATCHED)
-        self._seen.setdefault(layer, set()).add(step)
+        self._watched.add(layer, step)
         return OBSERVE, OBSERVING
 
     def due(self, step: int) -> list[str]:
         """Layers that were watched enough when this step begins."""
-        return [
-            layer
-            for layer, seen in self._seen.items()
-            if len(seen) >= self._steps and step not in seen
-        ]
+        return self._watched.due(step)
 
     def pending(self) -> list[str]:
         """Layers that were watched and are not planned yet."""
-        return list(self._seen)
+        return self._watched.names()
 
     def add(self, layers: list[str], profile: _core.Profile, grid) -> _core.Profile:
         """Plans of these layers come from what was watched of them. Returns `profile` with them:
         the plans' own profile may have changed since it was found. Never raises; a layer that
         cannot be added stays dense, with its reason."""
         for layer in layers:
-            self._seen.pop(layer, None)
+            self._watched.forget(layer)
         try:
             fresh = self._fresh(profile, layers)
             completed = filled(profile, fresh)
@@ -121,7 +118,7 @@ class Missing:
     def _fresh(self, profile: _core.Profile, layers: list[str]) -> _core.Profile:
         """A profile of these layers that belongs to the given one, which may have been chosen by
         name for a model with other patches."""
-        fresh = self._build(profile.timestep_groups, layers)
+        fresh = self._build(profile.timestep_groups, only=layers)
         model = fresh.model
         model.patches = profile.model.patches
         fresh.model = model

@@ -16,7 +16,7 @@ MEASURED = {"head_retained", "head_error"}
 
 def test_run_log_has_a_line_per_step_and_layer(tmp_path):
     host = Host(Settings(observe_steps=2, dense_below=0.0))
-    host.session.runlog = RunLog(tmp_path / "runlog.jsonl")
+    host.session.report.calls.runlog = RunLog(tmp_path / "runlog.jsonl")
     host.run([1.0, 0.9, 0.9, 0.7, 0.5, 0.3, 0.1])
     lines = [json.loads(line) for line in (tmp_path / "runlog.jsonl").read_text().splitlines()]
     steps, end = lines[:-1], lines[-1]
@@ -85,7 +85,6 @@ def test_summary_of_a_sparse_run():
 
 
 def test_unknown_models_have_a_valid_identity():
-    host = Host(Settings(observe_steps=1))
-    host.session.model = ModelInfo()
+    host = Host(Settings(observe_steps=1), model=ModelInfo())
     host.run()
     assert host.saved[0].model.family == "unknown"

@@ -1,0 +1,232 @@
+"""Where a run's profile comes from: found, made of the run's first steps, completed; and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .. import _core
+from ..layout import TokenLayout
+from ..learn.observer import Snapshot
+from ..plan.planning import Planner
+from ..settings import Settings
+from . import faults
+from .beside import Ahead
+from .completion import COMPLETED, Missing, named
+from .observation import Observation
+from .report import BETWEEN, DENSE, OBSERVE, Report, first_line
+from .saving import Saver
+from .watched_steps import WatchedSteps
+
+# The name under which steps are counted that are watched for want of a profile.
+_ALL_LAYERS = ""
+
+
+class Learning:
+    """Of one session, which holds its lock around each of these methods.
+
+    find(grid) -> (Profile or None, its name or why there is none). find_maps(profile, grid) ->
+    ExactMaps or None. save(profile, tensors) or None.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        planner: Planner,
+        watch,
+        observation: Observation,
+        report: Report,
+        find: Callable | None,
+        find_maps: Callable | None,
+        save: Callable | None,
+    ):
+        self._settings, self._planner, self._watch = settings, planner, watch
+        self._report = report
+        self.observation = observation
+        self.profile: _core.Profile | None = None
+        self._find, self._find_maps = find, find_maps
+        # Why no profile was found, if there is more to say than that there is none.
+        self._why = ""
+        self.saver = Saver(save, report.reasons.note)
+        self.missing = Missing(
+            settings.observe_steps, observation.profile, watch, report.reasons.note
+        )
+        self._watched = WatchedSteps(settings.observe_steps)
+        # Of the run's first call.
+        self._layout: TokenLayout | None = None
+        # Why nothing can be made of what was observed, if so: the rest of the run is dense.
+        self._no_plan = ""
+        # The plan that is made beside the last watched step.
+        self._ahead: Ahead | None = None
+
+    # -- a profile that is there already -------------------------------------------------------
+
+    def look_up(self, layout: TokenLayout) -> bool:
+        """Finds the run's profile by the grid of its first call. Returns whether this call found
+        one."""
+        if self._layout is not None:
+            return False
+        self._layout, report = layout, self._report
+        report.grid = layout.grid
+        if self._find is None or self._settings.calibrate:
+            return False
+        self.profile, note = self._find(layout.grid)
+        if self.profile is None:
+            self._why = note
+            return False
+        report.profile_note = note
+        self._watch.begin_with(self.profile, layout.grid, own=False)
+        self._use_exact(layout.grid)
+        return True
+
+    def _use_exact(self, grid) -> None:
+        """Plans from the exact maps that lie beside a found profile, if there are any."""
+        if self._find_maps is None or self._settings.dynamic:
+            return
+        try:
+            self._planner.exact = self._find_maps(self.profile, grid)
+        except Exception as error:
+            self._report.reasons.note(f"exact maps not used: {first_line(error)}")
+        if self._planner.exact is not None:
+            self._report.profile_note += ", exact maps"
+
+    # -- what a call is ------------------------------------------------------------------------
+
+    def decide(self, step: int) -> tuple[str, str] | None:
+        """(path, reason) of a call while there is no profile to go by, or while one is calibrated;
+        None where the planner decides."""
+        settings = self._settings
+        if settings.calibrate:
+            if step % settings.every_n_steps:
+                return DENSE, BETWEEN
+            self._watched.add(_ALL_LAYERS, step)
+            return OBSERVE, "calibrating"
+        if self._planner.ready:
+            return None
+        if self._no_plan:
+            return DENSE, self._no_plan
+        if settings.observe_steps == 0:
+            return DENSE, "no profile, and observe_steps is 0"
+        self._watched.add(_ALL_LAYERS, step)
+        return OBSERVE, "observing"
+
+    @property
+    def state(self) -> str:
+        """What the run does while it has no profile."""
+        if self._settings.calibrate:
+            return "calibrating"
+        if self._layout is None:
+            return "starting"
+        return "observing" if self._settings.observe_steps and not self._no_plan else "dense"
+
+    # -- between two evaluations ---------------------------------------------------------------
+
+    def enter(self, step: int, sigma: float) -> None:
+        """A model call begins. Plans are made between two of them: no layer is then half
+        observed."""
+        if self._observed_enough(step):
+            with self._report.timed("plan"):
+                self._try_to_adopt(sigma)
+        self.complete(self.missing.due(step))
+
+    def _observed_enough(self, step: int) -> bool:
+        if self._planner.ready or self._settings.calibrate or self._no_plan:
+            return False
+        return bool(self.observation.observer.layers) and bool(self._watched.due(step))
+
+    def is_last_watched(self, step: int) -> bool:
+        """Whether this is the last step to be watched, if nothing keeps calls from it."""
+        if self._planner.ready or self._settings.calibrate:
+            return False
+        return self._watched.is_last(_ALL_LAYERS, step)
+
+    def start_ahead(self) -> None:
+        """Builds the plan beside the last dense step, where a GPU computes that: from the samples
+        before it. What this step adds comes with the first renewal."""
+        if self._ahead or self._planner.ready:
+            return
+        snapshot, layout = Snapshot(self.observation.observer), self._layout
+        if not any(watched.seen_groups() for watched in snapshot.layers.values()):
+            return
+
+        def work():
+            profile = self.observation.profile(self.observation.groups, snapshot)
+            return profile, self._planner.builder(profile, 0, layout), layout
+
+        self._ahead = Ahead(work, lambda result: result[1].cancel())
+
+    def _try_to_adopt(self, sigma: float) -> None:
+        """A plan that cannot be made must not end the user's run."""
+        try:
+            self._adopt(sigma)
+        except Exception as error:
+            faults.free(error)
+            self._no_plan = f"no plan could be made: {first_line(error)}"
+
+    def _adopt(self, sigma: float) -> None:
+        """The run goes by what it has observed."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self.profile, builder, layout = ahead.result()
+        else:
+            self.profile = self.observation.profile(self.observation.groups)
+        self._watch.begin_with(self.profile, self._report.grid, own=True)
+        if ahead is not None:
+            self._planner.adopt(builder, 0, layout)
+        self._planner.hold(sigma)
+        self._report.profile_note = self._observed_note()
+        self._store(self.profile)
+
+    def _observed_note(self) -> str:
+        count = self._watched.count(_ALL_LAYERS)
+        why = f", {self._why}" if self._why else ""
+        return f"observed in this run ({count} step{'s'[: count != 1]}){why}"
+
+    def complete(self, layers: list[str]) -> None:
+        """Adds layers that the profile lacks to it, from what was watched of them."""
+        if not layers:
+            return
+        known, report = len(self.missing.added), self._report
+        with report.timed("plan"):
+            self.profile = self.missing.add(layers, self.profile, report.grid)
+        if len(self.missing.added) > known:
+            note = report.profile_note.split(COMPLETED)[0]
+            report.profile_note = note + COMPLETED + named(self.missing.added)
+            if self._saves_completed:
+                self._store(self.profile)
+            else:
+                report.profile_note += ", in this run only"
+
+    @property
+    def _saves_completed(self) -> bool:
+        # A profile of other patches, chosen by name, stays what it is.
+        return self.saver.wanted and self.profile.model.patches == self.observation.model.patches
+
+    def _store(self, profile: _core.Profile) -> None:
+        if self.saver.wanted:
+            background = self._planner.background
+            self.saver.store(profile, lambda: self.observation.tensors(profile), background)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def finish(self, ok: bool, sigma: float) -> None:
+        """Saves what was learned. ok False saves nothing that is half done."""
+        if self._ahead is not None and not ok:
+            self._ahead.cancel()
+        if ok and self.saver.wanted and self.observation.observer.layers:
+            try:
+                self._save_learned(sigma)
+            except Exception as error:
+                self._report.reasons.note(f"profile not built: {first_line(error)}")
+        self.saver.settle()
+
+    def _save_learned(self, sigma: float) -> None:
+        """Saves a calibration, a run that ended while it watched, or what was learned since."""
+        if self.profile is None and not self._no_plan:
+            self._adopt(sigma)
+        self.complete(self.missing.pending())
+        if not self._watch.learned:
+            return
+        if self._watch.proposals.own:
+            self._store(self.observation.profile(self.observation.halves))
+        elif self.missing.added and self._saves_completed:
+            self._store(self.missing.learned(self.profile))

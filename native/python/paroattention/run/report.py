@@ -1,0 +1,267 @@
+"""What a session tells: reasons, the run log's lines, the node's text and the closing summary."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from ..kernels.attention import CPU_PRECISION
+from ..runlog import RunLog
+from ..steps import Mark
+
+# Paths of a call, as the run log names them.
+DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
+# What the user asked for: logged, but no warning.
+BETWEEN, OUTSIDE = "between watched steps", "outside start_percent and end_percent"
+
+# Retained mass that is not estimated; one object, since NaN is not equal to another one.
+_UNKNOWN = math.nan
+
+# Density of a head whose mask holds every block.
+_ALL = 0.999
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+class Reasons:
+    """Warnings, and why calls stayed dense, each with its count. Threads may note at once."""
+
+    def __init__(self):
+        self.counts: Counter[str] = Counter()
+        self._dense: set[str] = set()
+        self._lock = threading.Lock()
+
+    def note(self, reason: str, count: int = 1, *, dense: bool = False) -> None:
+        """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
+        with self._lock:
+            self.counts[reason] += count
+            if dense:
+                self._dense.add(reason)
+
+    @property
+    def told_dense(self) -> bool:
+        """Whether the user was told why a call stays dense."""
+        return bool(self._dense)
+
+    def is_dense(self, reason: str) -> bool:
+        """Whether this reason kept calls dense, and is no mere warning."""
+        return reason in self._dense
+
+    def lines(self) -> list[str]:
+        """The most frequent ones, as the node shows them."""
+        with self._lock:
+            most = self.counts.most_common(3)
+        return [f"dense: {text} ({n} calls)" if self.is_dense(text) else text for text, n in most]
+
+
+class CallLog:
+    """The path of every call, and the run log's line of every step and layer."""
+
+    def __init__(self, runlog: RunLog | None):
+        self.runlog = runlog or RunLog(None)
+        self.paths: Counter[str] = Counter()
+        self._lines: dict[tuple[int, str], dict] = {}
+        # By step and layer, the call that the line is of.
+        self._calls: dict[tuple[int, str], Mark] = {}
+        # Of sparse calls, by density, density_total and retained of their plans.
+        self._ran: Counter[tuple[float, float, float]] = Counter()
+
+    def add(self, forward, mark: Mark, layer: str, heads: int, path: str, reason: str, plan):
+        """Logs one call. plan: what it ran; None for a dense one."""
+        self.paths[path] += 1
+        density, total, retained = _shares_of(plan) if plan else (1.0, 1.0, 1.0)
+        if plan is not None:
+            # What masks that are found on the fly keep is measured, never estimated.
+            self._ran[density, total, _UNKNOWN if retained is None else retained] += 1
+        # A step with several evaluations keeps its last line: one per step and layer.
+        name = forward.step, layer
+        if mark < self._calls.get(name, mark):
+            return
+        self._calls[name] = mark
+        self._lines[name] = {
+            "step": forward.step,
+            "sigma": round(forward.sigma, 6),
+            "layer": layer,
+            "heads": list(range(heads)),
+            "path": path,
+            "reason": reason,
+            "density": density,
+            "retained": retained,
+            "error": None,
+        }
+
+    def means(self) -> tuple[float, float, float]:
+        """density, density_total and retained over the sparse calls; 1 where there was none. The
+        sums are exact, so that the order of calls does not matter."""
+        calls, every = self.paths[SPARSE], list(self._ran.items())
+        if not calls:
+            return 1.0, 1.0, 1.0
+        sums = (math.fsum(one[at] * count for one, count in every) for at in range(3))
+        density, total, retained = (one / calls for one in sums)
+        return density, total, retained
+
+    def write(self, readings: list[dict], summary: dict) -> None:
+        """Writes the run's lines and its summary; what was measured takes the place of the plan's
+        own estimate. Raises OSError."""
+        for reading in readings:
+            line = self._lines.get((reading["step"], reading["layer"]))
+            if line is None or line["path"] != SPARSE:
+                continue
+            line["retained"] = round(float(np.mean(reading["retained"])), 6)
+            line["error"] = round(reading["layer_error"], 6)
+            line["head_retained"] = _rounded(reading["retained"])
+            line["head_error"] = _rounded(reading["error"])
+        # As one thread would have come to them.
+        for name in sorted(self._lines, key=lambda name: (name[0], self._calls[name])):
+            self.runlog.add(**self._lines[name])
+        self.runlog.add(**summary)
+        self.runlog.flush()
+
+
+def _rounded(values) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+class Report:
+    """What a run tells of itself. It reads the run's parts and changes none but its own.
+
+    profile_note: where the run's profile is from. grid: the run's, once it is known.
+    """
+
+    def __init__(
+        self,
+        settings,
+        steps,
+        planner,
+        watch,
+        reasons: Reasons,
+        runlog: RunLog | None,
+        progress: Callable[[str, int, int], None] | None,
+    ):
+        self._settings, self._steps, self._planner, self._watch = settings, steps, planner, watch
+        self.reasons, self.calls = reasons, CallLog(runlog)
+        self._progress = progress or (lambda text, step, steps: None)
+        self.profile_note = ""
+        self.grid: tuple[int, int, int] | None = None
+        self.seconds = dict.fromkeys(("attention", "observe", "meter", "plan"), 0.0)
+        self._started = time.perf_counter()
+        self._counted, self._heads = None, (0, 0)
+
+    @property
+    def paths(self) -> Counter[str]:
+        """Calls by path."""
+        return self.calls.paths
+
+    @contextlib.contextmanager
+    def timed(self, what: str):
+        """Adds the time of a block to `seconds[what]`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - started
+
+    def call(self, forward, mark, layer: str, heads: int, path: str, reason: str, plan) -> None:
+        """Logs one call; see CallLog.add."""
+        self.calls.add(forward, mark, layer, heads, path, reason, plan)
+        if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
+            self.reasons.note(reason, dense=True)
+
+    # -- the node's text -----------------------------------------------------------------------
+
+    def show(self, state: str, step: int) -> None:
+        """Shows the user the state of the run."""
+        self._progress(self.text(state), step, self._steps.count)
+
+    def text(self, state: str) -> str:
+        """Lines for the node: state, density, retained mass, what stays dense and why."""
+        lines = [state]
+        plans = self._planner.plans()
+        if plans:
+            density, retained = _means(plans.values())
+            kept = "masks found in every call"
+            if retained is not None:
+                kept = f"retained mass {retained:.0%}"
+            lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
+            spread = self.count_heads()[0]
+            if spread and self._settings.start_density < 1:
+                lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
+        measured = self._watch.meter.measured()
+        if measured is not None:
+            lines.append("measured: retained mass {:.0%}, error {:.3f}".format(*measured))
+        return "\n".join(lines + self.reasons.lines())
+
+    def count_heads(self) -> tuple[int, int]:
+        """(heads kept dense, all heads) of the profile; counted once a profile."""
+        profile = self._planner.profile
+        if profile is not None and profile is not self._counted:
+            self._counted = profile
+            own = [head.density or 0.0 for layer in profile.layers for head in layer.heads]
+            self._heads = sum(density >= _ALL for density in own), len(own)
+        return self._heads
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def end(self, ok: bool) -> dict:
+        """Writes the run log and shows the last state. Returns the summary."""
+        summary = self.summary(ok)
+        try:
+            self.calls.write(self._watch.meter.history, summary)
+        except OSError as error:
+            self.reasons.note(f"run log not written: {error}")
+        self.show("finished", self._steps.count)
+        return summary
+
+    def summary(self, ok: bool = True) -> dict:
+        """What the run did; the run log's closing line. Densities are means over sparse calls,
+        since plans may change."""
+        settings, watch, seconds = self._settings, self._watch, self.seconds
+        planned = bool(self._planner.plans())
+        density, total, retained = self.calls.means()
+        measured = watch.meter.measured()
+        return {
+            "end": True,
+            "ok": ok,
+            "seconds": time.perf_counter() - self._started,
+            "attention_seconds": seconds["attention"],
+            "observe_seconds": seconds["observe"],
+            "meter_seconds": seconds["meter"],
+            "plan_seconds": seconds["plan"] + self._planner.seconds,
+            "density": density,
+            "density_total": total,
+            "retained": None if math.isnan(retained) else retained,
+            "measured_retained": measured[0] if measured else None,
+            "measured_error": measured[1] if measured else None,
+            "budgets": [list(entry) for entry in watch.target.budgets],
+            "renewals": [list(entry) for entry in watch.proposals.renewals],
+            "precision": CPU_PRECISION[settings.precision] if planned else "dense",
+            "tail": settings.tail and planned,
+            "mask": settings.mask,
+            "block_q": settings.block_q,
+            "block_kv": settings.block_kv,
+            "steps": self._steps.count,
+            "grid": list(self.grid) if self.grid else None,
+            "profile": self.profile_note,
+            "paths": dict(self.paths),
+            "reasons": dict(self.reasons.counts),
+        }
+
+
+def _shares_of(plan) -> tuple[float, float, float | None]:
+    """A plan's density, density_total and retained mass (None: not estimated)."""
+    return plan.density, plan.density_total, plan.retained
+
+
+def _means(plans) -> tuple[float, float | None]:
+    """(density, retained mass or None where any is not estimated)."""
+    densities, _, kept = zip(*map(_shares_of, plans), strict=True)
+    return float(np.mean(densities)), None if None in kept else float(np.mean(kept))

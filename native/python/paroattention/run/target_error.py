@@ -1,0 +1,70 @@
+"""density "auto": the least density whose measured error is the one that the user asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import _core
+from ..learn.budget import LADDER, Budget, Curves
+from ..plan.dynamic import curves_for
+from ..plan.planning import Key, Planner
+from ..plan.renewal import with_densities
+from ..settings import Settings
+
+
+class TargetError:
+    """Measures curves of error against density at the first sparse step and once in the second
+    half, and spends them."""
+
+    def __init__(self, settings: Settings, planner: Planner):
+        self._settings, self._planner = settings, planner
+        # (step, mean density, predicted error) of what was chosen.
+        self.budgets: list[tuple[int, float, float]] = []
+        # Whether the step under way is measured.
+        self.measuring = False
+        self._due = True
+        # Densities that a user or an earlier rule gave a head: not ours to choose.
+        self._fixed: dict[tuple[str, int], float] = {}
+        # Of the step under way, what static masks are chosen by.
+        self._maps: dict[Key, list] = {}
+
+    def begin_step(self, sampling: bool, crossed: bool) -> None:
+        """crossed: the second half of the run begins."""
+        self._due = self._due or crossed
+        self.measuring = self._settings.automatic and sampling and self._due
+
+    def keep(self, profile: _core.Profile) -> None:
+        """Densities that the heads of this profile have of their own stay."""
+        self._fixed |= {
+            (layer.id, place): head.density
+            for layer in profile.layers
+            for place, head in enumerate(layer.heads)
+            if head.density is not None
+        }
+
+    def forget_kept(self) -> None:
+        self._fixed = {}
+
+    def curves(self, key: Key, q, k, scale: float) -> Curves | None:
+        """What one call's samples are to be added to; None unless the step is measured."""
+        if not self.measuring:
+            return None
+        # Masks that are found are other ones in every call.
+        if key not in self._maps or self._settings.dynamic:
+            self._maps[key] = self._planner.maps(key, q, k, scale)
+        return curves_for(self._settings, self._maps[key], scale)
+
+    def end_step(self, curves: dict[str, Curves]) -> None:
+        self._maps = {}
+        if curves:
+            self._due = False
+
+    def spend(self, curves: dict[str, Curves], step: int) -> None:
+        """One density for all heads that are ours to choose, by the measured curves."""
+        budget, target = Budget(curves, self._fixed), self._settings.target_error
+        value = budget.even(target)
+        error = target if value > LADDER[0] else budget.predicted(budget.uniform(LADDER[0]))
+        chosen = [self._fixed.get(name, value) for name in budget.heads]
+        self.budgets.append((step, float(np.mean(chosen)), error))
+        self._planner.use(with_densities(self._planner.profile, budget.densities(value)))
+        self._planner.forget()
