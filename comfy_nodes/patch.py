@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from comfy.patcher_extension import WrappersMP
 
-from .changes import Changes
 from .evaluation import Evaluation
+from .identity.changes import Changes
 from .layouts import Inputs
 from .native import paro
 from .override import EVALUATION, OVERRIDE, RUN, Override

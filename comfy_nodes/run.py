@@ -9,8 +9,9 @@ from pathlib import Path
 
 import folder_paths
 
-from . import fingerprint, policy, routes, store
-from .changes import Changes
+from . import policy, routes, store
+from .identity import fingerprint
+from .identity.changes import Changes
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel

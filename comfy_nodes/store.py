@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .fingerprint import Identity
 from .folders import user_folders
+from .identity.fingerprint import Identity
 from .native import paro
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"

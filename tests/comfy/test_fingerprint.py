@@ -10,7 +10,7 @@ SKETCH = "c7bc4ca18785e76c0441d3116809ddff"
 
 @pytest.fixture(scope="module")
 def module():
-    return harness.part("fingerprint")
+    return harness.part("identity.fingerprint")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_another_model_of_the_same_sizes(module, known, seed):
 def test_a_sketch_is_the_same_everywhere():
     """Saved profiles hold it: the draws must not change with numpy or torch."""
     norms = [("blocks.0.norm.weight", torch.arange(100) / 100)]
-    assert harness.part("sketch").Norms.of(norms).sketch == SKETCH
+    assert harness.part("identity.sketch").Norms.of(norms).sketch == SKETCH
 
 
 def test_matrices_in_bfloat16_of_any_checkpoint(known, module):
@@ -218,7 +218,10 @@ def test_no_memory_address_enters_a_hash(module, model):
 
 def test_what_has_no_value_of_its_own_is_left_out():
     """Functions and other objects, whose text would hold an address."""
-    assert harness.part("changes")._sample([object(), print, 0.5, ("diff", [None])]) == "0.5diff"
+    assert (
+        harness.part("identity.changes")._sample([object(), print, 0.5, ("diff", [None])])
+        == "0.5diff"
+    )
 
 
 @pytest.mark.parametrize("config", [None, {}, {"image_model": "a/b c"}], ids=str)

@@ -180,7 +180,7 @@ def test_a_lora_and_a_hook_lora(nodes, loras, model, hash_of):
     """Each counts, and a LoRA alone has the hash that it always had."""
     patched = lora(nodes, model, "b")
     alone = hash_of(patched)
-    assert alone == harness.part("fingerprint").patches_hash(patched) == earlier(patched)
+    assert alone == harness.part("identity.fingerprint").patches_hash(patched) == earlier(patched)
     together = hash_of(patched, both(nodes, hook(nodes)))
     assert len({alone, together, hash_of(model, both(nodes, hook(nodes)))}) == 3
 
@@ -337,7 +337,7 @@ def test_weight_wrappers_count(model, hash_of):
         clone.add_weight_wrapper(LAYER.format(0, "q") + ".weight", lambda weight: weight)
         return clone
 
-    hashes = [harness.part("fingerprint").patches_hash(one) for one in (
+    hashes = [harness.part("identity.fingerprint").patches_hash(one) for one in (
         adapter(0), adapter(0), adapter(1), function(), function()
     )]  # fmt: skip
     assert hashes[0] == hashes[1] and hashes[3] == hashes[4] and len({"", *hashes}) == 4
@@ -349,6 +349,6 @@ def test_injections_of_other_nodes_have_no_address(model):
     def injected():
         clone = model.clone()
         clone.set_injections("motion 0x7f3a", [PatcherInjection(print, print)])
-        return harness.part("changes").Changes.of(clone)
+        return harness.part("identity.changes").Changes.of(clone)
 
     assert injected() == injected() and injected().opaque == ("injection motion *",)

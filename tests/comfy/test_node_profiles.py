@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("folders")
 
 @pytest.fixture(scope="module")
 def fingerprint(model):
-    return harness.part("fingerprint").fingerprint(model)
+    return harness.part("identity.fingerprint").fingerprint(model)
 
 
 def both(name):
@@ -285,7 +285,7 @@ def test_a_lora_is_observed_anew_under_another_name(model, folders, fingerprint)
     for steps in ("osssss", "ssssss"):
         harness.sample(wrapped)
         assert folders.steps() == steps and not folders.last()["reasons"]
-    patches = harness.part("fingerprint").patches_hash(wrapped)
+    patches = harness.part("identity.fingerprint").patches_hash(wrapped)
     name = f"{automatic(fingerprint)}-{patches[:6]}"
     assert set(folders.names()) == {*both(automatic(fingerprint)), *both(name)}
     assert folders.load(name).model.patches == patches
@@ -336,7 +336,7 @@ def saved_as(model, folders, fingerprint, name="old"):
 
 
 def test_profiles_of_version_0_1_0_are_found(model, folders):
-    first = harness.part("fingerprint").first_fingerprint(model)
+    first = harness.part("identity.fingerprint").first_fingerprint(model)
     saved_as(model, folders, first)
     for profile in ("auto", "old"):
         harness.sample(harness.paro(model, profile=profile))
@@ -355,7 +355,7 @@ def test_a_profile_of_a_rounded_copy_is_found(model, folders, fingerprint):
 def test_calibrating_again_brings_the_fingerprint_up_to_date(model, folders, fingerprint):
     harness.sample(harness.calibrate(model))
     profile = folders.load("mine")
-    profile.model.fingerprint = harness.part("fingerprint").first_fingerprint(model)
+    profile.model.fingerprint = harness.part("identity.fingerprint").first_fingerprint(model)
     profile.save(folders.profiles / "mine.json")
     harness.sample(harness.calibrate(model), seed=2)
     merged = folders.load("mine")

@@ -22,7 +22,7 @@ STORED = {
 
 @pytest.fixture(scope="module")
 def module():
-    return harness.part("fingerprint")
+    return harness.part("identity.fingerprint")
 
 
 def blocks(seed: int, width: int, spread: float, types=(torch.float32,), change=None):
@@ -66,7 +66,7 @@ def test_rounding_is_told_from_another_model(module, width, spread, seed):
 
     copies = {name: known(seed, types) for name, types in STORED.items()}
     others = [known(seed + 50, types) for types in STORED.values()]
-    flips = harness.part("sketch").flips
+    flips = harness.part("identity.sketch").flips
     wide = copies["float32"].fingerprint
     for name, copy in copies.items():
         norms, rows = (flips(wide[s], copy.fingerprint[s]) for s in (slice(32), slice(48, 64)))

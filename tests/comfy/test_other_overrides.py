@@ -137,7 +137,7 @@ def failing(*args, **kwargs):
 
 # What another version of ComfyUI or another node may do to us, by where it meets us.
 SURPRISES = {
-    "a model that cannot be read": ("fingerprint", "_architecture", None),
+    "a model that cannot be read": ("identity.fingerprint", "_architecture", None),
     "an evaluation that is not understood": ("evaluation", "_by_name", "not understood"),
     "a call that is not understood": ("override", "_Arguments", "not understood"),
     "a gain that cannot be predicted": ("policy", "block_weights", "not understood"),
