@@ -13,6 +13,8 @@ from comfy_execution.validation import validate_node_input
 
 from .native import paro
 
+# Words of the profile input; a profile of such a name could not be chosen.
+AUTO, NONE = PROFILE_WORDS = "auto", "none"
 # Inputs of these kinds hold what only a link can bring.
 _LINKED_KINDS = (io.Model.io_type, io.Image.io_type)
 

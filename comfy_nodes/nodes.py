@@ -8,7 +8,15 @@ import logging
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
-from .inputs import check_queued, require_images, require_model, require_text
+from .inputs import (
+    AUTO,
+    NONE,
+    PROFILE_WORDS,
+    check_queued,
+    require_images,
+    require_model,
+    require_text,
+)
 from .inspect_heads import PAROInspect
 from .native import MISSING, paro
 
@@ -17,18 +25,17 @@ if paro is not None:
 
 log = logging.getLogger("paroattention")
 CATEGORY = "PARO"
-_PROFILE_WORDS = ("auto", "none")
 
 
 def _profile_options() -> list[str]:
-    return [*_PROFILE_WORDS, *(store.names() if paro is not None else [])]
+    return [*PROFILE_WORDS, *(store.names() if paro is not None else [])]
 
 
 def _check_profile(profile) -> str | None:
     """What is wrong with the profile that a queued node names, or None."""
     try:
         require_text("profile", profile)
-        if profile in _PROFILE_WORDS:
+        if profile in PROFILE_WORDS:
             return None
         store.check_name(profile)
         found = store.find(profile)
@@ -98,7 +105,7 @@ class PAROAttention(io.ComfyNode):
                 io.Combo.Input(
                     "profile",
                     options=_profile_options(),
-                    default="auto",
+                    default=AUTO,
                     tooltip="auto: the saved profile that fits model and grid, else watch this run "
                     "and save. none: watch this run only. Or a saved profile's name.",
                 ),
@@ -183,7 +190,7 @@ class PAROAttention(io.ComfyNode):
             return True
         values, wrong = check_queued(cls, given, input_types)
         wrong = wrong or _check_settings(values)
-        wrong = wrong or _check_profile(values.get("profile", "auto"))
+        wrong = wrong or _check_profile(values.get("profile", AUTO))
         return wrong or _check_new_name("save_as", values.get("save_as", "")) or True
 
     @classmethod
@@ -216,7 +223,7 @@ class PAROAttention(io.ComfyNode):
         )
         settings.validate()
         require_text("profile", profile)
-        if profile not in _PROFILE_WORDS:
+        if profile not in PROFILE_WORDS:
             store.load(profile)
         require_text("save_as", save_as)
         if save_as:
@@ -289,7 +296,7 @@ class PAROCalibrate(io.ComfyNode):
             calibrate=True, queries=queries, every_n_steps=every_n_steps, exact=exact
         )
         settings.validate()
-        return io.NodeOutput(patch.apply(model, patch.Request(settings, "none", name, node_id)))
+        return io.NodeOutput(patch.apply(model, patch.Request(settings, NONE, name, node_id)))
 
 
 class PAROCompare(io.ComfyNode):

@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 
 from .evaluation import Evaluation
 from .identity.changes import Changes
+from .inputs import AUTO
 from .layouts import Inputs
 from .native import paro
 from .override import EVALUATION, OVERRIDE, RUN, Override
@@ -33,7 +34,7 @@ class Request:
     """
 
     settings: object
-    profile: str = "auto"
+    profile: str = AUTO
     save_as: str = ""
     node_id: str | None = None
 

@@ -12,6 +12,7 @@ import folder_paths
 from . import policy, routes, store
 from .identity import fingerprint
 from .identity.changes import Changes
+from .inputs import AUTO, NONE, PROFILE_WORDS
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel
@@ -30,13 +31,12 @@ class Run:
         self.identity = fingerprint.Identity.of(patcher)
         model = paro.session.ModelInfo(self.family, self.identity.fingerprint, changes.hash)
         # A named profile that is gone or broken must be told before the sampling costs time.
-        words = store.WORDS
         self.named = None
-        if request.profile not in words:
+        if request.profile not in PROFILE_WORDS:
             self.named = store.load_for(request.profile, self.identity)
         settings, changed = policy.for_steps(request.settings, len(sigmas) - 1)
         settings = policy.for_device(settings, patcher.load_device)
-        saves = settings.calibrate or request.save_as or request.profile == "auto"
+        saves = settings.calibrate or request.save_as or request.profile == AUTO
         self.panel = Panel(request.node_id)
         self.session = paro.Session(
             settings,
@@ -174,7 +174,7 @@ class Run:
                 return None, OTHER_GRIDS
             self._found = self.panel.profile = self.request.profile
             return self.named, self.request.profile
-        if self.request.profile == "none":
+        if self.request.profile == NONE:
             return None, ""
         found = store.match(self.identity, model.patches, grid)
         for skipped in found.skipped:
@@ -243,7 +243,7 @@ class Run:
     def _completed_name(self) -> str:
         """The name under which a profile that was found is completed: its own, if `auto` took it
         from the user's folder. What was chosen by name, or shipped, stays as it is."""
-        found = self._found if self.request.profile == "auto" else ""
+        found = self._found if self.request.profile == AUTO else ""
         return found if found and store.is_users(found) else ""
 
     def _over_own(self, name: str, profile, watched: set[str]):

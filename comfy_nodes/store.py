@@ -18,14 +18,13 @@ from pathlib import Path
 
 from .folders import user_folders
 from .identity.fingerprint import Identity
+from .inputs import PROFILE_WORDS
 from .native import paro
 
 SHIPPED = Path(__file__).resolve().parent.parent / "profiles"
 SUFFIX, CAPTURE = ".json", ".capture.safetensors"
 # Not profiles: the JSON Schema lies beside the shipped ones.
 _OTHER_FILES = {"schema"}
-# Words of the node's profile widget: a profile of such a name could not be chosen.
-WORDS = ("auto", "none")
 # So many similar models' profiles are told of.
 _MAX_SIMILAR = 3
 _LINK = "it is a link out of the folder"
@@ -75,7 +74,7 @@ def _loosely(name: str) -> str:
 
 def _rule(name: str) -> str:
     """The rule that a name breaks, or ""."""
-    if name.casefold() in (*WORDS, *_OTHER_FILES):
+    if name.casefold() in (*PROFILE_WORDS, *_OTHER_FILES):
         return "must not be a reserved word"
     return paro.profile_name_rule(name)
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from paroattention import ORDERS, TokenLayout, _core, attention
 from paroattention import reference as oracle
-from paroattention.kernels import cuda_observe, observe_torch
+from paroattention.kernels import capability, cuda_masks, cuda_observe, observe_torch
+from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 
 # Ragged tiles, one frame, one block, text before and after, more than 64 blocks.
 LAYOUTS = {
@@ -50,6 +51,12 @@ def plan_of(layout, tile=(64, 64)):
     )
 
 
+def asked_of(plan, layout, density=0.4):
+    """What masks in the plan's orders and tile are found from."""
+    heads = tuple(OrderedHead(order, density) for order in plan.orders)
+    return HeadOrders(layout, heads, plan.block_q, plan.block_kv)
+
+
 def plain_state(bins, layout, q, k, queries, scale):
     """What plain torch sums on the GPU."""
     state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
@@ -73,7 +80,7 @@ def test_observing_is_plain_torchs(name, head_dim, dtype, measured):
     layout, scale = LAYOUTS[name], head_dim**-0.5
     q, k, _ = make(layout, head_dim, dtype, batch=2)
     queries = draws(layout, 70)
-    assert cuda_observe.kernels_refuse(q) is None
+    assert capability.observed_in_torch(q) is None
     for make_bins in (_core.Bins.even, _core.Bins.signed):
         bins = make_bins(layout.grid)
         state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
@@ -123,13 +130,13 @@ def test_observing_does_not_wait():
     q, k, v = make(layout, 128)
     plan = problems.plan(layout.grid, HEADS, 0.4)
     state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")
-    queries, orders = draws(layout), [head.order for head in plan.heads]
+    queries, asked = draws(layout), asked_of(plan, layout)
 
     def all_of_it():
         state.observe(q, k, layout, queries, 0.1, keep=(0,))
         cuda_observe.meter(q, k, v, plan, layout, queries, 0.1, True)
-        cuda_observe.dynamic_plan(q, k, plan, mass=0.9)
-        cuda_observe.block_importance(q, k, layout, orders, 128, 64, 0.1)
+        cuda_masks.find_masks(q, k, asked)
+        cuda_observe.block_importance(q, k, layout, plan.orders, 128, 64, 0.1)
 
     all_of_it()  # uploads once
     torch.cuda.set_sync_debug_mode("error")
@@ -168,11 +175,10 @@ def test_meter_is_plain_torchs(name, head_dim, tile, tail, measured):
         q, k, v = make(layout, head_dim, dtype, batch=batch)
         queries = draws(layout, 70)
         ours = cuda_observe.meter(q, k, v, plan, layout, queries, head_dim**-0.5, tail)
-        orders = [head.order for head in plan.heads]
         masks = torch.stack([torch.from_numpy(head.mask.numpy()) for head in plan.heads]).cuda()
         want = observe_torch.meter(
             *(rounded(x) for x in (q, k, v)),
-            *(orders, masks, layout, tile, queries, head_dim**-0.5, tail),
+            *(plan.orders, masks, layout, tile, queries, head_dim**-0.5, tail),
         )
         difference = (ours - want).abs()
         assert difference[:, 0].max() < 2e-5
@@ -202,47 +208,28 @@ def test_meter_says_what_the_kernel_computes():
     assert read.ready()
 
 
-@pytest.mark.parametrize("rule", [{"density": 0.3}, {"mass": 0.8}], ids=["density", "mass"])
+@pytest.mark.parametrize("density", [0.3, 0.8])
 @pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128)], ids=str)
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_dynamic_masks_are_plain_torchs(name, head_dim, tile, rule):
+def test_masks_that_are_found_are_plain_torchs(name, head_dim, tile, density):
     layout = LAYOUTS[name]
-    plan = plan_of(layout, tile)
-    orders = [head.order for head in plan.heads]
+    asked = asked_of(plan_of(layout, tile), layout, density)
     for dtype, batch in ((torch.bfloat16, 1), (torch.float16, 2), (torch.float32, 1)):
         q, k, _ = make(layout, head_dim, dtype, batch=batch)
         k[..., 3] += 10
-        masks = cuda_observe.dynamic_mask(q, k, plan, **rule)
-        p = observe_torch.block_scores(q, k, orders, layout, tile, head_dim**-0.5)
-        targets = torch.full((HEADS,), next(iter(rule.values())), device="cuda")
-        want = observe_torch.select(p, targets, by_mass="mass" in rule)
-        ours = observe_torch.unpack_bits(masks, p.shape[-1])
+        found = cuda_masks.find_masks(q, k, asked)
+        p = observe_torch.block_scores(q, k, asked.orders, layout, tile, head_dim**-0.5)
+        want = observe_torch.select(p, torch.full((HEADS,), density, device="cuda"))
+        ours = observe_torch.unpack_bits(found.masks, p.shape[-1])
         # Blocks whose scores are equal within rounding may change places.
         edge = p.masked_fill(~want, 2).amin(-1, keepdim=True)
         clear = (p / edge - 1).abs() > 1e-3
         assert torch.equal(ours & clear, want & clear)
-        assert (ours.sum(-1) - want.sum(-1)).abs().max() <= (1 if "mass" in rule else 0)
-        assert torch.equal(cuda_observe.row_counts(masks), ours.sum(-1))
-        words = cuda_observe.dynamic_plan(q, k, plan, **rule)
-        assert torch.equal(words, cuda_observe.with_masks(plan, masks))
-        assert torch.equal(cuda_observe.dynamic_mask(q, k, plan, **rule), masks)
-
-
-@pytest.mark.parametrize("precision", ["int8", "bf16"])
-def test_dynamic_attention_runs_the_masks(precision):
-    layout = LAYOUTS["text"]
-    plan = problems.plan(layout.grid, HEADS, 0.4, prefix=layout.prefix)
-    q, k, v = make(layout, 64, torch.float16)
-    masks = cuda_observe.dynamic_mask(q, k, plan, mass=0.7)
-    bits = observe_torch.unpack_bits(masks, plan.heads[0].mask.cols).cpu().numpy()
-    heads = [
-        _core.HeadPlan(head.order, _core.BlockMask(mask))
-        for head, mask in zip(plan.heads, bits, strict=True)
-    ]
-    same = _core.Plan(layout.grid, prefix=layout.prefix, heads=heads)
-    ours = cuda_observe.dynamic_attention(q, k, v, plan, mass=0.7, precision=precision)
-    assert torch.equal(ours, attention(q, k, v, same, precision=precision))
+        assert torch.equal(ours.sum(-1), want.sum(-1))
+        host = cuda_masks.host_plan(found)
+        assert found.words.tolist() == _core.plan_words(host).tolist()
+        assert torch.equal(cuda_masks.find_masks(q, k, asked).words, found.words)
 
 
 @pytest.mark.parametrize("path", ["portable", "hopper"])
@@ -274,7 +261,7 @@ def test_odd_strides_and_sizes_fall_back_or_copy():
     layout = TokenLayout((2, 5, 7))
     bins = _core.Bins.even(layout.grid)
     wide = torch.randn(1, HEADS, layout.length, 96, device="cuda", dtype=torch.float16)
-    assert "head_dim 96" in cuda_observe.kernels_refuse(wide)
+    assert "head_dim 96" in capability.observed_in_torch(wide)
     state = cuda_observe.ObserveState(bins, layout.grid, HEADS, "cuda")
     state.observe(wide, wide, layout, draws(layout, 8), 0.1)
     assert state.rows()[0] == [8] * HEADS
@@ -289,13 +276,13 @@ def test_can_be_captured_in_a_graph():
     layout = LAYOUTS["video"]
     plan = plan_of(layout)
     q, k, v = make(layout, 64)
-    queries = draws(layout)
+    queries, asked = draws(layout), asked_of(plan, layout)
     state = cuda_observe.ObserveState(_core.Bins.even(layout.grid), layout.grid, HEADS, "cuda")
 
     def step():
         state.observe(q, k, layout, queries, 0.125)
         reading = cuda_observe.meter(q, k, v, plan, layout, queries, 0.125, True)
-        return reading, cuda_observe.dynamic_plan(q, k, plan, mass=0.8)
+        return reading, cuda_masks.find_masks(q, k, asked).words
 
     want = step()
     torch.cuda.synchronize()

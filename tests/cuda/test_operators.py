@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import gpu_problems as problems
 import pytest
 import torch
@@ -100,14 +103,17 @@ def test_runs_on_the_tensors_device(problem):
     assert torch.equal(moved.cpu(), expected.cpu())
 
 
-def test_a_plan_is_uploaded_once_and_let_go(problem):
-    plan, (q, k, v) = problem
+def test_a_plan_is_uploaded_once_and_let_go():
+    plan = problems.plan(GRID, HEADS, 0.4)
+    q, k, v = problems.tensors(HEADS, plan.length, DIM)
     attention(q, k, v, plan)
     words = cuda.upload(plan, q.device)
     assert cuda.upload(plan, q.device).data_ptr() == words.data_ptr()
-    before = len(cuda._uploaded)
-    del plan, problem
-    assert len(cuda._uploaded) <= before
+    before = torch.cuda.memory_allocated()
+    freed, gone = 4 * words.numel(), weakref.ref(plan)
+    del plan, words
+    gc.collect()
+    assert gone() is None and torch.cuda.memory_allocated() <= before - freed
 
 
 def test_out_of_memory_leaves_the_process_usable(problem):

@@ -44,7 +44,7 @@ def _good() -> dict[str, list]:
         "observe": [q, k, places, tables, *sums, *kept, *GRID_NUMBERS, 2, 2, 2, DIM**-0.5],
         "meter": [q, k, v, words, places, *LAYOUT, DIM**-0.5, True],
         "dynamic_plan": [
-            *(q, k, words, torch.ones(HEADS, device="cuda"), *LAYOUT, DIM**-0.5, False)
+            *(q, k, _zeros(HEADS), torch.ones(HEADS, device="cuda"), *LAYOUT, DIM**-0.5)
         ],
         "block_importance": [q, k, _zeros(HEADS), *GRID_NUMBERS, DIM**-0.5, 0],
     }
@@ -72,14 +72,14 @@ FIRST = "of the first tensor"
 RANK = "{} must have the shape (B, H, N, D) (got (3, 70, 64))"
 # What may be wrong with an argument: (what, change, what the message must hold). {} is its name.
 FIRST_TENSOR = (
-    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got another device)"),
-    ("float64", lambda x: x.double(), "{} must be float32, float16 or bfloat16"),
+    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got a tensor on the CPU)"),
+    ("float64", lambda x: x.double(), "{} must be float32, float16 or bfloat16 (got float64)"),
     (
         "of three dimensions",
         lambda x: x[0],
         RANK,
     ),
-    ("a token short", lambda x: x[:, :, 1:], "{} must hold the plan's 70 tokens (got 69)"),
+    ("a token short", lambda x: x[:, :, 1:], "{} must hold the layout's 70 tokens (got 69)"),
     ("96 wide", _wide, "head_dim must be 64 or 128 (got 96)"),
     ("without a batch", lambda x: x[:0], "batch must be at least 1 (got 0)"),
     ("without heads", lambda x: x[:, :0], "heads must be at least 1 (got 0)"),
@@ -88,8 +88,12 @@ FIRST_TENSOR = (
     ("in odd rows", _odd_rows, "{}.stride(1) must be a multiple of 16 bytes"),
 )
 NEXT_TENSOR = (
-    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got another device)"),
-    ("float64", lambda x: x.double(), "{} must have the dtype " + FIRST),
+    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got a tensor on the CPU)"),
+    (
+        "float64",
+        lambda x: x.double(),
+        "{} must have the dtype " + FIRST + ", bfloat16 (got float64)",
+    ),
     (
         "of three dimensions",
         lambda x: x[0],
@@ -100,8 +104,8 @@ NEXT_TENSOR = (
     ("misplaced", _misplaced, "{}.data_ptr() must be a multiple of 16"),
 )
 PLAN = (
-    ("on the CPU", lambda x: x.cpu(), "plan must be on a CUDA device (got another device)"),
-    ("int64", lambda x: x.long(), "plan must be a contiguous int32 tensor of"),
+    ("on the CPU", lambda x: x.cpu(), "plan must be on a CUDA device (got a tensor on the CPU)"),
+    ("int64", lambda x: x.long(), "for these sizes (got int64 ("),
     ("a word short", lambda x: x[1:], "plan must be a contiguous int32 tensor of"),
     ("of two dimensions", lambda x: x[None], "plan must be a contiguous int32 tensor of"),
 )
@@ -116,18 +120,22 @@ SCALE = tuple(
     for value in (float("nan"), float("inf"), 0.0, -1.0)
 )
 PACKED = (
-    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got another device)"),
+    ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device (got a tensor on the CPU)"),
     ("a byte short", lambda x: x[1:], "{} must be what packing returned for these sizes"),
-    ("int32", lambda x: x.int(), "{} must be what packing returned for these sizes"),
+    ("int32", lambda x: x.int(), "{} must be what packing returned for these sizes, uint8 ("),
 )
 WORD = (
     ("on the CPU", lambda x: x.cpu(), "broken must be on a CUDA device"),
-    ("float32", lambda x: x.float(), "broken must be an int32 tensor of one element"),
+    (
+        "float32",
+        lambda x: x.float(),
+        "broken must be an int32 tensor of one element (got float32 (1))",
+    ),
     ("of two elements", lambda x: x.repeat(2), "broken must be an int32 tensor of one element"),
 )
 PLACES = (
     ("on the CPU", lambda x: x.cpu(), "queries must be on a CUDA device"),
-    ("int64", lambda x: x.long(), "queries must have torch's dtype number"),
+    ("int64", lambda x: x.long(), "queries must be int32 (got int64)"),
     ("of one dimension", lambda x: x[0], "queries must have the shape (H, n) with H = 3"),
     ("a head short", lambda x: x[1:], "queries must have the shape (H, n) with H = 3"),
     ("none", lambda x: x[:, :0], "queries must be 1 to 4096 a head (got 0)"),
@@ -135,10 +143,15 @@ PLACES = (
 )
 
 
-def _flat(count, other):
+def _flat(count, dtype, other):
+    names = [str(one).removeprefix("torch.") for one in (dtype, other)]
     return (
         ("on the CPU", lambda x: x.cpu(), "{} must be on a CUDA device"),
-        ("another dtype", lambda x: x.to(other), "{} must have torch's dtype number"),
+        (
+            "another dtype",
+            lambda x: x.to(other),
+            f"{{}} must be {names[0]} (got {names[1]})",
+        ),
         ("short", lambda x: x[1:], f"{{}} must be contiguous with {count} elements"),
     )
 
@@ -173,31 +186,30 @@ WRONG = {
     "heads": (*COUNT, ("zero", lambda x: 0, "heads must be at least 1 (got 0)")),
     "head_dim": (*COUNT, ("96", lambda x: 96, "head_dim must be 64 or 128 (got 96)")),
     "dtype": tuple(
-        (str(value), lambda x, value=value: value, "dtype must be 0, 1 or 2")
+        (str(value), lambda x, value=value: value, "dtype must be 0 (float32), 1 (float16)")
         for value in (-1, 3, 2**32)
     ),
     "queries": PLACES,
-    "tables": _flat(2 * sum(GRID) - 3, torch.int64),
-    "units": _flat(2 * HEADS * BINS, torch.int32),
-    "rows": _flat(2 * HEADS, torch.int32),
+    "tables": _flat(2 * sum(GRID) - 3, torch.int32, torch.int64),
+    "units": _flat(2 * HEADS * BINS, torch.int64, torch.int32),
+    "rows": _flat(2 * HEADS, torch.int64, torch.int32),
     "kept": (
-        *_flat(HEADS, torch.int64),
-        ("not given", lambda x: None, "kept_rows must come with kept (got one of both)"),
+        *_flat(HEADS, torch.int32, torch.int64),
+        ("not given", lambda x: None, "kept_rows must come with kept (got kept_rows alone)"),
     ),
     "kept_rows": (
         ("on the CPU", lambda x: x.cpu(), "kept_rows must be on a CUDA device"),
-        ("float32", lambda x: x.float(), "kept_rows must have torch's dtype number"),
+        ("float32", lambda x: x.float(), "kept_rows must be float16 (got float32)"),
         ("of two dimensions", lambda x: x[0], "kept_rows must have the shape (heads, n, grid"),
         ("short", lambda x: x[:, 1:], "kept_rows must be contiguous with 560 elements"),
-        ("not given", lambda x: None, "kept_rows must come with kept (got one of both)"),
+        ("not given", lambda x: None, "kept_rows must come with kept (got kept alone)"),
     ),
-    "bins_f": (("zero", lambda x: 0, "bins must be 1 to 512 an axis"), *COUNT),
-    "bins_h": (("zero", lambda x: 0, "bins must be 1 to 512 an axis"), *COUNT),
-    "bins_w": (("of 513", lambda x: 513, "bins must be 1 to 512 an axis"), *COUNT),
-    "targets": _flat(HEADS, torch.float64),
-    "orders": _flat(HEADS, torch.int64),
+    "bins_f": (("zero", lambda x: 0, "{} must be 1 to 512"), *COUNT),
+    "bins_h": (("zero", lambda x: 0, "{} must be 1 to 512"), *COUNT),
+    "bins_w": (("of 513", lambda x: 513, "{} must be 1 to 512"), *COUNT),
+    "densities": _flat(HEADS, torch.float32, torch.float64),
+    "orders": _flat(HEADS, torch.int32, torch.int64),
     "tail": (),
-    "by_mass": (),
 }
 # As the schemas name them; a test holds them against those.
 _PLAN_TAIL = (*ORDERS, "block_q", "block_kv")
@@ -218,7 +230,7 @@ ARGUMENTS = {
         *("bins_f", "bins_h", "bins_w", "sm_scale"),
     ),
     "meter": ("q", "k", "v", "plan", "queries", *_PLAN_TAIL, "sm_scale", "tail"),
-    "dynamic_plan": ("q", "k", "plan", "targets", *_PLAN_TAIL, "sm_scale", "by_mass"),
+    "dynamic_plan": ("q", "k", "orders", "densities", *_PLAN_TAIL, "sm_scale"),
     "block_importance": ("q", "k", "orders", *ORDERS, "sm_scale", "path"),
 }
 
@@ -298,5 +310,7 @@ def test_int8_takes_what_bf16_refuses(good):
     wide = [x.float() for x in (q, k, v)]
     _overload("attention")(*wide, *rest)
     rest[-3] = 1
-    with pytest.raises(RuntimeError, match="dtype must be f16 or bf16 without quantisation"):
+    with pytest.raises(
+        RuntimeError, match="dtype must be float16 or bfloat16 where precision is bf16"
+    ):
         _overload("attention")(*wide, *rest)

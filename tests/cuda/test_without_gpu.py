@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from paroattention import ORDERS, Error, Plan, TokenLayout, _core, attention
-from paroattention.kernels import cuda, cuda_masks, cuda_observe, observe_inputs
+from paroattention.kernels import cuda, cuda_masks, cuda_observe, observe_inputs, plan_store
+from paroattention.kernels.capability import observed_in_torch, summed_in_torch, unsupported
 from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 
 GRID = (4, 9, 11)
@@ -33,8 +34,11 @@ def _plan(heads=3, prefix=5, suffix=70, block=64, seed=0):
 def test_plan_words(block):
     plan = _plan(block=block)
     words = _core.plan_words(plan)
-    heads, rows = 3, plan.heads[0].mask.numpy().shape[0]
-    orders, schedule, masks = np.split(words, [heads, heads + heads * rows])
+    parts = _core.PlanWords(plan)
+    heads, rows = parts.heads, parts.rows
+    assert (heads, rows, parts.cols) == (3, *plan.heads[0].mask.numpy().shape)
+    assert parts.orders == 0 and parts.count == len(words)
+    orders, schedule, masks = np.split(words, [parts.schedule, parts.masks])
     assert [ORDERS[i] for i in orders] == [head.order for head in plan.heads]
     schedule = schedule.reshape(heads, rows)
     masks = masks.view(np.uint32).reshape(heads, rows, -1)
@@ -48,10 +52,21 @@ def test_plan_words(block):
         assert (np.diff(work) <= 0).all(), "longest first"
 
 
-def test_tiles_that_the_kernels_lack_are_refused_by_name():
+def test_tiles_that_the_kernels_lack_are_refused_by_name(monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(cuda, "load", lambda: None)
     plan = _plan(block=32)
-    with pytest.raises(Error, match=r"plan.block_q must be one of \(64, 128\) \(got 32\)"):
-        cuda.upload(plan, torch.device("cuda", 0))
+    with FakeTensorMode():
+        q = torch.empty(1, 3, plan.length, 64, device="cuda")
+        assert unsupported(q) is None and unsupported(q, _plan()) is None
+        assert unsupported(q, plan) == "block_q 32 is not 64 or 128"
+        assert observed_in_torch(q, (64, 32)) == "block_kv 32 is not 64 or 128"
+        assert summed_in_torch(q, 96, 64) == "block_q 96 is no multiple of 64"
+        assert observed_in_torch(q) is None and summed_in_torch(q, 128, 192) is None
+        with pytest.raises(Error, match=r"can take \(got: block_q 32 is not 64 or 128\)"):
+            attention(q, q, q, plan)
 
 
 def test_gpu_paths_are_refused_on_a_cpu():
@@ -208,12 +223,11 @@ def test_fake_observing_operators_have_the_real_ones_shapes(operators):
         longs = torch.empty(3, 2, device="cuda", dtype=torch.int64)
         nothing = operators.observe(q, q, ints, ints, longs, longs, None, None, *grid, 1, 1, 1, 0.1)
         reading = operators.meter(q, q, q, ints, ints, *sizes, 0.1, True)
-        words, counts = operators.dynamic_plan(q, q, ints, ints, *sizes, 0.1, False)
+        words = operators.dynamic_plan(q, q, ints, ints, *sizes, 0.1)
         sums = operators.block_importance(q, q, ints, *grid, 0.1, 0)
     assert nothing is None
     assert reading.shape == (3, 2) and reading.dtype == torch.float32
-    assert words.shape == ints.shape and counts.shape == (3, blocks)
-    assert counts.dtype == torch.int32
+    assert words.shape == _core.plan_words(plan).shape and words.dtype == torch.int32
     assert sums.shape == (2, 3, blocks, blocks) and sums.dtype == torch.float32
 
 
@@ -226,7 +240,7 @@ def test_the_observing_operators_refuse_other_devices(operators):
 @pytest.fixture
 def unkept(monkeypatch):
     """No tensor of a test stays in a cache, and none needs pinned memory."""
-    kept = (observe_inputs.numbers_on, observe_inputs.tables_on, cuda_masks._targets)
+    kept = (observe_inputs.numbers_on, observe_inputs.tables_on, cuda_masks._densities_on)
     for one in kept:
         one.cache_clear()
     monkeypatch.setattr(observe_inputs, "to_device", lambda x, device: x.to(device))
@@ -253,7 +267,6 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
     layout = TokenLayout(GRID, plan.prefix, plan.suffix)
     with FakeTensorMode(allow_non_fake_inputs=True):
         words = torch.zeros(len(_core.plan_words(plan)), dtype=torch.int32, device="cuda")
-        monkeypatch.setattr(cuda, "upload", lambda plan, device: words)
         monkeypatch.setattr(cuda, "words", lambda plan, device, aside: words)
         q = torch.empty(2, 3, plan.length, 64, device="cuda")
         queries = torch.zeros(3, 20, device="cuda", dtype=torch.int32)
@@ -262,19 +275,13 @@ def test_the_module_calls_the_observing_operators_as_they_are_declared(
         assert state.observe(q, q, layout, queries, 0.1) is None
         reading = cuda_observe.meter(q, q, q, plan, layout, queries, 0.1, True)
         mass = cuda_observe.meter(q, q, None, plan, layout, queries, 0.1, True)
-        masks = cuda_observe.dynamic_mask(q, q, plan, density=(0.1, 0.2, 0.3))
-        found = cuda_observe.dynamic_plan(q, q, plan, mass=0.5)
-        out = cuda_observe.dynamic_attention(q, q, q, plan, density=0.5, precision="bf16")
         sums = cuda_observe.block_importance(q, q, layout, ORDERS[:3], 128, 64, 0.1)
-    names = ["observe", "observe", "meter", "meter", "dynamic_plan", "dynamic_plan", "dynamic_plan"]
-    names += ["attention", "block_importance"]
+    names = ["observe", "observe", "meter", "meter", "block_importance"]
     assert called == [f"paro::{name}" for name in names]
     rows, cols = plan.heads[0].mask.numpy().shape
     assert kept.shape == (1, 20, layout.grid_size)
     assert state._units.shape == (2, 3, len(state.bins))
     assert reading.shape == mass.shape == (3, 2)
-    assert masks.shape == (3, rows, 1) and found.shape == words.shape
-    assert out.shape == q.shape and out.dtype == q.dtype
     assert sums.shape == (3, -(-rows // 2), cols)
 
 
@@ -286,7 +293,7 @@ def test_masks_found_on_a_device_stay_there(operators, monkeypatch, unkept):
         raise AssertionError("a plan was uploaded")
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(cuda, "upload", never)
+    monkeypatch.setattr(plan_store, "store", never)
     called = []
     run = cuda.run
 
@@ -308,6 +315,6 @@ def test_masks_found_on_a_device_stay_there(operators, monkeypatch, unkept):
     for name, place in (("attention", 3), ("meter", 3)):
         (given,) = (arguments[place] for one, arguments in called if one == name)
         assert given is found.words
-    assert found.words.shape == called[0][1][2].shape == _core.plan_words(plan).shape
+    assert found.words.shape == _core.plan_words(plan).shape
     assert found.masks.shape == (3, *plan.heads[0].mask.numpy().shape[:1], 1)
     assert out.shape == q.shape and out.dtype == q.dtype and reading.shape == (3, 2)

@@ -2,12 +2,12 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <utility>
 
 #include "paro/cuda/launch.h"
+#include "paro/plan.h"
 #include "problem.h"
 
 namespace paro::cuda::bench {
@@ -128,6 +128,33 @@ __global__ void add_words(const std::uint32_t* words, std::int64_t count, unsign
 
 void let_go(void* p) { cudaFree(p); }
 
+// Masks of about this density of all blocks, at least one block a row, every head in one order.
+Plan random_plan(const Shape& shape, const AttentionParams& p, double density, int order) {
+    const std::int64_t rows = p.q_blocks.grid_blocks, cols = p.kv_blocks.grid_blocks;
+    const double q_all = p.q_blocks.blocks(), kv_all = p.kv_blocks.blocks(), outside = kv_all - cols;
+    // Prefix and suffix are always computed; the grid gets what they leave.
+    const double left = (density * q_all * kv_all - (q_all - rows) * kv_all - rows * outside) / (double(rows) * cols);
+    const auto threshold = static_cast<std::uint64_t>(std::clamp(left, 0.0, 1.0) * 0x1p32);
+    std::uint64_t state = 88172645463325252ull;
+    const auto next = [&] {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        return static_cast<std::uint32_t>(state >> 32);
+    };
+    std::vector<HeadPlan> heads;
+    for (std::int32_t head = 0; head < p.heads; ++head) {
+        BlockMask mask(rows, cols);
+        for (std::int64_t r = 0; r < rows; ++r) {
+            for (std::int64_t c = 0; c < cols; ++c) {
+                if (next() < threshold) mask.set(r, c);
+            }
+            mask.set(r, next() % cols);
+        }
+        heads.push_back({static_cast<AxisOrder>(order), std::move(mask)});
+    }
+    const TokenLayout layout{shape.prefix, {shape.grid[0], shape.grid[1], shape.grid[2]}, shape.suffix};
+    return make_plan(layout, p.q_blocks.block, p.kv_blocks.block, std::move(heads));
+}
+
 }  // namespace
 
 Device<std::byte> allocate(std::size_t bytes) {
@@ -167,7 +194,11 @@ Problem::Problem(const Shape& shape, Tensors& tensors, int block_q, int block_kv
     };
     p.q = view(0), p.k = view(1), p.v = view(2);
     p.o = {tensors.memory[3].get(), shape.length() * row, shape.head_dim, row};
-    const std::vector<std::int32_t> words = plan_words(density, order);
+    const Plan plan = random_plan(shape, p, density, order);
+    density_total = plan.density_total;
+    const double blocks = double(p.heads) * p.q_blocks.blocks() * p.kv_blocks.blocks();
+    tiles_ = std::llround(density_total * blocks) * p.batch * (block_q / 64) * (block_kv / 64);
+    const std::vector<std::int32_t> words = plan_words(plan);
     plan_ = allocate(words.size() * 4);
     check(cudaMemcpy(plan_.get(), words.data(), words.size() * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
     place_plan(p, plan_.get());
@@ -175,44 +206,6 @@ Problem::Problem(const Shape& shape, Tensors& tensors, int block_q, int block_kv
     keys_ = allocate(key_bytes(p));
     place_queries(p, queries_.get());
     place_keys(p, keys_.get());
-}
-
-std::vector<std::int32_t> Problem::plan_words(double density, int order) {
-    const AttentionParams& p = params;
-    const std::int64_t rows = p.q_blocks.grid_blocks, cols = p.kv_blocks.grid_blocks, words = p.plan.mask_words;
-    const double q_all = p.q_blocks.blocks(), kv_all = p.kv_blocks.blocks(), outside = kv_all - cols;
-    // Prefix and suffix are always computed; the grid gets what they leave.
-    const double left = (density * q_all * kv_all - (q_all - rows) * kv_all - rows * outside) / (double(rows) * cols);
-    const auto threshold = static_cast<std::uint64_t>(std::clamp(left, 0.0, 1.0) * 0x1p32);
-    std::vector<std::int32_t> blob(p.heads, order);
-    masks_.assign(p.heads * rows * words, 0);
-    std::uint64_t state = 88172645463325252ull;
-    const auto next = [&] {
-        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-        return static_cast<std::uint32_t>(state >> 32);
-    };
-    std::int64_t kept = 0;
-    std::vector<std::int32_t> schedule;
-    for (std::int64_t head = 0; head < p.heads; ++head) {
-        std::vector<std::int32_t> work(rows), sequence(rows);
-        for (std::int64_t r = 0; r < rows; ++r) {
-            std::uint32_t* mask = &masks_[(head * rows + r) * words];
-            for (std::int64_t c = 0; c < cols; ++c) mask[c / 32] |= std::uint32_t{next() < threshold} << c % 32;
-            const std::int64_t one = next() % cols;
-            mask[one / 32] |= 1u << one % 32;
-            for (std::int64_t w = 0; w < words; ++w) work[r] += std::popcount(mask[w]);
-            kept += work[r];
-        }
-        std::iota(sequence.begin(), sequence.end(), 0);
-        std::stable_sort(sequence.begin(), sequence.end(), [&](int a, int b) { return work[a] > work[b]; });
-        schedule.insert(schedule.end(), sequence.begin(), sequence.end());
-    }
-    const double computed = kept + p.heads * ((q_all - rows) * kv_all + rows * outside);
-    density_total = computed / (p.heads * q_all * kv_all);
-    tiles_ = static_cast<std::int64_t>(computed * p.batch) * (p.q_blocks.block / 64) * (p.kv_blocks.block / 64);
-    blob.insert(blob.end(), schedule.begin(), schedule.end());
-    blob.insert(blob.end(), masks_.begin(), masks_.end());
-    return blob;
 }
 
 double Problem::error(int rows) const {

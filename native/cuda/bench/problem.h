@@ -46,8 +46,6 @@ class Problem {
     double error(int rows) const;
 
    private:
-    std::vector<std::int32_t> plan_words(double density, int order);
-    std::vector<std::uint32_t> masks_;
     Device<std::byte> plan_, queries_, keys_;
     std::int64_t tiles_ = 0;
 };

@@ -12,21 +12,16 @@ std::string capability_text(int capability) {
 
 }  // namespace
 
-std::string portable_refuses(const AttentionParams&, int capability) {
-    return capability < 80 ? capability_text(capability) + " is below 8.0" : "";
-}
-
-std::string hopper_refuses(const AttentionParams& p, int capability) {
-    if (p.precision != Precision::int8) return "precision is not int8";
-    return capability == 90 ? "" : capability_text(capability) + " is not 9.0";
-}
-
 Path choose_path(const AttentionParams& p, Path path, int capability) {
-    const std::string hopper = path == Path::portable ? "not asked for" : hopper_refuses(p, capability);
-    if (path == Path::hopper) require(hopper.empty(), "path", "must fit the call and the GPU", "hopper: " + hopper);
-    if (hopper.empty()) return Path::hopper;
-    const std::string portable = portable_refuses(p, capability);
-    require(portable.empty(), "device", "must be a GPU of compute capability 8.0 or newer", portable);
+    const bool int8 = p.precision == Precision::int8;
+    if (path == Path::hopper) {
+        require(int8, "path", "must be auto or portable where precision is not int8", "hopper");
+        require(capability == 90, "path", "must be auto or portable on a GPU of " + capability_text(capability),
+                "hopper");
+    }
+    if (path != Path::portable && int8 && capability == 90) return Path::hopper;
+    require(capability >= 80, "device", "must be a GPU of compute capability 8.0 or newer",
+            capability_text(capability));
     return Path::portable;
 }
 
@@ -39,7 +34,7 @@ void launch_attention_hopper_int8(const AttentionParams& p, cudaStream_t stream)
 }
 
 void launch_attention_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
-    require(p.dtype != DType::f32, "dtype", "must be f16 or bf16 without quantisation", "f32");
+    require(p.dtype != DType::f32, "dtype", "must be float16 or bfloat16 where precision is bf16", "float32");
     p.head_dim == 128 ? attention_portable_bf16<128>(p, stream) : attention_portable_bf16<64>(p, stream);
 }
 

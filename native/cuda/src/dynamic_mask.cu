@@ -1,5 +1,7 @@
 // Masks found on the fly (dynamic_mask.h). Means first, then a CTA scores 16 mask rows against all key blocks of its
-// head and picks from them; by mass, a third launch sorts rows for the schedule.
+// head and picks from them.
+#include <string>
+
 #include "launch_kernel.h"
 #include "paro/cuda/dynamic_mask.h"
 #include "score_tile.cuh"
@@ -11,8 +13,6 @@ constexpr int kThreads = 128;
 // Of choosing: scores of two rows a warp fill the shared memory of long sequences, so a CTA had better be wide.
 constexpr int kChoosing = 256, kWarps = kChoosing / 32;
 constexpr int kRows = 16;  // mask rows of a CTA
-// A probability in these units: sums are exact.
-constexpr float kMassUnit = 2147483648.0f;
 
 // Mean row of a grid block. Sums in fp32, in a fixed order.
 template <class T, int D>
@@ -109,8 +109,7 @@ __device__ __forceinline__ float warp_max(float x) {
     for (int bit = 16; bit > 0; bit /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, bit));
     return x;
 }
-template <class Number>
-__device__ __forceinline__ Number warp_total(Number x) {
+__device__ __forceinline__ float warp_total(float x) {
 #pragma unroll
     for (int bit = 16; bit > 0; bit /= 2) x += __shfl_xor_sync(0xffffffffu, x, bit);
     return x;
@@ -131,8 +130,6 @@ __device__ void add_softmax(const float* scores, float* p, std::int32_t cols, fl
     }
 }
 
-__device__ __forceinline__ std::uint32_t mass_of(float p) { return __float2uint_rn(p * kMassUnit); }
-
 // Which blocks of a row stay: all above the threshold, and of those at it the first `ties`. Keys are the bits of
 // probabilities, which sort as they do.
 struct Choice {
@@ -140,7 +137,7 @@ struct Choice {
     std::int32_t ties;
 };
 
-__device__ Choice choose_count(const float* p, std::int32_t cols, std::int32_t count) {
+__device__ Choice choose(const float* p, std::int32_t cols, std::int32_t count) {
     const int lane = threadIdx.x % 32;
     std::uint32_t threshold = 0;
     std::int32_t above = 0;
@@ -157,40 +154,10 @@ __device__ Choice choose_count(const float* p, std::int32_t cols, std::int32_t c
     return {threshold, count - above};
 }
 
-// `masses`: room for the row's masses, each lane's its own: converting them 31 times would take longer than the rest.
-__device__ Choice choose_mass(const float* p, std::uint32_t* masses, std::int32_t cols, float target) {
+// Bits of a row, by its warp.
+__device__ void write_bits(const float* p, std::int32_t cols, Choice choice, std::uint32_t* words) {
     const int lane = threadIdx.x % 32;
-    long long mine = 0;
-    for (std::int32_t c = lane; c < cols; c += 32) {
-        masses[c] = mass_of(p[c]);
-        mine += masses[c];
-    }
-    const double wanted = static_cast<double>(target) * static_cast<double>(warp_total(mine));
-    std::uint32_t threshold = 0;
-    long long above = 0;
-    for (std::uint32_t bit = 1u << 30; bit > 0; bit /= 2) {
-        mine = 0;
-        for (std::int32_t c = lane; c < cols; c += 32) {
-            if (__float_as_uint(p[c]) >= (threshold | bit)) mine += masses[c];
-        }
-        const long long found = warp_total(mine);
-        if (static_cast<double>(found) >= wanted) {
-            threshold |= bit;
-        } else {
-            above = found;
-        }
-    }
-    // A row without mass keeps its first block.
-    if (!(wanted > 0.0)) return {0, 1};
-    const double each = static_cast<double>(mass_of(__uint_as_float(threshold)));
-    const double missing = wanted - static_cast<double>(above);
-    return {threshold, max(1, static_cast<std::int32_t>(ceil(missing / each)))};
-}
-
-// Bits of a row, by its warp; returns how many are set.
-__device__ std::int32_t write_bits(const float* p, std::int32_t cols, Choice choice, std::uint32_t* words) {
-    const int lane = threadIdx.x % 32;
-    std::int32_t total = 0, ties = choice.ties;
+    std::int32_t ties = choice.ties;
     for (std::int32_t first = 0; first < cols; first += 32) {
         const bool exists = first + lane < cols;
         const std::uint32_t key = exists ? __float_as_uint(p[first + lane]) : 0;
@@ -199,13 +166,12 @@ __device__ std::int32_t write_bits(const float* p, std::int32_t cols, Choice cho
         const bool stays = exists && (key > choice.threshold || (key == choice.threshold && early));
         const std::uint32_t word = __ballot_sync(0xffffffffu, stays);
         if (lane == 0) words[first / 32] = word;
-        total += __popc(word);
         ties = max(0, ties - __popc(equal));
     }
-    return total;
 }
 
-PARO_HD bool two_buffers(const DynamicMaskParams& p) { return p.base.batch > 1 || p.by_mass != 0; }
+// Whether probabilities stand after the scores, since more scores come; else in their place.
+PARO_HD bool two_buffers(const AttentionParams& base) { return base.batch > 1; }
 
 template <int D>
 __global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
@@ -214,10 +180,10 @@ __global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_c
     const std::int32_t rows = base.q_blocks.grid_blocks, cols = base.kv_blocks.grid_blocks;
     const std::int32_t groups = (rows + kRows - 1) / kRows, index = static_cast<std::int32_t>(blockIdx.x);
     const std::int32_t head = index / groups, first_row = (index - head * groups) * kRows;
-    // Rows start on other banks. With a batch or masses, probabilities stand after the scores, else in their place.
+    // Rows start on other banks.
     const std::int32_t stride = cols + 4;
     auto* scores = reinterpret_cast<float*>(shared);
-    float* sums = two_buffers(p) ? scores + kRows * stride : scores;
+    float* sums = two_buffers(base) ? scores + kRows * stride : scores;
     const int warp = threadIdx.x / 32;
     const float share = 1.0f / static_cast<float>(base.batch);
     for (std::int32_t b = 0; b < base.batch; ++b) {
@@ -229,50 +195,31 @@ __global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_c
         }
     }
     __syncwarp();
-    const float target = p.targets[head];
-    const auto count = static_cast<std::int32_t>(floor(static_cast<double>(target) * cols + 0.5));
+    const auto asked = static_cast<std::int32_t>(floor(static_cast<double>(p.densities[head]) * cols + 0.5));
+    const std::int32_t count = min(cols, max(1, asked));
     for (int r = warp; r < kRows && first_row + r < rows; r += kWarps) {
         const float* own = sums + r * stride;
         const std::int64_t row = std::int64_t{head} * rows + first_row + r;
-        const Choice choice =
-            p.by_mass ? choose_mass(own, reinterpret_cast<std::uint32_t*>(scores + r * stride), cols, target)
-                      : choose_count(own, cols, min(cols, max(1, count)));
-        const std::int32_t kept = write_bits(own, cols, choice, p.masks + row * base.plan.mask_words);
-        if (threadIdx.x % 32 == 0) {
-            p.counts[row] = kept;
-            if (!p.by_mass) p.schedule[row] = first_row + r;
-        }
+        write_bits(own, cols, choose(own, cols, count), p.masks + row * base.plan.mask_words);
+        if (threadIdx.x % 32 == 0) p.schedule[row] = first_row + r;
     }
-}
-
-// A thread per mask row: its place among the head's rows, more blocks first, then the lower index.
-__global__ void __launch_bounds__(kThreads) sort_rows_kernel(const __grid_constant__ DynamicMaskParams p) {
-    const std::int32_t rows = p.base.q_blocks.grid_blocks, groups = (rows + kThreads - 1) / kThreads;
-    const std::int32_t head = static_cast<std::int32_t>(blockIdx.x) / groups;
-    const std::int32_t row = (static_cast<std::int32_t>(blockIdx.x) - head * groups) * kThreads + threadIdx.x;
-    if (row >= rows) return;
-    const std::int32_t* counts = p.counts + std::int64_t{head} * rows;
-    const std::int32_t own = counts[row];
-    std::int32_t place = 0;
-    for (std::int32_t i = 0; i < rows; ++i) place += counts[i] > own || (counts[i] == own && i < row);
-    p.schedule[std::int64_t{head} * rows + place] = row;
 }
 
 template <class T, int D>
 void launch(const DynamicMaskParams& p, cudaStream_t stream) {
     const AttentionParams& base = p.base;
-    const std::int64_t bytes = std::int64_t{two_buffers(p) ? 2 : 1} * kRows * (base.kv_blocks.grid_blocks + 4) * 4;
-    require(bytes <= shared_memory_limit() - 2048, "grid",
-            "must have fewer key blocks for masks found on the fly: a mask row has to fit shared memory",
+    // Scores of a CTA's mask rows, which have to fit shared memory.
+    const std::int64_t block_bytes = std::int64_t{two_buffers(base) ? 2 : 1} * kRows * 4;
+    const std::int64_t bytes = block_bytes * (base.kv_blocks.grid_blocks + 4), room = shared_memory_limit() - 2048;
+    require(bytes <= room, "grid",
+            "must have at most " + std::to_string(room / block_bytes - 4) +
+                " key blocks where every call finds its masks; take larger tiles or static masks",
             base.kv_blocks.grid_blocks);
     const std::int64_t blocks = std::int64_t{base.q_blocks.grid_blocks} + base.kv_blocks.grid_blocks;
     launch_kernel("pool_blocks_kernel", pool_blocks_kernel<T, D>, base.slots() * blocks, kThreads, 0, stream, p);
     const std::int64_t groups = (base.q_blocks.grid_blocks + kRows - 1) / kRows;
     launch_kernel("select_blocks_kernel", select_blocks_kernel<D>, base.heads * groups, kChoosing,
                   static_cast<int>(bytes), stream, p);
-    if (!p.by_mass) return;
-    const std::int64_t sorts = (base.q_blocks.grid_blocks + kThreads - 1) / kThreads;
-    launch_kernel("sort_rows_kernel", sort_rows_kernel, base.heads * sorts, kThreads, 0, stream, p);
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 
 #include "paro/cuda/launch.h"
 #include "paro/error.h"
+#include "paro/limits.h"
 #include "paro/token_layout.h"
 
 namespace paro::cuda {
@@ -27,7 +28,7 @@ OrderParams order_params(const Grid& grid, AxisOrder order) {
 }
 
 BlockParams block_params(const TokenLayout& layout, const char* name, std::int32_t block) {
-    require(block == 64 || block == 128, name, "must be 64 or 128", block);
+    require_tile(name, block);
     const BlockLayout blocks = block_layout(layout, block);
     return {block, static_cast<std::int32_t>(blocks.prefix_blocks), static_cast<std::int32_t>(blocks.grid_blocks),
             static_cast<std::int32_t>(blocks.suffix_blocks)};
@@ -109,7 +110,7 @@ void check(cudaError_t code, const char* what) {
 void set_sizes(AttentionParams& p, const Sizes& sizes) {
     require(p.batch >= 1, "batch", "must be at least 1", p.batch);
     require(p.heads >= 1, "heads", "must be at least 1", p.heads);
-    require(p.head_dim == 64 || p.head_dim == 128, "head_dim", "must be 64 or 128", p.head_dim);
+    require_head_dim(p.head_dim);
     require(p.precision == Precision::int8 || p.precision == Precision::bf16, "precision", "must be int8 or bf16",
             static_cast<int>(p.precision));
     require(std::isfinite(p.sm_scale) && p.sm_scale > 0.0f, "sm_scale", "must be finite and above 0", p.sm_scale);
@@ -125,12 +126,12 @@ void set_sizes(AttentionParams& p, const Sizes& sizes) {
     }
     p.q_blocks = block_params(layout, "block_q", sizes.block_q);
     p.kv_blocks = block_params(layout, "block_kv", sizes.block_kv);
-    require(std::int64_t{p.batch} * p.heads * p.q_blocks.blocks() < std::int64_t{1} << 30, "batch",
-            "must leave fewer than 2^30 query tiles", p.batch);
+    const std::int64_t tiles = std::int64_t{p.batch} * p.heads * p.q_blocks.blocks();
+    require(tiles < std::int64_t{1} << 30, "batch times heads times query tiles", "must be below 2^30", tiles);
     p.panels = p.tail ? (p.kv_blocks.grid_blocks + p.kv_blocks.block - 1) / p.kv_blocks.block : 0;
     // Long enough for a CTA to stream, few enough for the last of them to sum up quickly.
     p.chunks = std::clamp(p.layout.length() / 256, 1, 64);
-    p.plan.mask_words = (p.kv_blocks.grid_blocks + 31) / 32;
+    p.plan.mask_words = static_cast<std::int32_t>(plan_layout(p).mask_words());
 }
 
 std::size_t query_bytes(const AttentionParams& p) {
@@ -146,17 +147,14 @@ std::size_t key_bytes(const AttentionParams& p) {
 void place_queries(AttentionParams& p, void* base) { carve_queries(p, align(base)); }
 void place_keys(AttentionParams& p, void* base) { carve_keys(p, align(base)); }
 
-std::int64_t plan_words(const AttentionParams& p) {
-    const std::int64_t rows = std::int64_t{p.heads} * p.q_blocks.grid_blocks;
-    return p.heads + rows + rows * p.plan.mask_words;
-}
+PlanWords plan_layout(const AttentionParams& p) { return {p.heads, p.q_blocks.grid_blocks, p.kv_blocks.grid_blocks}; }
 
-void place_plan(AttentionParams& p, const void* blob) {
-    const auto* words = static_cast<const std::int32_t*>(blob);
-    p.plan.orders = words;
-    p.plan.schedule = words + p.heads;
-    p.plan.masks =
-        reinterpret_cast<const std::uint32_t*>(words + p.heads + std::int64_t{p.heads} * p.q_blocks.grid_blocks);
+void place_plan(AttentionParams& p, const void* words) {
+    const PlanWords layout = plan_layout(p);
+    const auto* first = static_cast<const std::int32_t*>(words);
+    p.plan.orders = first + layout.orders();
+    p.plan.schedule = first + layout.schedule();
+    p.plan.masks = reinterpret_cast<const std::uint32_t*>(first + layout.masks());
 }
 
 }  // namespace paro::cuda

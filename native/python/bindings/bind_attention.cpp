@@ -35,7 +35,7 @@ Isa to_isa(const std::string& name) {
     for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_vnni}) {
         if (to_string(isa) == name) return isa;
     }
-    fail("isa", "must be one of available_isas()", name);
+    fail("isa", "must be scalar, avx2, avx512 or avx512_vnni", name);
 }
 
 }  // namespace

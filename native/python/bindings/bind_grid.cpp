@@ -15,12 +15,14 @@ using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecas
 // rows: [heads, queries, grid tokens]; one accumulator per head, heads in parallel.
 void add_rows(const std::vector<OffsetAccumulator*>& accumulators, const IndexArray& queries, const FloatArray& rows,
               int threads) {
-    require(rows.ndim() == 3, "rows", "must have the shape [heads, queries, grid tokens]", rows.ndim());
-    require(queries.ndim() == 2, "queries", "must have the shape [heads, queries]", queries.ndim());
+    require(rows.ndim() == 3, "rows", "must have the shape [heads, queries, grid tokens]", dimensions(rows));
+    require(queries.ndim() == 2, "queries", "must have the shape [heads, queries]", dimensions(queries));
     const auto heads = static_cast<std::int64_t>(accumulators.size());
-    require(rows.shape(0) == heads && queries.shape(0) == heads, "rows", "must hold one entry per accumulator",
-            rows.shape(0));
-    require(rows.shape(1) == queries.shape(1), "rows", "must hold one row per query", rows.shape(1));
+    require(rows.shape(0) == heads && queries.shape(0) == heads, "rows and queries",
+            "must hold one entry per accumulator, " + std::to_string(heads),
+            std::to_string(rows.shape(0)) + " and " + std::to_string(queries.shape(0)));
+    require(rows.shape(1) == queries.shape(1), "rows",
+            "must hold one row per query, " + std::to_string(queries.shape(1)), rows.shape(1));
     const std::int64_t count = rows.shape(1), width = rows.shape(2);
     const float* values = rows.data();
     const std::int32_t* places = queries.data();
@@ -41,7 +43,7 @@ void add_sums(const std::vector<OffsetAccumulator*>& accumulators, const DoubleA
     require(rows.size() == heads, "rows", "must hold one number for each of the " + std::to_string(heads) + " heads",
             rows.size());
     for (const auto& [name, array] : {std::pair{"sum", &sum}, std::pair{"pairs", &pairs}}) {
-        require(array->ndim() == 2, name, "must have the shape [heads, bins]", array->ndim());
+        require(array->ndim() == 2, name, "must have the shape [heads, bins]", dimensions(*array));
         require(array->shape(0) == static_cast<py::ssize_t>(heads), name,
                 "must hold one row per accumulator, " + std::to_string(heads), array->shape(0));
     }
@@ -114,13 +116,6 @@ void bind_grid(py::module_& m) {
         const KernelCode code = quantise(to_kernel(bins, values));
         return py::make_tuple(py::bytes(reinterpret_cast<const char*>(code.code.data()), code.code.size()), code.peak);
     });
-    m.def(
-        "coarse",
-        [](const Bins& bins, const std::string& code, float peak) {
-            const KernelCode own = coarse(bins, {std::vector<std::uint8_t>(code.begin(), code.end()), peak});
-            return py::bytes(reinterpret_cast<const char*>(own.code.data()), own.code.size());
-        },
-        py::arg("bins"), py::arg("code"), py::arg("peak"));
     m.def("dequantise", [](const Bins& bins, const std::string& code, float peak) {
         const OffsetKernel kernel = dequantise(bins, {std::vector<std::uint8_t>(code.begin(), code.end()), peak});
         return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});

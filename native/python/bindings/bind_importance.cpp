@@ -8,10 +8,19 @@ namespace {
 
 py::array_t<bool> mask_array(const BlockMask& mask) {
     py::array_t<bool> array({mask.rows(), mask.cols()});
-    auto out = array.mutable_unchecked<2>();
-    for (py::ssize_t row = 0; row < mask.rows(); ++row) {
-        for (py::ssize_t col = 0; col < mask.cols(); ++col) out(row, col) = mask.get(row, col);
+    bool* out = array.mutable_data();
+    for (std::int64_t row = 0; row < mask.rows(); ++row) {
+        const std::uint32_t* words = mask.row(row);
+        for (std::int64_t col = 0; col < mask.cols(); ++col) *out++ = (words[col / 32] >> (col % 32)) & 1u;
     }
+    return array;
+}
+
+// The mask's own memory, which `owner` keeps.
+py::array_t<std::uint32_t> mask_words(const py::object& owner) {
+    const auto& mask = owner.cast<const BlockMask&>();
+    py::array_t<std::uint32_t> array({mask.rows(), mask.words_per_row()}, mask.words().data(), owner);
+    array.attr("setflags")(py::arg("write") = false);
     return array;
 }
 
@@ -39,18 +48,6 @@ py::dict scores_dict(const OrderScores& scores) {
 py::tuple metric_tuple(const PaperMetric& metric) { return py::make_tuple(metric.sparsity, metric.incoherence); }
 
 void bind_orders(py::module_& m) {
-    m.def(
-        "score_orders",
-        [](const Bins& bins, const FloatArray& values, const GridTuple& grid, std::int32_t block_q,
-           std::int32_t block_kv, double density) {
-            const OffsetKernel kernel = to_kernel(bins, values);
-            py::gil_scoped_release release;
-            const OrderScores scores = score_orders(kernel, to_grid(grid), block_q, block_kv, density);
-            py::gil_scoped_acquire acquire;
-            return scores_dict(scores);
-        },
-        py::arg("bins"), py::arg("values"), py::arg("grid"), py::arg("block_q"), py::arg("block_kv"),
-        py::arg("density"));
     m.def("score_order_maps", [](const std::vector<BlockMap>& maps, double density) {
         return scores_dict(score_orders(std::span<const BlockMap>(maps), density));
     });
@@ -58,10 +55,6 @@ void bind_orders(py::module_& m) {
                              const std::string& order, std::int32_t block) {
         return metric_tuple(paper_metric(to_kernel(bins, values), to_grid(grid), parse_axis_order(order), block));
     });
-    m.def("paper_metric_exact",
-          [](const FloatArray& map, const GridTuple& grid, const std::string& order, std::int32_t block) {
-              return metric_tuple(paper_metric(view(map), to_grid(grid), parse_axis_order(order), block));
-          });
     m.def(
         "select_by_paper_metric",
         [](const std::vector<std::pair<double, double>>& metrics, double alpha) {
@@ -82,7 +75,9 @@ void bind_importance(py::module_& m) {
         .def_property_readonly("cols", &BlockMask::cols)
         .def_property_readonly("density", &BlockMask::density)
         .def("count", &BlockMask::count)
-        .def("numpy", &mask_array);
+        .def("numpy", &mask_array, "bool [rows, cols], a new array at each call.")
+        .def_property_readonly("words", &mask_words,
+                               "uint32 [rows, words], read only: bit c % 32 of word c / 32 is block c.");
     py::class_<BlockMap>(m, "BlockMap")
         .def_property_readonly("order", [](const BlockMap& map) { return std::string(to_string(map.order)); })
         .def_property_readonly("block_q", [](const BlockMap& map) { return map.block_q; })
@@ -100,12 +95,6 @@ void bind_importance(py::module_& m) {
         const OffsetKernel kernel = to_kernel(bins, values);
         py::gil_scoped_release release;
         return importance(kernel, to_grid(grid), parse_axis_order(order), block_q, block_kv);
-    });
-    m.def("kernel_sums", [](const Bins& bins, const FloatArray& values, const GridTuple& grid, const std::string& order,
-                            std::int32_t block_q, std::int32_t block_kv) {
-        const OffsetKernel kernel = to_kernel(bins, values);
-        py::gil_scoped_release release;
-        return kernel_sums(kernel, to_grid(grid), parse_axis_order(order), block_q, block_kv);
     });
     m.def(
         "accumulate_rows",

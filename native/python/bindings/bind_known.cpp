@@ -9,28 +9,30 @@ using LongArray = py::array_t<std::int64_t, py::array::c_style | py::array::forc
 
 // Strict, since a converted copy would go stale: the arrays are read while plans are built.
 template <typename T>
-std::span<const T> values(const std::string& name, const py::array& array, int dimensions, const char* type) {
+std::span<const T> values(const std::string& name, const py::array& array, int rank, const char* type) {
     if (!py::isinstance<py::array_t<T>>(array)) {
         fail(name, std::string("must be ") + type, std::string(py::str(array.dtype())));
     }
-    require(array.ndim() == dimensions, name, "must have " + std::to_string(dimensions) + " dimensions", array.ndim());
-    require((array.flags() & py::array::c_style) != 0, name, "must be contiguous", "strides");
+    require(array.ndim() == rank, name, "must have " + std::to_string(rank) + " dimensions", array.ndim());
+    require((array.flags() & py::array::c_style) != 0, name, "must be contiguous", "an array with gaps");
     return {static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size())};
 }
 
 std::shared_ptr<KnownArrays> known_arrays(const std::optional<py::array>& sums, const std::optional<py::array>& counts,
                                           float prior, const std::vector<std::optional<py::array>>& exact,
                                           float exact_prior) {
-    require(sums.has_value() == counts.has_value(), "counts", "must come with sums", counts.has_value());
+    require(sums.has_value() == counts.has_value(), "counts", "must come with sums",
+            sums ? "sums alone" : "counts alone");
     auto result = std::make_shared<KnownArrays>();
     KnownBlocks& known = result->known;
     if (sums) {
         known.sums = values<float>("sums", *sums, 3, "float32");
         known.counts = values<float>("counts", *counts, 2, "float32");
-        for (int axis = 0; axis < 2; ++axis) {
-            require(counts->shape(axis) == sums->shape(axis), "counts", "must be heads x rows of sums",
-                    counts->shape(axis));
-        }
+        const auto text = [](const py::array& array) {
+            return std::to_string(array.shape(0)) + " x " + std::to_string(array.shape(1));
+        };
+        require(text(*counts) == text(*sums), "counts", "must have the heads and rows of sums, " + text(*sums),
+                text(*counts));
         result->kept = {*sums, *counts};
     }
     known.prior = prior;

@@ -48,7 +48,7 @@ void bind_plan(py::module_& m) {
              }),
              py::arg("order"), py::arg("mask"), py::arg("retained") = 1.0)
         .def_property_readonly("order", [](const HeadPlan& head) { return std::string(to_string(head.order)); })
-        .def_property_readonly("mask", [](const HeadPlan& head) { return head.mask; })
+        .def_property_readonly("mask", [](const HeadPlan& head) -> const BlockMask& { return head.mask; })
         .def_property_readonly("density", [](const HeadPlan& head) { return head.mask.density(); })
         .def_property_readonly("retained", [](const HeadPlan& head) { return head.retained; });
     // Shared: a PlanBuilder hands out what it keeps itself. Nothing of a Plan can be changed from Python.
@@ -65,19 +65,20 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("length", [](const Plan& plan) { return plan.layout.length(); })
         .def_property_readonly("block_q", [](const Plan& plan) { return plan.block_q; })
         .def_property_readonly("block_kv", [](const Plan& plan) { return plan.block_kv; })
-        .def_property_readonly("heads", [](const Plan& plan) { return plan.heads; })
+        // The plan's own, which keep it: nothing is copied.
+        .def_property_readonly("heads", [](const Plan& plan) -> const std::vector<HeadPlan>& { return plan.heads; })
+        .def_property_readonly("orders",
+                               [](const Plan& plan) {
+                                   std::vector<std::string> orders;
+                                   for (const HeadPlan& head : plan.heads) orders.emplace_back(to_string(head.order));
+                                   return orders;
+                               })
         .def_property_readonly("head_count", [](const Plan& plan) { return plan.heads.size(); })
-        .def_property_readonly("density", &Plan::density)
-        .def_property_readonly("density_total", &Plan::density_total)
-        .def_property_readonly("retained", &Plan::retained);
+        .def_readonly("density", &Plan::density)
+        .def_readonly("density_total", &Plan::density_total)
+        .def_readonly("retained", &Plan::retained);
     m.def("plan_head", py::overload_cast<const BlockMap&, double>(&plan_head), py::arg("map"), py::arg("density"),
           py::call_guard<py::gil_scoped_release>());
-    m.def(
-        "dense_head",
-        [](const GridTuple& grid, std::int32_t block_q, std::int32_t block_kv) {
-            return dense_head({0, to_grid(grid), 0}, block_q, block_kv);
-        },
-        py::arg("grid"), py::arg("block_q") = 64, py::arg("block_kv") = 64);
     bind_layer(m);
     m.def(
         "build_heads",

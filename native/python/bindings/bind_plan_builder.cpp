@@ -23,7 +23,8 @@ class NamedPlanBuilder {
         request.known.resize(ids_.size());
         for (const auto& [layer, arrays] : known) {
             const std::size_t place = index(layer);
-            require(place < ids_.size(), "known", "must be of the profile's layers", place);
+            require(place < ids_.size(), "known",
+                    "must name layers below " + std::to_string(ids_.size()) + ", the profile's", place);
             require(arrays != nullptr, "known", "must be KnownBlocks", "None");
             request.known[place] = arrays->known;
             known_.push_back(arrays);

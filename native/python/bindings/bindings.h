@@ -7,9 +7,11 @@
 #include <pybind11/stl/filesystem.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "paro/error.h"
@@ -24,6 +26,9 @@ namespace py = pybind11;
 using GridTuple = std::tuple<std::int32_t, std::int32_t, std::int32_t>;
 using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using IndexArray = py::array_t<std::int32_t, py::array::c_style | py::array::forcecast>;
+
+// For a message.
+inline std::string dimensions(const py::array& array) { return std::to_string(array.ndim()) + " dimensions"; }
 
 inline Grid to_grid(const GridTuple& sides) {
     const Grid grid{std::get<0>(sides), std::get<1>(sides), std::get<2>(sides)};
@@ -45,8 +50,19 @@ py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> s
     return array;
 }
 
+// The same of one dimension, without a copy: the array keeps the vector.
+template <typename T>
+py::array_t<T> to_numpy(std::vector<T>&& values) {
+    auto kept = std::make_unique<std::vector<T>>(std::move(values));
+    const py::capsule owner(kept.get(), [](void* vector) { delete static_cast<std::vector<T>*>(vector); });
+    const std::vector<T>& own = *kept.release();
+    return py::array_t<T>(static_cast<py::ssize_t>(own.size()), own.data(), owner);
+}
+
 inline OffsetKernel to_kernel(const Bins& bins, const FloatArray& values) {
-    require(values.size() == bins.size() || values.size() == bins.codes(), "values", "must hold one value per bin",
+    require(values.size() == bins.size() || values.size() == bins.codes(), "values",
+            "must hold one value per bin, " + std::to_string(bins.size()) +
+                (bins.codes() > bins.size() ? ", or with gains " + std::to_string(bins.codes()) : ""),
             values.size());
     const auto span = view(values);
     return {bins, std::vector<float>(span.begin(), span.end())};

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import _core
+from .limits import AUTO, MAX_QUERIES, TILES, one_of
 
 PRECISIONS = ("int8", "bf16")
 MASKS = ("static", "dynamic")
 # Public values that later versions bring: refused by name, never silently replaced.
 NOT_BUILT = {"int4": "precision int4"}
-TILES = (64, 128)
 # Measured on the bundled model: its two spread heads keep .52 and .64, the next one .71.
 DENSE_BELOW = 0.67
-AUTO = "auto"
 # Where density `auto` starts, until the first samples tell what each head needs.
 START_DENSITY = 0.3
 TARGET_ERROR = 0.1
@@ -127,7 +126,7 @@ class Settings:
             self.start_percent,
         )
         limits = {"observe_steps": 1000, "every_n_steps": 1000, "refresh_every": 1000}
-        for name, high in (limits | {"queries": 4096}).items():
+        for name, high in (limits | {"queries": MAX_QUERIES}).items():
             value = getattr(self, name)
             low = 0 if name == "observe_steps" else 1
             _require(whole(value, low, high), name, f"must be whole, {low}..{high}", value)
@@ -136,7 +135,7 @@ class Settings:
             _require(
                 whole(value, 1, max(TILES)) and value in TILES,
                 name,
-                f"must be one of {TILES}",
+                f"must be {one_of(TILES)}",
                 value,
             )
 

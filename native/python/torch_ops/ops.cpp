@@ -24,7 +24,8 @@ void check_scratch(const char* name, const Tensor& x, std::size_t bytes, std::in
     check_device(name, x, device);
     const bool fits = x.dim() == 1 && x.numel() == static_cast<std::int64_t>(bytes) && x.is_contiguous() &&
                       dtype_of(x) == aoti_torch_dtype_uint8();
-    require(fits, name, "must be what packing returned for these sizes, " + std::to_string(bytes) + " bytes", text(x));
+    require(fits, name, "must be what packing returned for these sizes, uint8 (" + std::to_string(bytes) + ")",
+            described(x));
 }
 
 // Where the kernels tell that o was not finite; null where nobody asks.
@@ -32,8 +33,7 @@ std::int32_t* broken_word(const Tensor* broken, std::int32_t device) {
     if (!broken) return nullptr;
     check_device("broken", *broken, device);
     require(dtype_of(*broken) == aoti_torch_dtype_int32() && broken->numel() == 1, "broken",
-            "must be an int32 tensor of one element",
-            "torch's dtype number " + std::to_string(dtype_of(*broken)) + ", " + text(*broken));
+            "must be an int32 tensor of one element", described(*broken));
     return static_cast<std::int32_t*>(broken->data_ptr());
 }
 
@@ -60,7 +60,7 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& p
 Tensor attend_packed(const Tensor& queries, const Tensor& keys, const Tensor& plan, std::int64_t batch,
                      std::int64_t heads, std::int64_t head_dim, const Layout& layout, std::int64_t dtype, bool tail,
                      std::int64_t path, const Tensor* broken) {
-    require(dtype >= 0 && dtype <= 2, "dtype", "must be 0, 1 or 2", dtype);
+    require(dtype >= 0 && dtype <= 2, "dtype", "must be 0 (float32), 1 (float16) or 2 (bfloat16)", dtype);
     AttentionParams p{};
     p.dtype = static_cast<cuda::DType>(dtype);
     p.batch = to_int("batch", batch);
@@ -69,7 +69,7 @@ Tensor attend_packed(const Tensor& queries, const Tensor& keys, const Tensor& pl
     p.sm_scale = 1.0f;  // already in the queries' scales
     p.tail = tail;
     set_layout(p, layout);
-    require(queries.is_cuda(), "queries", "must be on a CUDA device", "another device");
+    require_cuda("queries", queries);
     const std::int32_t device = queries.get_device_index();
     check_scratch("queries", queries, cuda::query_bytes(p), device);
     check_scratch("keys", keys, cuda::key_bytes(p), device);

@@ -1,7 +1,6 @@
 // torch.ops.paro: observe, meter, dynamic_plan, block_importance. See paroattention/kernels/cuda_observe.py for the
 // arguments.
 #include <optional>
-#include <tuple>
 
 #include "device.h"
 #include "paro/cuda/dynamic_mask.h"
@@ -15,9 +14,9 @@ namespace {
 // A contiguous tensor of `count` elements of a dtype on a device.
 void check_flat(const char* name, const Tensor& x, std::int64_t count, std::int32_t dtype, std::int32_t device) {
     check_device(name, x, device);
-    require(dtype_of(x) == dtype, name, "must have torch's dtype number " + std::to_string(dtype), dtype_of(x));
+    require(dtype_of(x) == dtype, name, "must be " + dtype_name(dtype), dtype_name(dtype_of(x)));
     require(x.is_contiguous() && x.numel() == count, name,
-            "must be contiguous with " + std::to_string(count) + " elements for these sizes", text(x));
+            "must be contiguous with " + std::to_string(count) + " elements for these sizes", described(x));
 }
 
 cuda::Sizes sizes_of(const AttentionParams& p, const Layout& layout) {
@@ -41,11 +40,17 @@ void set_queries(cuda::SampleParams& p, const AttentionParams& base, const Layou
     p.base = base;
     p.base.q = view(q), p.base.k = view(k);
     require(queries.dim() == 2 && queries.size(0) == base.heads, "queries",
-            "must have the shape (H, n) with H = " + std::to_string(base.heads), text(queries));
+            "must have the shape (H, n) with H = " + std::to_string(base.heads), shape_of(queries));
     check_flat("queries", queries, queries.numel(), aoti_torch_dtype_int32(), q.get_device_index());
     p.queries = to_int("queries", queries.size(1));
     p.places = static_cast<const std::int32_t*>(queries.data_ptr());
     cuda::set_samples(p, sizes_of(p.base, layout));
+}
+
+std::int32_t to_bins(const char* name, std::int64_t value) {
+    const std::int32_t bins = to_int(name, value);
+    require(bins >= 1 && bins <= 512, name, "must be 1 to 512", bins);
+    return bins;
 }
 
 template <class T>
@@ -68,9 +73,7 @@ void observe(const Tensor& q, const Tensor& k, const Tensor& queries, const Tens
     check_capability(base, scope);
     cuda::ObserveParams p{};
     set_queries(p.sample, base, layout, q, k, queries);
-    p.bins[0] = to_int("bins_f", bins_f), p.bins[1] = to_int("bins_h", bins_h), p.bins[2] = to_int("bins_w", bins_w);
-    require(bins_f > 0 && bins_h > 0 && bins_w > 0 && bins_f <= 512 && bins_h <= 512 && bins_w <= 512, "bins",
-            "must be 1 to 512 an axis", bins_f * bins_h * bins_w);
+    p.bins[0] = to_bins("bins_f", bins_f), p.bins[1] = to_bins("bins_h", bins_h), p.bins[2] = to_bins("bins_w", bins_w);
     const std::int64_t all = bins_f * bins_h * bins_w;
     check_flat("tables", tables, 2 * (f + h + w) - 3, aoti_torch_dtype_int32(), device);
     check_flat("units", units, 2 * base.heads * all, aoti_torch_dtype_int64(), device);
@@ -79,10 +82,12 @@ void observe(const Tensor& q, const Tensor& k, const Tensor& queries, const Tens
     p.sums = data<std::uint64_t>(units);
     p.pairs = p.sums + base.heads * all;
     p.rows = data<std::int64_t>(rows);
-    require(kept.has_value() == kept_rows.has_value(), "kept_rows", "must come with kept", "one of both");
+    require(kept.has_value() == kept_rows.has_value(), "kept_rows", "must come with kept",
+            kept ? "kept alone" : "kept_rows alone");
     if (kept) {
         check_flat("kept", *kept, base.heads, aoti_torch_dtype_int32(), device);
-        require(kept_rows->dim() == 3, "kept_rows", "must have the shape (heads, n, grid tokens)", text(*kept_rows));
+        require(kept_rows->dim() == 3, "kept_rows", "must have the shape (heads, n, grid tokens)",
+                shape_of(*kept_rows));
         const std::int64_t row = std::int64_t{p.sample.queries} * base.layout.grid;
         check_flat("kept_rows", *kept_rows, kept_rows->size(0) * row, aoti_torch_dtype_float16(), device);
         p.kept = data<std::int32_t>(*kept);
@@ -118,36 +123,35 @@ Tensor meter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& v, c
     return out;
 }
 
-// (words of a plan with the masks that were found, int32; blocks in each mask row, int32 (H, rows)).
-std::tuple<Tensor, Tensor> dynamic_plan(const Tensor& q, const Tensor& k, const Tensor& plan, const Tensor& targets,
-                                        std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w,
-                                        std::int64_t suffix, std::int64_t block_q, std::int64_t block_kv,
-                                        double sm_scale, bool by_mass) {
+// The words of a plan with the masks that were found, int32. orders: int32 (H), numbers of AxisOrder; densities:
+// float32 (H).
+Tensor dynamic_plan(const Tensor& q, const Tensor& k, const Tensor& orders, const Tensor& densities,
+                    std::int64_t prefix, std::int64_t f, std::int64_t h, std::int64_t w, std::int64_t suffix,
+                    std::int64_t block_q, std::int64_t block_kv, double sm_scale) {
     cuda::DynamicMaskParams p{};
-    AttentionParams& base = p.base =
-        make_params("q", q, plan, {prefix, f, h, w, suffix, block_q, block_kv}, sm_scale, 0, false);
+    AttentionParams& base = p.base = make_params("q", q, sm_scale);
+    set_layout(base, {prefix, f, h, w, suffix, block_q, block_kv}, "q", q);
     check_tensor("k", k, q);
     base.q = view(q), base.k = view(k);
     const std::int32_t device = q.get_device_index();
-    check_flat("targets", targets, base.heads, aoti_torch_dtype_float32(), device);
+    check_flat("orders", orders, base.heads, aoti_torch_dtype_int32(), device);
+    check_flat("densities", densities, base.heads, aoti_torch_dtype_float32(), device);
     const DeviceScope scope(device);
     check_capability(base, scope);
-    const std::array<std::int64_t, 1> words = {cuda::plan_words(base)};
-    const std::array<std::int64_t, 2> rows = {base.heads, base.q_blocks.grid_blocks};
-    const Tensor out = new_tensor(plan, words, ScalarType::Int);
-    const Tensor counts = new_tensor(plan, rows, ScalarType::Int);
+    const PlanWords layout = cuda::plan_layout(base);
+    const Tensor words = new_tensor<1>(orders, {layout.count()}, ScalarType::Int);
     const Tensor scratch = allocate(q, cuda::dynamic_mask_bytes(p));
     cuda::place_dynamic_mask(p, scratch.data_ptr());
-    p.by_mass = by_mass;
-    p.targets = data<float>(targets);
-    p.schedule = data<std::int32_t>(out) + base.heads;
-    p.masks = data<std::uint32_t>(out) + base.heads + rows[0] * rows[1];
-    p.counts = data<std::int32_t>(counts);
-    cuda::check(cudaMemcpyAsync(out.data_ptr(), plan.data_ptr(), 4 * static_cast<std::size_t>(base.heads),
+    auto* first = data<std::int32_t>(words);
+    base.plan.orders = data<std::int32_t>(orders);
+    p.densities = data<float>(densities);
+    p.schedule = first + layout.schedule();
+    p.masks = reinterpret_cast<std::uint32_t*>(first + layout.masks());
+    cuda::check(cudaMemcpyAsync(first + layout.orders(), orders.data_ptr(), sizeof(std::int32_t) * base.heads,
                                 cudaMemcpyDeviceToDevice, scope.stream()),
                 "cudaMemcpyAsync");
     cuda::launch_dynamic_mask(p, scope.stream());
-    return std::make_tuple(out, counts);
+    return words;
 }
 
 // float32 (B, H, rows, cols) by grid blocks of 64. orders: int32 (H), numbers of AxisOrder. path: as attention's.
@@ -184,8 +188,7 @@ std::span<const Operator> observing_operators() {
         {"meter(Tensor q, Tensor k, Tensor? v, Tensor plan, Tensor queries, " PARO_LAYOUT
          ", float sm_scale, bool tail) -> Tensor",
          PARO_BOX(meter)},
-        {"dynamic_plan(Tensor q, Tensor k, Tensor plan, Tensor targets, " PARO_LAYOUT
-         ", float sm_scale, bool by_mass) -> (Tensor, Tensor)",
+        {"dynamic_plan(Tensor q, Tensor k, Tensor orders, Tensor densities, " PARO_LAYOUT ", float sm_scale) -> Tensor",
          PARO_BOX(dynamic_plan)},
         {"block_importance(Tensor q, Tensor k, Tensor orders, " PARO_GRID ", float sm_scale, int path) -> Tensor",
          PARO_BOX(block_importance)},

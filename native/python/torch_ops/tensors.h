@@ -33,11 +33,30 @@ inline std::int32_t dtype_of(const Tensor& x) {
     return dtype;
 }
 
+// As Python shows it, without "torch.".
+inline std::string dtype_name(std::int32_t dtype) {
+    struct Named {
+        std::int32_t (*dtype)();
+        const char* name;
+    };
+    const Named known[] = {
+        {aoti_torch_dtype_float32, "float32"},     {aoti_torch_dtype_float16, "float16"},
+        {aoti_torch_dtype_bfloat16, "bfloat16"},   {aoti_torch_dtype_float64, "float64"},
+        {aoti_torch_dtype_uint8, "uint8"},         {aoti_torch_dtype_int8, "int8"},
+        {aoti_torch_dtype_int16, "int16"},         {aoti_torch_dtype_int32, "int32"},
+        {aoti_torch_dtype_int64, "int64"},         {aoti_torch_dtype_bool, "bool"},
+        {aoti_torch_dtype_complex64, "complex64"}, {aoti_torch_dtype_complex128, "complex128"},
+    };
+    for (const Named& one : known) {
+        if (one.dtype() == dtype) return one.name;
+    }
+    return "another dtype";
+}
+
 inline cuda::DType to_dtype(const char* name, std::int32_t dtype) {
     if (dtype == aoti_torch_dtype_float32()) return cuda::DType::f32;
     if (dtype == aoti_torch_dtype_float16()) return cuda::DType::f16;
-    require(dtype == aoti_torch_dtype_bfloat16(), name, "must be float32, float16 or bfloat16",
-            "torch's dtype number " + std::to_string(dtype));
+    require(dtype == aoti_torch_dtype_bfloat16(), name, "must be float32, float16 or bfloat16", dtype_name(dtype));
     return cuda::DType::bf16;
 }
 
@@ -46,17 +65,26 @@ inline ScalarType to_scalar_type(cuda::DType dtype) {
     return dtype == cuda::DType::f16 ? ScalarType::Half : ScalarType::BFloat16;
 }
 
-inline std::string text(const Tensor& x) {
+inline std::string shape_of(const Tensor& x) {
     std::string result = "(";
     for (std::int64_t i = 0; i < x.dim(); ++i) result += (i ? ", " : "") + std::to_string(x.size(i));
     return result + ")";
 }
 
+inline std::string described(const Tensor& x) {
+    return dtype_name(dtype_of(x)) + " " + shape_of(x) + (x.is_contiguous() ? "" : " with gaps");
+}
+
+inline void require_cuda(const char* name, const Tensor& x) {
+    require(x.is_cuda(), name, "must be on a CUDA device", x.is_cpu() ? "a tensor on the CPU" : "another device");
+}
+
 // Order of checks: device, rank, dtype, shape, strides.
 inline void check_device(const char* name, const Tensor& x, std::int32_t device) {
-    require(x.is_cuda(), name, "must be on a CUDA device", "another device");
+    require_cuda(name, x);
     require(x.get_device_index() == device, name,
-            "must be on the device of the first tensor, " + std::to_string(device), x.get_device_index());
+            "must be on the device of the first tensor, cuda:" + std::to_string(device),
+            "cuda:" + std::to_string(x.get_device_index()));
 }
 
 inline void check_strides(const char* name, const Tensor& x) {
@@ -73,10 +101,12 @@ inline void check_strides(const char* name, const Tensor& x) {
 
 inline void check_tensor(const char* name, const Tensor& x, const Tensor& like) {
     check_device(name, x, like.get_device_index());
-    require(x.dim() == 4, name, "must have the shape (B, H, N, D)", text(x));
-    require(dtype_of(x) == dtype_of(like), name, "must have the dtype of the first tensor", dtype_of(x));
+    require(x.dim() == 4, name, "must have the shape (B, H, N, D)", shape_of(x));
+    require(dtype_of(x) == dtype_of(like), name,
+            "must have the dtype of the first tensor, " + dtype_name(dtype_of(like)), dtype_name(dtype_of(x)));
     for (std::int64_t i = 0; i < 4; ++i) {
-        require(x.size(i) == like.size(i), name, "must have the shape of the first tensor, " + text(like), text(x));
+        require(x.size(i) == like.size(i), name, "must have the shape of the first tensor, " + shape_of(like),
+                shape_of(x));
     }
     check_strides(name, x);
 }
@@ -110,22 +140,22 @@ inline void set_layout(AttentionParams& p, const Layout& layout) {
 inline void set_layout(AttentionParams& p, const Layout& layout, const char* name, const Tensor& x) {
     set_layout(p, layout);
     require(x.size(2) == p.layout.length(), name,
-            "must hold the plan's " + std::to_string(p.layout.length()) + " tokens", x.size(2));
+            "must hold the layout's " + std::to_string(p.layout.length()) + " tokens", x.size(2));
 }
 
 inline void set_plan(AttentionParams& p, const Tensor& plan, std::int32_t device) {
     check_device("plan", plan, device);
-    const std::int64_t words = cuda::plan_words(p);
+    const std::int64_t words = cuda::plan_layout(p).count();
     const bool fits =
         plan.dim() == 1 && plan.numel() == words && plan.is_contiguous() && dtype_of(plan) == aoti_torch_dtype_int32();
     require(fits, "plan", "must be a contiguous int32 tensor of " + std::to_string(words) + " words for these sizes",
-            text(plan));
+            described(plan));
     cuda::place_plan(p, plan.data_ptr());
 }
 
 // What follows from one of q, k, v but for layout and plan.
 inline AttentionParams make_params(const char* name, const Tensor& x, double sm_scale) {
-    require(x.is_cuda(), name, "must be on a CUDA device", "another device");
+    require_cuda(name, x);
     check_tensor(name, x, x);
     AttentionParams p{};
     p.dtype = to_dtype(name, dtype_of(x));

@@ -9,7 +9,6 @@
 #include "call_params.h"
 #include "paro/cuda/observe.h"
 #include "paro/offset_kernel.h"
-#include "plan_blob.h"
 
 namespace paro {
 

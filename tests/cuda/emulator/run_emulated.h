@@ -7,7 +7,6 @@
 #include "call_params.h"
 #include "emulated_launch.h"
 #include "paro/cuda/launch.h"
-#include "plan_blob.h"
 
 namespace paro {
 
@@ -19,12 +18,12 @@ inline Tensor run_emulated(const Problem& problem, cuda::Precision precision, co
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
     Tensor o = problem.tensor();
     const Plan plan = problem.plan();
-    const std::vector<std::int32_t> blob = plan_blob(plan);
+    const std::vector<std::int32_t> blob = plan_words(plan);
     cuda::AttentionParams p{};
     p.precision = precision;
     p.tail = problem.tail;
     describe(p, problem, q, k);
-    REQUIRE(cuda::plan_words(p) == static_cast<std::int64_t>(blob.size()));
+    REQUIRE(cuda::plan_layout(p).count() == static_cast<std::int64_t>(blob.size()));
     cuda::place_plan(p, blob.data());
     // Poisoned: what is read without having been written shows.
     std::vector<unsigned char> queries(cuda::query_bytes(p), 0xff), keys(cuda::key_bytes(p), 0xff);

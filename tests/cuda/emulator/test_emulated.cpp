@@ -14,7 +14,7 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
     const Problem problem = make(kShapes[4]);
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
     const Plan plan = problem.plan();
-    const std::vector<std::int32_t> blob = plan_blob(plan);
+    const std::vector<std::int32_t> blob = plan_words(plan);
     std::vector<unsigned char> scratch[2][2];
     cuda::AttentionParams calls[2];
     for (int i = 0; i < 2; ++i) {

@@ -14,7 +14,7 @@ namespace {
 
 std::vector<float> importance_of(const Problem& problem, cuda::Path path = cuda::Path::portable) {
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k');
-    const std::vector<std::int32_t> blob = plan_blob(problem.plan());
+    const std::vector<std::int32_t> blob = plan_words(problem.plan());
     cuda::ImportanceParams p{};
     cuda::AttentionParams& base = p.base;
     describe(base, problem, q, k);

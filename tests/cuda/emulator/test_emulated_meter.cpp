@@ -16,7 +16,7 @@ std::vector<Reading> meter(const Sampled& sampled, const std::vector<std::int32_
     const Problem& problem = sampled.problem;
     Tensor q = problem.random_tensor('q'), k = problem.random_tensor('k'), v = problem.random_tensor('v');
     const Plan plan = problem.plan();
-    const std::vector<std::int32_t> blob = plan_blob(plan);
+    const std::vector<std::int32_t> blob = plan_words(plan);
     cuda::MeterParams p{};
     p.sample = sampled.params(q, k, v, places);
     cuda::set_meter(p);

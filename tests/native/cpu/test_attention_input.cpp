@@ -31,7 +31,7 @@ TEST_CASE("attention input: every refusal names its argument", "[attention][inpu
     REQUIRE_NOTHROW(call([](AttentionParams&) {}));
     EXPECT_ERROR(call([](AttentionParams& p) { p.plan = nullptr; }), "plan must not be null");
     EXPECT_ERROR(call([](AttentionParams& p) { p.head_dim = 96; }), "head_dim must be 64 or 128 (got 96)");
-    EXPECT_ERROR(call([](AttentionParams& p) { p.heads = 3; }), "heads must be as many as the plan has, 2 (got 3)");
+    EXPECT_ERROR(call([](AttentionParams& p) { p.heads = 3; }), "heads must be the plan's, 2 (got 3)");
     EXPECT_ERROR(call([](AttentionParams& p) { p.heads = 0; }), "heads must be at least 1 (got 0)");
     EXPECT_ERROR(call([](AttentionParams& p) { p.batch = 0; }), "batch must be at least 1 (got 0)");
     EXPECT_ERROR(call([](AttentionParams& p) { p.q.data = nullptr; }), "q.data must not be null");
@@ -39,9 +39,12 @@ TEST_CASE("attention input: every refusal names its argument", "[attention][inpu
     EXPECT_ERROR(call([](AttentionParams& p) { p.v.data = nullptr; }), "v.data must not be null");
     EXPECT_ERROR(call([](AttentionParams& p) { p.o.data = nullptr; }), "o.data must not be null");
     EXPECT_ERROR(call([](AttentionParams& p) { p.q.data = static_cast<const char*>(p.q.data) + 1; }), "q.data");
-    EXPECT_ERROR(call([](AttentionParams& p) { p.q.stride_n = 0; }), "q.stride_n must be at least head_dim (got 0)");
-    EXPECT_ERROR(call([](AttentionParams& p) { p.k.stride_h = 0; }), "k.stride_h must be at least head_dim (got 0)");
-    EXPECT_ERROR(call([](AttentionParams& p) { p.v.stride_n = 63; }), "v.stride_n must be at least head_dim (got 63)");
+    EXPECT_ERROR(call([](AttentionParams& p) { p.q.stride_n = 0; }),
+                 "q.stride_n must be at least head_dim, 64 (got 0)");
+    EXPECT_ERROR(call([](AttentionParams& p) { p.k.stride_h = 0; }),
+                 "k.stride_h must be at least head_dim, 64 (got 0)");
+    EXPECT_ERROR(call([](AttentionParams& p) { p.v.stride_n = 63; }),
+                 "v.stride_n must be at least head_dim, 64 (got 63)");
     EXPECT_ERROR(call([](AttentionParams& p) { p.o.stride_n = -64; }), "o.stride_n");
     EXPECT_ERROR(call([](AttentionParams& p) {
                      p.batch = 2;

@@ -172,7 +172,8 @@ TEST_CASE("importance: bad input is named", "[importance]") {
     const std::vector<std::int32_t> query = {104}, outside = {105};
     EXPECT_ERROR(accumulate_rows(map, grid, query, std::span(row).first(104)), "rows must have");
     EXPECT_ERROR(accumulate_rows(map, grid, outside, row), "queries");
-    EXPECT_ERROR(accumulate_rows(map, {3, 5, 9}, query, std::vector<float>(135)), "map must be made by empty_map");
+    EXPECT_ERROR(accumulate_rows(map, {3, 5, 9}, query, std::vector<float>(135)),
+                 "map must have the blocks of this grid, 9 x 9 (got 7 x 7)");
     map.value.pop_back();
     EXPECT_ERROR(accumulate_rows(map, grid, query, row), "map.value");
 }

@@ -83,7 +83,7 @@ TEST_CASE("order select: scores are the retained masses of the orders", "[order_
     CHECK(score_orders(maps, 0.3).by_retained_mass == scores.by_retained_mass);
     std::swap(maps[1], maps[2]);
     EXPECT_ERROR(score_orders(maps, 0.3), "maps[1].order must be FWH (got HFW)");
-    EXPECT_ERROR(score_orders(std::span(maps).first(5), 0.3), "maps must be six");
+    EXPECT_ERROR(score_orders(std::span(maps).first(5), 0.3), "maps must hold six maps, one per order (got 5)");
     EXPECT_ERROR(score_orders(kernel, grid, 32, 16, -0.1), "density");
     EXPECT_ERROR(score_orders(kernel, {0, 1, 1}, 32, 16, 0.3), "grid.f");
 }
@@ -103,7 +103,7 @@ TEST_CASE("order select: orders that flatten alike share a score, ties to the ea
           AxisOrder::FHW);
 }
 
-TEST_CASE("order select: the paper's metric from kernel and map equals the definition", "[order_select]") {
+TEST_CASE("order select: the paper's metric from a kernel equals the definition", "[order_select]") {
     struct Case {
         Grid grid;
         std::int32_t block;
@@ -116,11 +116,9 @@ TEST_CASE("order select: the paper's metric from kernel and map equals the defin
             for (const AxisOrder order : kAxisOrders) {
                 INFO(c.grid.f << "x" << c.grid.h << "x" << c.grid.w << " " << to_string(order));
                 const PaperMetric slow = slow_metric(map, c.grid, order, c.block);
-                for (const PaperMetric& fast :
-                     {paper_metric(kernel, c.grid, order, c.block), paper_metric(map, c.grid, order, c.block)}) {
-                    CHECK(fast.sparsity == Catch::Approx(slow.sparsity));
-                    CHECK(fast.incoherence == Catch::Approx(slow.incoherence).epsilon(1e-5));
-                }
+                const PaperMetric fast = paper_metric(kernel, c.grid, order, c.block);
+                CHECK(fast.sparsity == Catch::Approx(slow.sparsity));
+                CHECK(fast.incoherence == Catch::Approx(slow.incoherence).epsilon(1e-5));
             }
         }
     }
@@ -134,10 +132,6 @@ TEST_CASE("order select: the paper's metric on a kernel without mass and on bad 
     CHECK(empty.sparsity == 1.0);
     CHECK(empty.incoherence == 1.0);
     EXPECT_ERROR(paper_metric(kernel, grid, AxisOrder::FHW, 0), "block");
-    EXPECT_ERROR(paper_metric(std::vector<float>(104 * 105), grid, AxisOrder::FHW, 16), "map must have");
-    std::vector<float> map(105 * 105, 0.0f);
-    map[77] = std::numeric_limits<float>::quiet_NaN();
-    EXPECT_ERROR(paper_metric(map, grid, AxisOrder::WHF, 16), "map must be finite");
 }
 
 TEST_CASE("order select: both terms are normalised over the orders before they are weighed", "[order_select]") {

@@ -5,7 +5,8 @@ import pytest
 import torch
 from paroattention import ORDERS, Error, TokenLayout, _core, reference
 from paroattention.bench.exact import ExactObserver
-from paroattention.kernels import cuda_observe
+from paroattention.kernels import cuda_masks, cuda_observe
+from paroattention.kernels.head_orders import FoundMasks, HeadOrders, OrderedHead
 from problems import random_plan, tensors
 
 SCALE = 64**-0.5
@@ -162,33 +163,30 @@ def test_readback_of_a_cpu_tensor_is_ready():
     assert read.ready() and read.get().tolist() == [0, 1, 2]
 
 
-def chosen(p, *, density=None, mass=None):
-    """A row's blocks, one after the other."""
+def asked(layout, densities, tile=(64, 64)):
+    """Heads of these densities, each in another order."""
+    heads = [OrderedHead(ORDERS[head + 1], density) for head, density in enumerate(densities)]
+    return HeadOrders(layout, tuple(heads), *tile)
+
+
+def chosen(p, density):
+    """The blocks that a row of these scores keeps, one after the other."""
     ranked = sorted(range(len(p)), key=lambda j: (-p[j], j))
-    if mass is None:
-        return set(ranked[: max(1, int(density * len(p) + 0.5))])
-    units = [round(x * 2**31) for x in p]
-    got, picked = 0, set()
-    for j in ranked:
-        if got < float(np.float32(mass)) * sum(units) or not picked:
-            picked.add(j)
-            got += units[j]
-    return picked
+    return set(ranked[: max(1, int(density * len(p) + 0.5))])
 
 
-@pytest.mark.parametrize("rule", [{"density": 0.3}, {"mass": 0.8}, {"density": 1.0}, {"mass": 1.0}])
+@pytest.mark.parametrize("density", [0.3, 0.8, 1.0])
 @pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128)])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_dynamic_masks_keep_the_greatest_blocks(name, tile, rule):
+def test_masks_that_are_found_keep_the_greatest_blocks(name, tile, density):
     layout = LAYOUTS[name]
     q, k, _ = tensors(2, layout.length, 64, batch=2)
-    plan = random_plan(layout, 2, 0.4, block_q=tile[0], block_kv=tile[1])
-    words = cuda_observe.dynamic_mask(q, k, plan, **rule)
-    rows, cols = plan.heads[0].mask.numpy().shape
-    assert words.shape == (2, rows, -(-cols // 32)) and words.dtype == torch.int32
-    counts = cuda_observe.row_counts(words)
+    heads = asked(layout, (density, density), tile)
+    plan = cuda_masks.find_masks(q, k, heads)
+    assert isinstance(plan, _core.Plan) and cuda_masks.host_plan(plan) is plan
+    assert plan.orders == heads.orders and plan.length == layout.length
     for head in range(2):
-        place = torch.from_numpy(_core.permutation(layout.grid, plan.heads[head].order)).long()
+        place = torch.from_numpy(_core.permutation(layout.grid, plan.orders[head])).long()
         parts = [
             [x[b, head, layout.prefix + place].split(size) for b in range(2)]
             for x, size in ((q, tile[0]), (k, tile[1]))
@@ -198,62 +196,37 @@ def test_dynamic_masks_keep_the_greatest_blocks(name, tile, rule):
             pools = [torch.stack([block.mean(0) for block in side[b]]) for side in parts]
             tokens = torch.tensor([float(len(block)) for block in parts[1][b]])
             p = p + torch.softmax(pools[0] @ pools[1].T * SCALE + tokens.log(), -1) / 2
-        bits = np.unpackbits(words[head].numpy().view(np.uint8), axis=1, bitorder="little")
-        for row in range(rows):
-            want = chosen(p[row].tolist(), **rule)
-            assert set(np.nonzero(bits[row])[0]) == want
-            assert counts[head, row] == len(want)
+        mask = plan.heads[head].mask.numpy()
+        assert mask.shape == (heads.rows, heads.cols)
+        for row, kept in enumerate(mask):
+            assert set(np.nonzero(kept)[0]) == chosen(p[row].tolist(), density)
 
 
 def test_equal_blocks_are_taken_from_the_left():
     layout = TokenLayout((4, 8, 16))
     x = torch.ones(1, 1, layout.length, 64)
-    plan = random_plan(layout, 1, 0.5)
-    for rule in ({"density": 0.4}, {"mass": 0.3}):
-        words = cuda_observe.dynamic_mask(x, x, plan, **rule)
-        assert set(words.flatten().tolist()) == {0b111}
+    plan = cuda_masks.find_masks(x, x, asked(layout, (0.4,)))
+    assert (plan.heads[0].mask.words == 0b111).all()
 
 
 def test_each_head_may_have_its_own_density():
     layout = TokenLayout((4, 8, 16))
     q, k, _ = tensors(2, layout.length, 64)
-    plan = random_plan(layout, 2, 0.5)
-    words = cuda_observe.dynamic_mask(q, k, plan, density=(0.25, 1.0))
-    assert cuda_observe.row_counts(words).tolist() == [[2] * 8, [8] * 8]
+    plan = cuda_masks.find_masks(q, k, asked(layout, (0.25, 1.0)))
+    counts = [head.mask.numpy().sum(1).tolist() for head in plan.heads]
+    assert counts == [[2] * 8, [8] * 8]
 
 
-def test_words_with_masks_are_those_of_a_plan_with_them():
+def test_found_words_are_read_as_the_masks_that_they_hold():
     layout = LAYOUTS["video"]
     q, k, _ = tensors(2, layout.length, 64)
-    plan = random_plan(layout, 2, 0.4)
-    words = cuda_observe.dynamic_mask(q, k, plan, mass=0.5)
-    cols = plan.heads[0].mask.numpy().shape[1]
-    bits = np.unpackbits(words.numpy().view(np.uint8), axis=2, bitorder="little")[..., :cols]
-    heads = [
-        _core.HeadPlan(head.order, _core.BlockMask(mask.astype(bool)))
-        for head, mask in zip(plan.heads, bits, strict=True)
-    ]
-    same = _core.Plan(layout.grid, prefix=layout.prefix, suffix=layout.suffix, heads=heads)
-    with_masks = cuda_observe.with_masks(plan, words)
-    assert with_masks.tolist() == _core.plan_words(same).tolist()
-
-
-@pytest.mark.parametrize("tail", [False, True])
-def test_dynamic_attention_runs_the_masks_that_are_found(tail):
-    layout = LAYOUTS["text"]
-    q, k, v = tensors(2, layout.length, 64, batch=2)
-    plan = random_plan(layout, 2, 0.4)
-    words = cuda_observe.dynamic_mask(q, k, plan, density=0.5)
-    bits = np.unpackbits(words.numpy().view(np.uint8), axis=2, bitorder="little")[..., :5]
-    heads = [
-        _core.HeadPlan(head.order, _core.BlockMask(mask.astype(bool)))
-        for head, mask in zip(plan.heads, bits, strict=True)
-    ]
-    same = _core.Plan(layout.grid, prefix=layout.prefix, heads=heads)
-    ours = cuda_observe.dynamic_attention(q, k, v, plan, density=0.5, precision="bf16", tail=tail)
-    assert reference.relative_error(ours, reference.sparse(q, k, v, same, tail=tail)) < 1e-5
-    with pytest.raises(Error, match="precision must be int8 or bf16"):
-        cuda_observe.dynamic_attention(q, k, v, plan, density=0.5, precision="int4")
+    heads = asked(layout, (0.5, 0.7))
+    plan = cuda_masks.find_masks(q, k, heads)
+    words = torch.from_numpy(_core.plan_words(plan))
+    found = FoundMasks(heads.layout, heads.heads, words=words)
+    for head, masks in zip(plan.heads, found.masks, strict=True):
+        assert np.array_equal(masks.numpy().view(np.uint32), head.mask.words)
+    assert _core.plan_words(cuda_masks.host_plan(found)).tolist() == words.tolist()
 
 
 @pytest.mark.parametrize("tile", [(64, 64), (128, 64), (64, 128), (32, 32)])
@@ -292,31 +265,44 @@ def test_bad_arguments_are_named():
     wide = TokenLayout((2, 4, 3))
     refused("layout must keep the grid and heads", observe, q, k, wide, queries, SCALE)
     refused("sm_scale must be finite and above 0 (got 0)", observe, q, k, layout, queries, 0)
-    refused("queries must be an int32 tensor", observe, q, k, layout, queries.float(), SCALE)
+    refused(
+        "queries must be an int32 or int64 tensor", observe, q, k, layout, queries.float(), SCALE
+    )
     refused("shape (H, n) with H = 2", observe, q, k, layout, queries[:1], SCALE)
     refused("1 to 4096 queries a head (got 0)", observe, q, k, layout, queries[:, :0], SCALE)
     refused("0 to 23 (got 24 to 24)", observe, q, k, layout, 0 * queries + 24, SCALE)
     refused("keep must hold heads, 0 to 1", observe, q, k, layout, queries, SCALE, keep=(2,))
-    refused("accumulators must hold one per head", state.add_to, [])
+    refused("accumulators must hold one accumulator per head", state.add_to, [])
     refused("heads must be at least 1", cuda_observe.ObserveState, bins, layout.grid, 0, "cpu")
     refused("three sides", cuda_observe.ObserveState, bins, (2, 3), 1, "cpu")
 
     plan = random_plan(layout, 2, 0.5)
     meter = cuda_observe.meter
-    refused("plan must be a Plan", meter, q, k, v, None, layout, queries, SCALE, True)
+    refused(
+        "plan must be a Plan or FoundMasks (got NoneType)",
+        meter,
+        q,
+        k,
+        v,
+        None,
+        layout,
+        queries,
+        SCALE,
+        True,
+    )
     refused("made for the layout", meter, q, k, v, plan, wide, queries, SCALE, True)
     one = [x[:, :1] for x in (q, k, v)]
     refused("the plan's 2 heads (got 1)", meter, *one, plan, layout, queries[:1], SCALE, True)
 
-    mask = cuda_observe.dynamic_mask
-    refused("density or mass must be given, not both", mask, q, k, plan)
-    refused("density or mass", mask, q, k, plan, density=0.5, mass=0.5)
-    refused("density must be above 0 and at most 1 (got 0.0)", mask, q, k, plan, density=0)
-    refused("mass must be one number, or one per head (got 3)", mask, q, k, plan, mass=(1, 1, 1))
-    refused("dynamic_mask's of this plan", cuda_observe.with_masks, plan, queries.view(2, 4, 6))
+    find, heads = cuda_masks.find_masks, asked(layout, (0.5, 0.5))
+    refused("heads must be a HeadOrders (got Plan)", find, q, k, plan)
+    refused("q must hold the plan's 2 heads (got 1)", find, one[0], one[1], heads)
+    refused("sm_scale must be finite and above 0 (got 0)", find, q, k, heads, 0)
+    none = asked(layout, (0.5, 0.0))
+    refused("heads[1].density must be above 0 and at most 1 (got 0.0)", find, q, k, none)
 
     importance, orders = cuda_observe.block_importance, ["FHW"] * 2
-    refused("one per head, 2 (got 1)", importance, q, k, layout, ["FHW"], 64, 64, SCALE)
+    refused("one order per head, 2 (got 1)", importance, q, k, layout, ["FHW"], 64, 64, SCALE)
     refused("orders must be of FHW", importance, q, k, layout, ["FHW", "XYZ"], 64, 64, SCALE)
     refused("path must be one of auto", importance, q, k, layout, orders, 64, 64, SCALE, path="")
     refused("block_q must lie in 1..4096", importance, q, k, layout, ["FHW"] * 2, 0, 64, SCALE)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from paroattention import Error, TokenLayout, reference
+from paroattention import Error, TokenLayout, _core, reference
 from paroattention.bench.torch_attention import TorchAttention
 from paroattention.kernels import cuda_masks
-from paroattention.kernels.head_orders import HeadOrders, OrderedHead
+from paroattention.kernels.head_orders import FoundMasks, HeadOrders, OrderedHead
 from problems import random_plan, tensors
 
 
@@ -41,15 +41,17 @@ def test_int8_is_refused():
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["host", "device"])
-def test_masks_of_a_calls_own_are_used_once(monkeypatch, stays):
+def test_masks_of_a_calls_own_are_used_once(stays):
     """Another call's masks never stand in for them, wherever they were found."""
-    monkeypatch.setattr(cuda_masks, "_attends", lambda q: stays)
     layout = TokenLayout((3, 13, 11), prefix=5)
     attend = TorchAttention(keep=False)
     asked = HeadOrders(layout, (OrderedHead("HWF", 0.3), OrderedHead("WHF", 0.3)))
     for seed in range(4):
         q, k, v = tensors(2, layout.length, 64, seed=seed)
         found = cuda_masks.find_masks(q, k, asked, 0.125)
+        if stays:
+            words = torch.from_numpy(_core.plan_words(found))
+            found = FoundMasks(asked.layout, asked.heads, words=words)
         out = attend(q, k, v, found, sm_scale=0.125, tail=False)
         plan = cuda_masks.host_plan(found)
         expected = reference.sparse(q, k, v, plan, sm_scale=0.125, tail=False)

@@ -106,14 +106,14 @@ def test_samples_are_blended_into_exact_maps_too(side):
             [np.ones((6, 6), np.uint8)],
             r"known.exact must hold one map for each of the 2 heads \(got 1\)",
         ),
-        ([np.ones((5, 5), np.uint8), None], r"known.exact\[0\] must be of cells of 64 .*got 25\)"),
-        ([None, np.ones((6, 6), np.uint8)], r"known.exact\[1\] must be of cells that are whole"),
+        ([np.ones((5, 5), np.uint8), None], r"known.exact\[0\] must have n x n cells.*got 25\)"),
+        ([None, np.ones((6, 6), np.uint8)], r"known.exact\[1\] must have cells of which"),
     ],
     ids=["heads", "cells", "tile"],
 )
 def test_refuses_exact_maps_of_another_layer(where, exact, message):
     built, known = profile(grid=GRID), _core.KnownBlocks(exact=exact)
-    size = {"block_q": 96} if "whole" in message else {}
+    size = {"block_q": 96} if "cells of which" in message else {}
     with pytest.raises(_core.Error, match=message):
         if where == "PlanBuilder":
             _core.PlanBuilder(built, 0, GRID, known={"double.0.0": known}, **size)

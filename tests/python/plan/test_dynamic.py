@@ -44,7 +44,7 @@ def masks_of(built, layout, q, k, density, layer=0):
     orders = [head.order for head in heads]
     own = TokenLayout(layout.grid, layout.prefix, layout.suffix)
     scores = observe_torch.block_scores(q, k, orders, own, (64, 64), SCALE)
-    bits = observe_torch.select(scores, torch.tensor(densities), by_mass=False).numpy()
+    bits = observe_torch.select(scores, torch.tensor(densities)).numpy()
     plans = [_core.HeadPlan(o, _core.BlockMask(m)) for o, m in zip(orders, bits, strict=True)]
     return _core.Plan(layout.grid, prefix=layout.prefix, suffix=layout.suffix, heads=plans)
 

@@ -1,6 +1,7 @@
 """Masks that stay on a device as words, as on a GPU: what runs them and what reads them.
 
-The device here is the CPU: the words are those of plain torch, and a Plan of them runs.
+The device here is the CPU: the words are those of a Plan that plain torch found, and a Plan of them
+runs.
 """
 
 import numpy as np
@@ -24,7 +25,14 @@ def staying(monkeypatch):
         ran.append(plan)
         return attention(q, k, v, cuda_masks.host_plan(plan), **options)
 
-    monkeypatch.setattr(cuda_masks, "_attends", lambda q: True)
+    find = cuda_masks.find_masks
+
+    def found_words(q, k, heads, scale=None):
+        words = torch.from_numpy(_core.plan_words(find(q, k, heads, scale)))
+        tile = heads.block_q, heads.block_kv
+        return cuda_masks.FoundMasks(heads.layout, heads.heads, *tile, words)
+
+    monkeypatch.setattr(cuda_masks, "find_masks", found_words)
     monkeypatch.setattr(session, "attention", words_alone)
     return ran
 

@@ -41,14 +41,14 @@ def test_takes_layers_by_id_in_the_order_needed():
     builder = _core.PlanBuilder(built, 0, GRID, layers=["double.1.0"])
     assert builder.get("double.1.0").head_count == 2
     assert builder.progress == (2, 2)
-    with pytest.raises(Error, match="layer must be one that was asked for"):
+    with pytest.raises(Error, match="layer must be one that the builder was asked for"):
         builder.get("double.0.0")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"group": 2}, "group must be an index"),
+        ({"group": 2}, "group must be below 1, the profile's timestep groups"),
         ({"grid": (0, 4, 4)}, "grid"),
         ({"density": 0.0}, "density must be above 0"),
         ({"block_q": 0}, "block"),
@@ -86,7 +86,7 @@ def test_waiting_leaves_the_interpreter_to_others():
     thread.start()
     builder.cancel()
     thread.join(60)
-    assert outcome == ["layer must be built before the builder is cancelled (got 1)"]
+    assert outcome == ["layer must have been built before the builder was cancelled (got 1)"]
     done, every = builder.progress
     assert done < every == 32
 
@@ -195,7 +195,7 @@ def test_some_heads_are_those_of_the_whole_layer():
         assert (own.mask.numpy() == plan.heads[head].mask.numpy()).all()
         assert (own.order, own.retained) == (plan.heads[head].order, plan.heads[head].retained)
         assert (blocks.numpy() == maps[head].numpy()).all() and blocks.order == own.order
-    with pytest.raises(Error, match=r"heads must be indices .* .got 5"):
+    with pytest.raises(Error, match=r"heads must hold numbers below 5, .* .got 5"):
         _core.plan_heads(built, 0, 0, GRID, heads=[5])
 
 
@@ -206,7 +206,7 @@ ONES = {name: np.ones(shape, np.float32) for name, shape in (("two", (2, 3)), ("
     ("change", "message"),
     [
         ({"counts": None}, "counts must come with sums"),
-        ({"counts": ONES["two"][:1]}, "counts must be heads x rows of sums .got 1"),
+        ({"counts": ONES["two"][:1]}, "counts must have the heads and rows of sums, 2 x 3 .got 1"),
         ({"counts": ONES["two"].astype(int)}, "counts must be float32 .got int64"),
         ({"sums": ONES["three"].astype(float)}, "sums must be float32 .got float64"),
         ({"sums": ONES["two"]}, "sums must have 3 dimensions .got 2"),
@@ -224,11 +224,11 @@ def test_refuses_what_is_not_what_samples_saw(change, message):
     [
         (
             {"sums": ONES["three"][:1], "counts": ONES["two"][:1]},
-            "known.counts must be heads x rows",
+            "known.counts must hold heads x rows",
         ),
         (
             {"sums": ONES["three"][:, :, :2].copy()},
-            "known.sums must be heads x rows x cols, 2 x 3 x 3",
+            "known.sums must hold heads x rows x cols, 2 x 3 x 3",
         ),
         ({"prior": 0.0}, "known.prior must be above 0"),
     ],
@@ -247,7 +247,7 @@ def test_refuses_what_is_known_of_a_layer_that_is_not_there():
     known = _core.KnownBlocks()
     with pytest.raises(Error, match="layer must be one of the profile's layers"):
         _core.PlanBuilder(profile(), 0, GRID, known={"double.7.0": known})
-    with pytest.raises(Error, match=r"known must be of the profile.s layers .got 2"):
+    with pytest.raises(Error, match=r"known must name layers below 2, the profile.s .got 2"):
         _core.PlanBuilder(profile(), 0, GRID, known={2: known})
 
 

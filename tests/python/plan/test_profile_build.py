@@ -65,7 +65,9 @@ def test_order_is_that_of_greatest_retained_mass():
     built = build_profile(observer, MODEL, Settings(density=0.4), [(1.0, 0.0)], steps=8)
     for layer, name in enumerate(built.layer_ids()):
         for head, values in enumerate(observer.kernels(name)):
-            scores = _core.score_orders(observer.layers[name].bins, values, GRID, 64, 64, 0.4)
+            bins = observer.layers[name].bins
+            maps = [_core.importance(bins, values, GRID, order, 64, 64) for order in _core.ORDERS]
+            scores = _core.score_order_maps(maps, 0.4)
             best = max(scores["retained"].values())
             order = built.layers[layer].heads[head].order
             assert scores["retained"][order] == pytest.approx(best)

@@ -7,6 +7,9 @@
 
 namespace paro {
 
+// Words of a mask row of `cols` blocks.
+constexpr std::int64_t words_of(std::int64_t cols) { return (cols + 31) / 32; }
+
 // rows = grid query tiles, cols = grid key blocks. Bit c of a row is bit c % 32 of word c / 32; rows start on words,
 // bits past cols are zero. The kernels walk rows directly.
 class BlockMask {

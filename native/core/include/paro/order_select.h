@@ -50,10 +50,8 @@ AxisOrder same_flattened(const Grid& grid, AxisOrder order);
 // The same from six exact maps, one per order, in the order of kAxisOrders.
 OrderScores score_orders(std::span<const BlockMap> maps, double density);
 
-// Metric of one order from a kernel (entries rebuilt by offset) or an exact map: rows of all grid queries in original
-// order, grid.size() * grid.size() values.
+// Metric of one order, of the map that the kernel's offsets stand for.
 PaperMetric paper_metric(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block);
-PaperMetric paper_metric(std::span<const float> map, const Grid& grid, AxisOrder order, std::int32_t block);
 
 // Both terms normalised over the six orders to [0, 1], then alpha * (1 - sparsity) + (1 - alpha) * incoherence, by
 // AxisOrder. The published equation's sign of the first term is ambiguous; this is the reading that rewards sparse

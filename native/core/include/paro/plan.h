@@ -30,29 +30,20 @@ struct Plan {
     std::vector<HeadPlan> heads;
     std::vector<Tile> schedule;  // longest first: static, since masks are
 
+    double density = 0.0;        // computed grid blocks / all grid blocks, over all heads
+    double density_total = 0.0;  // the same with prefix and suffix counted, which are always computed
+    double retained = 0.0;       // mean over heads of the estimated retained mass
+
     BlockLayout q_blocks() const { return block_layout(layout, block_q); }
     BlockLayout kv_blocks() const { return block_layout(layout, block_kv); }
-    // Computed grid blocks / all grid blocks, over all heads.
-    double density() const;
-    // The same with prefix and suffix counted (always computed).
-    double density_total() const;
-    // Mean over heads of the estimated retained mass.
-    double retained() const;
 };
 
-// Key blocks that a query tile computes: prefix and suffix always, all for prefix and suffix queries.
-std::int64_t computed_blocks(const Plan& plan, const Tile& tile);
-
-// Checks masks against layout and tiles, then fills schedule. Throws Error naming the head.
+// Checks masks against layout and tiles, then fills what follows from them. Throws Error naming the head.
 Plan make_plan(const TokenLayout& layout, std::int32_t block_q, std::int32_t block_kv, std::vector<HeadPlan> heads);
 
 // A head's plan from its importance in the chosen order.
 HeadPlan plan_head(const BlockMap& map, double density);
 // Every block in, original order.
 HeadPlan dense_head(const TokenLayout& layout, std::int32_t block_q, std::int32_t block_kv);
-
-// Static assignment of the schedule to `workers` by longest-processing-time first; result[worker] lists schedule
-// positions. Throws Error if workers < 1.
-std::vector<std::vector<std::int32_t>> assign(const Plan& plan, std::int32_t workers);
 
 }  // namespace paro

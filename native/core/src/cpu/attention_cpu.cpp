@@ -11,6 +11,7 @@
 
 #include "cpu/attention_pack.h"
 #include "paro/error.h"
+#include "paro/limits.h"
 #include "paro/thread_pool.h"
 
 namespace paro {
@@ -34,9 +35,11 @@ void check_strides(const AttentionParams& p, const char* name, const void* data,
     const std::string text = name;
     require(data != nullptr, text + ".data", "must not be null", "null");
     require(reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(element_size(p.dtype)) == 0,
-            text + ".data", "must be aligned to its elements", data);
+            text + ".data", "must be a multiple of an element's " + std::to_string(element_size(p.dtype)) + " bytes",
+            data);
     const auto check = [&](const char* suffix, std::int64_t stride, std::int64_t extent) {
-        require(extent == 1 || stride >= p.head_dim, text + suffix, "must be at least head_dim", stride);
+        require(extent == 1 || stride >= p.head_dim, text + suffix,
+                "must be at least head_dim, " + std::to_string(p.head_dim), stride);
     };
     check(".stride_b", stride_b, p.batch);
     check(".stride_h", stride_h, p.heads);
@@ -53,7 +56,7 @@ void check_plan(const Plan& plan, std::int32_t heads, bool tail) {
     check_block("plan.block_kv", plan.block_kv);
     validate(plan.layout);
     require(plan.heads.size() == static_cast<std::size_t>(heads), "heads",
-            "must be as many as the plan has, " + std::to_string(plan.heads.size()), heads);
+            "must be the plan's, " + std::to_string(plan.heads.size()), heads);
     const BlockLayout q = plan.q_blocks(), kv = plan.kv_blocks();
     for (std::size_t h = 0; h < plan.heads.size(); ++h) {
         const BlockMask& mask = plan.heads[h].mask;
@@ -87,7 +90,7 @@ void check_plan(const Plan& plan, std::int32_t heads, bool tail) {
 }
 
 void check(const AttentionParams& p) {
-    require(p.head_dim == 64 || p.head_dim == 128, "head_dim", "must be 64 or 128", p.head_dim);
+    require_head_dim(p.head_dim);
     require(p.batch >= 1, "batch", "must be at least 1", p.batch);
     require(p.heads >= 1, "heads", "must be at least 1", p.heads);
     require(p.dtype <= DType::bf16, "dtype", "must be f32, f16 or bf16", static_cast<int>(p.dtype));
@@ -348,8 +351,6 @@ void Attention::write_output(const Slot& slot, const PackedHead& head, std::int3
 
 void attention_cpu(const AttentionParams& params) {
     check(params);
-    require(params.precision == Precision::fp32 || cpu::active_kernels().attend_int8, "precision",
-            "must be fp32 until int8 is built", "int8");
     Attention(params).run();
 }
 

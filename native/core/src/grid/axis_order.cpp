@@ -15,7 +15,7 @@ constexpr std::array<std::array<int, 3>, 6> kAxes = {
 
 std::size_t index_of(AxisOrder order) {
     const auto index = static_cast<std::size_t>(order);
-    require(index < kNames.size(), "axis order", "must be one of the six", index);
+    require(index < kNames.size(), "axis order", "must be a number of 0 to 5", index);
     return index;
 }
 

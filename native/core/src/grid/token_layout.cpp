@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "paro/error.h"
+#include "paro/limits.h"
 
 namespace paro {
 
@@ -27,7 +28,7 @@ void validate(const TokenLayout& layout) {
 
 BlockLayout block_layout(const TokenLayout& layout, std::int32_t block) {
     validate(layout);
-    require(block >= 1 && block <= 4096, "block", "must be 1 to 4096", block);
+    require_block("block", block);
     return {block, blocks_of(layout.prefix, block), blocks_of(layout.grid.size(), block),
             blocks_of(layout.suffix, block)};
 }
@@ -48,7 +49,8 @@ std::vector<std::int32_t> pack_index(const TokenLayout& layout, AxisOrder order,
 }
 
 std::int32_t tokens_in_block(const TokenLayout& layout, const BlockLayout& blocks, std::int64_t index) {
-    require(index >= 0 && index < blocks.blocks(), "block index", "must lie inside the layout", index);
+    require(index >= 0 && index < blocks.blocks(), "block index",
+            "must be below " + std::to_string(blocks.blocks()) + ", the layout's blocks", index);
     std::int64_t tokens = layout.prefix, first = 0;
     if (blocks.is_grid_block(index)) {
         tokens = layout.grid.size();

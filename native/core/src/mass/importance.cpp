@@ -8,6 +8,7 @@
 #include "mass/block_sums.h"
 #include "mass/key_gains.h"
 #include "paro/error.h"
+#include "paro/limits.h"
 #include "plan/block_choice.h"
 
 namespace paro {
@@ -75,8 +76,8 @@ double BlockMap::total() const {
 
 BlockMap map_shape(const Grid& grid, AxisOrder order, std::int32_t block_q, std::int32_t block_kv) {
     validate(grid);
-    require(block_q >= 1 && block_q <= 4096, "block_q", "must be 1 to 4096", block_q);
-    require(block_kv >= 1 && block_kv <= 4096, "block_kv", "must be 1 to 4096", block_kv);
+    require_block("block_q", block_q);
+    require_block("block_kv", block_kv);
     to_string(order);  // throws for a value outside the six
     BlockMap map{
         order, block_q, block_kv, (grid.size() + block_q - 1) / block_q, (grid.size() + block_kv - 1) / block_kv, {}};
@@ -129,7 +130,8 @@ void accumulate_rows(BlockMap& map, const Grid& grid, std::span<const std::int32
                      std::span<const float> rows) {
     check_map(map);
     const BlockMap shape = empty_map(grid, map.order, map.block_q, map.block_kv);
-    require(map.rows == shape.rows && map.cols == shape.cols, "map", "must be made by empty_map for this grid",
+    require(map.rows == shape.rows && map.cols == shape.cols, "map",
+            "must have the blocks of this grid, " + std::to_string(shape.rows) + " x " + std::to_string(shape.cols),
             std::to_string(map.rows) + " x " + std::to_string(map.cols));
     const std::int64_t size = grid.size();
     require(static_cast<std::int64_t>(rows.size()) == static_cast<std::int64_t>(queries.size()) * size, "rows",
@@ -137,7 +139,7 @@ void accumulate_rows(BlockMap& map, const Grid& grid, std::span<const std::int32
                 " values",
             rows.size());
     for (const std::int32_t query : queries) {
-        require(query >= 0 && query < size, "queries", "must be grid indices", query);
+        require(query >= 0 && query < size, "queries", "must be grid indices, 0 to " + std::to_string(size - 1), query);
     }
     const std::vector<std::int32_t> order = permutation(grid, map.order);
     const std::vector<std::int32_t> place = inverse_permutation(order);

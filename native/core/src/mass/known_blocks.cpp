@@ -109,10 +109,11 @@ void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std
     const auto rows = static_cast<std::size_t>(shape.rows), cols = static_cast<std::size_t>(shape.cols);
     const auto text = [](std::size_t a, std::size_t b) { return std::to_string(a) + " x " + std::to_string(b); };
     if (!known.counts.empty() || !known.sums.empty()) {
-        require(known.counts.size() == heads * rows, "known.counts", "must be heads x rows, " + text(heads, rows),
+        require(known.counts.size() == heads * rows, "known.counts", "must hold heads x rows, " + text(heads, rows),
                 known.counts.size());
         require(known.sums.size() == heads * rows * cols, "known.sums",
-                "must be heads x rows x cols, " + text(heads, rows) + " x " + std::to_string(cols), known.sums.size());
+                "must hold heads x rows x cols, " + text(heads, rows) + " x " + std::to_string(cols),
+                known.sums.size());
         require(known.prior > 0.0f, "known.prior", "must be above 0", known.prior);
     }
     if (known.exact.empty()) return;
@@ -124,10 +125,13 @@ void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std
         if (known.exact[head].empty()) continue;
         const std::string name = "known.exact[" + std::to_string(head) + "]";
         const auto cells = cells_of(known.exact[head], grid.size());
-        require(cells.has_value(), name, "must be of cells of 64 tokens or of 64 doubled, as many as the grid has",
+        require(cells.has_value(), name,
+                "must have n x n cells, n = grid tokens / 64, / 128, / 256 and so on, rounded up",
                 known.exact[head].size());
         require(divides(block_q, cells->side) && divides(block_kv, cells->side), name,
-                "must be of cells that are whole blocks or parts of one, of " + text(block_q, block_kv), cells->side);
+                "must have cells of which a block holds a whole number, or the other way round; a block is " +
+                    text(block_q, block_kv),
+                "cells of " + std::to_string(cells->side));
     }
 }
 
@@ -143,10 +147,11 @@ void apply_known(const KnownBlocks& known, std::size_t head, const Grid& grid, B
 void add_samples(std::span<float> sums, std::span<float> counts, std::span<const std::int64_t> rows,
                  std::span<const float> values) {
     const std::size_t cols = counts.empty() ? 0 : sums.size() / counts.size();
-    require(cols > 0 && sums.size() == cols * counts.size(), "sums", "must hold as many blocks for every row of counts",
+    require(cols > 0 && sums.size() == cols * counts.size(), "sums",
+            "must hold the same number of blocks for each of the " + std::to_string(counts.size()) + " rows of counts",
             sums.size());
     require(values.size() == rows.size() * cols, "values",
-            "must be rows x blocks, " + std::to_string(rows.size()) + " x " + std::to_string(cols), values.size());
+            "must hold rows x blocks, " + std::to_string(rows.size()) + " x " + std::to_string(cols), values.size());
     for (const std::int64_t row : rows) {
         require(row >= 0 && row < static_cast<std::int64_t>(counts.size()), "rows",
                 "must be 0 to " + std::to_string(counts.size() - 1), row);

@@ -197,7 +197,8 @@ OffsetAccumulator::OffsetAccumulator(const Bins& bins, const Grid& grid) : bins_
 }
 
 void OffsetAccumulator::add_row(std::int64_t query, std::span<const float> probabilities) {
-    require(query >= 0 && query < grid_.size(), "query", "must be a grid index", query);
+    require(query >= 0 && query < grid_.size(), "query",
+            "must be a grid index, 0 to " + std::to_string(grid_.size() - 1), query);
     require(static_cast<std::int64_t>(probabilities.size()) == grid_.size(), "probabilities",
             "must have " + std::to_string(grid_.size()) + " values, one per grid token", probabilities.size());
     const KeyBins f = key_bins(bins_.f, grid_.f, query / grid_.w / grid_.h);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <string>
 
 #include "paro/error.h"
 
@@ -12,7 +13,7 @@ BlockMask::BlockMask(std::int64_t rows, std::int64_t cols) : rows_(rows), cols_(
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
     require(rows >= 0 && rows <= limit, "rows", "must be 0 to 2^31 - 1", rows);
     require(cols >= 0 && cols <= limit, "cols", "must be 0 to 2^31 - 1", cols);
-    words_per_row_ = (cols + 31) / 32;
+    words_per_row_ = words_of(cols);
     bits_.assign(static_cast<std::size_t>(rows * words_per_row_), 0u);
 }
 
@@ -27,18 +28,19 @@ BlockMask BlockMask::full(std::int64_t rows, std::int64_t cols) {
 }
 
 void BlockMask::set(std::int64_t row, std::int64_t col, bool value) {
-    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
-    require(col >= 0 && col < cols_, "col", "must lie inside the mask", col);
+    require(row >= 0 && row < rows_, "row", "must be one of the mask's " + std::to_string(rows_), row);
+    require(col >= 0 && col < cols_, "col", "must be one of the mask's " + std::to_string(cols_), col);
     std::uint32_t& word = bits_[row * words_per_row_ + col / 32];
     const std::uint32_t bit = 1u << (col % 32);
     word = value ? word | bit : word & ~bit;
 }
 
 void BlockMask::set_row(std::int64_t row, std::span<const std::uint32_t> words) {
-    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
-    require(static_cast<std::int64_t>(words.size()) == words_per_row_, "words", "must be words_per_row()",
-            words.size());
-    require(cols_ % 32 == 0 || words.back() >> (cols_ % 32) == 0, "words", "must be zero past cols", words.back());
+    require(row >= 0 && row < rows_, "row", "must be one of the mask's " + std::to_string(rows_), row);
+    require(static_cast<std::int64_t>(words.size()) == words_per_row_, "words",
+            "must hold the " + std::to_string(words_per_row_) + " words of a row", words.size());
+    require(cols_ % 32 == 0 || words.back() >> (cols_ % 32) == 0, "words",
+            "must hold no bits past the mask's " + std::to_string(cols_) + " columns", words.back());
     std::copy(words.begin(), words.end(), bits_.begin() + row * words_per_row_);
 }
 
@@ -49,7 +51,7 @@ std::int64_t BlockMask::count() const {
 }
 
 std::int64_t BlockMask::row_count(std::int64_t row) const {
-    require(row >= 0 && row < rows_, "row", "must lie inside the mask", row);
+    require(row >= 0 && row < rows_, "row", "must be one of the mask's " + std::to_string(rows_), row);
     std::int64_t total = 0;
     for (std::int64_t word = 0; word < words_per_row_; ++word) total += std::popcount(this->row(row)[word]);
     return total;

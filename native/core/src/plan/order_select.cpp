@@ -181,7 +181,7 @@ OrderScores score_orders(const OffsetKernel& kernel, const Grid& grid, std::int3
 }
 
 OrderScores score_orders(std::span<const BlockMap> maps, double density) {
-    require(maps.size() == kAxisOrders.size(), "maps", "must be six, one per order", maps.size());
+    require(maps.size() == kAxisOrders.size(), "maps", "must hold six maps, one per order", maps.size());
     OrderScores scores;
     for (std::size_t i = 0; i < maps.size(); ++i) {
         require(maps[i].order == kAxisOrders[i], "maps[" + std::to_string(i) + "].order",
@@ -214,39 +214,6 @@ PaperMetric paper_metric(const OffsetKernel& kernel, const Grid& grid, AxisOrder
             const std::int64_t entries = tokens_of(row, block, flat.size()) * tokens_of(col, block, flat.size());
             const std::int64_t at = row * sums.cols + col;
             metric.add(static_cast<double>(entries), small.value[at], peak, sums.value[at]);
-        }
-    }
-    return metric.mean();
-}
-
-PaperMetric paper_metric(std::span<const float> map, const Grid& grid, AxisOrder order, std::int32_t block) {
-    const BlockMap shape = empty_map(grid, order, block, block);
-    const std::int64_t size = grid.size();
-    require(static_cast<std::int64_t>(map.size()) == size * size, "map",
-            "must have grid tokens squared = " + std::to_string(size * size) + " values", map.size());
-    const std::vector<std::int32_t> tokens = permutation(grid, order);
-    std::vector<double> sum(static_cast<std::size_t>(shape.cols)), small(sum.size());
-    std::vector<float> greatest(sum.size());
-    MetricSum metric;
-    for (std::int64_t row = 0; row < shape.rows; ++row) {
-        std::fill(sum.begin(), sum.end(), 0.0);
-        std::fill(small.begin(), small.end(), 0.0);
-        std::fill(greatest.begin(), greatest.end(), 0.0f);
-        const std::int64_t queries = tokens_of(row, block, size);
-        for (std::int64_t query = 0; query < queries; ++query) {
-            const float* source = map.data() + tokens[row * block + query] * size;
-            for (std::int64_t key = 0; key < size; ++key) {
-                const float value = source[tokens[key]];
-                require(std::isfinite(value) && value >= 0.0f, "map", "must be finite and not negative", value);
-                const std::int64_t col = key / block;
-                sum[col] += value;
-                small[col] += value < kSmallEntry ? 1.0 : 0.0;
-                greatest[col] = std::max(greatest[col], value);
-            }
-        }
-        for (std::int64_t col = 0; col < shape.cols; ++col) {
-            const auto entries = static_cast<double>(queries * tokens_of(col, block, size));
-            metric.add(entries, small[col], greatest[col], sum[col]);
         }
     }
     return metric.mean();

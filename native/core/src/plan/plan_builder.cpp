@@ -33,10 +33,12 @@ Profile needed(const Profile& profile, const PlanRequest& request) {
     part.timestep_groups = {profile.timestep_groups[request.group]};
     part.layers.resize(profile.layers.size());
     for (const std::size_t index : request.layers) {
-        require(!profile.layers[index].heads.empty(), "profile", "must hold heads in every layer", "none");
+        const std::string place = "profile.layers[" + std::to_string(index) + "].heads";
+        require(!profile.layers[index].heads.empty(), place, "must hold at least one head", 0);
         for (const ProfileHead& head : profile.layers[index].heads) {
-            require(request.group < head.groups.size(), "profile", "must hold the timestep group in every head",
-                    head.groups.size());
+            require(request.group < head.groups.size(), place,
+                    "must all hold timestep group " + std::to_string(request.group),
+                    "a head of " + std::to_string(head.groups.size()) + " groups");
             part.layers[index].heads.push_back({head.order, head.density, head.locked, {head.groups[request.group]}});
         }
     }
@@ -44,14 +46,16 @@ Profile needed(const Profile& profile, const PlanRequest& request) {
 }
 
 PlanRequest checked(const Profile& profile, PlanRequest request) {
-    require(request.group < profile.timestep_groups.size(), "group", "must be an index into the timestep groups",
+    require(request.group < profile.timestep_groups.size(), "group",
+            "must be below " + std::to_string(profile.timestep_groups.size()) + ", the profile's timestep groups",
             request.group);
     if (request.layers.empty()) {
         for (std::size_t i = 0; i < profile.layers.size(); ++i) request.layers.push_back(i);
     }
     std::vector<bool> seen(profile.layers.size(), false);
     for (const std::size_t layer : request.layers) {
-        require(layer < profile.layers.size(), "layers", "must be indices into the profile's layers", layer);
+        require(layer < profile.layers.size(), "layers",
+                "must hold numbers below " + std::to_string(profile.layers.size()) + ", the profile's layers", layer);
         require(!seen[layer], "layers", "must not name a layer twice", layer);
         seen[layer] = true;
     }
@@ -61,7 +65,8 @@ PlanRequest checked(const Profile& profile, PlanRequest request) {
     require(request.density > 0.0 && request.density <= 1.0, "density", "must be above 0 and at most 1",
             request.density);
     require(request.known.empty() || request.known.size() == profile.layers.size(), "known",
-            "must be one a layer of the profile", request.known.size());
+            "must hold one entry per layer of the profile, " + std::to_string(profile.layers.size()),
+            request.known.size());
     request.known.resize(profile.layers.size());
     for (const std::size_t layer : request.layers) {
         validate(request.known[layer], profile.layers[layer].heads.size(), request.layout.grid, request.block_q,
@@ -116,7 +121,7 @@ class PlanBuilder::State {
         const std::lock_guard lock(mutex_);
         const Work& own = work(layer);
         if (own.error) std::rethrow_exception(own.error);
-        require(own.finished, "layer", "must be built before the builder is cancelled", layer);
+        require(own.finished, "layer", "must have been built before the builder was cancelled", layer);
         return own.plan;
     }
 
@@ -143,7 +148,8 @@ class PlanBuilder::State {
     }
 
     const Work& work(std::size_t layer) const {
-        require(layer < works_.size() && works_[layer].asked, "layer", "must be one that was asked for", layer);
+        require(layer < works_.size() && works_[layer].asked, "layer", "must be one that the builder was asked for",
+                layer);
         return works_[layer];
     }
 

@@ -26,9 +26,10 @@ HeadGroup build_group(const OffsetKernel& kernel, const OrderMap& map) {
 
 // The heads of the layer asked for, once all of the request holds.
 const std::vector<ProfileHead>& checked(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {
-    require(request.layer < profile.layers.size(), "layer", "must be an index into the profile's layers",
-            request.layer);
-    require(request.group < profile.timestep_groups.size(), "group", "must be an index into the timestep groups",
+    require(request.layer < profile.layers.size(), "layer",
+            "must be below " + std::to_string(profile.layers.size()) + ", the profile's layers", request.layer);
+    require(request.group < profile.timestep_groups.size(), "group",
+            "must be below " + std::to_string(profile.timestep_groups.size()) + ", the profile's timestep groups",
             request.group);
     validate(request.layout);
     const auto& heads = profile.layers[request.layer].heads;
@@ -40,7 +41,8 @@ const std::vector<ProfileHead>& checked(const Profile& profile, const LayerReque
 template <typename Work>
 void for_heads(const LayerRequest& request, std::size_t every, std::size_t asked, Work work) {
     for (const std::size_t head : request.heads) {
-        require(head < every, "heads", "must be indices into the layer's heads", head);
+        require(head < every, "heads", "must hold numbers below " + std::to_string(every) + ", the layer's heads",
+                head);
     }
     parallel_for(static_cast<std::int64_t>(asked), request.threads, [&](std::int64_t index, int) {
         const auto place = static_cast<std::size_t>(index);
@@ -89,7 +91,8 @@ std::vector<BuiltHead> build_heads(std::span<const std::vector<OffsetKernel>> he
 void head_importance(const Bins& bins, const ProfileHead& head, std::size_t group, const Grid& grid,
                      std::int32_t block_q, std::int32_t block_kv, const KnownBlocks& known, std::size_t place,
                      BlockMap& map) {
-    require(group < head.groups.size(), "group", "must be an index into the head's groups", group);
+    require(group < head.groups.size(), "group",
+            "must be below " + std::to_string(head.groups.size()) + ", the head's timestep groups", group);
     importance(dequantise(bins, head.groups[group].kernel), grid, head.order, block_q, block_kv, map);
     apply_known(known, place, grid, map);
 }
@@ -97,7 +100,8 @@ void head_importance(const Bins& bins, const ProfileHead& head, std::size_t grou
 HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group, const TokenLayout& layout,
                    std::int32_t block_q, std::int32_t block_kv, double density, const KnownBlocks& known,
                    std::size_t place) {
-    require(group < head.groups.size(), "group", "must be an index into the head's groups", group);
+    require(group < head.groups.size(), "group",
+            "must be below " + std::to_string(head.groups.size()) + ", the head's timestep groups", group);
     const double own = head.density.value_or(density);
     if (own == 1.0) {
         // Every block is in, whatever the kernel says.

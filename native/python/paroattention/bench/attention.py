@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from .. import _core
 from ..kernels import reference
 from ..kernels.attention import attention
+from ..limits import TILES
 
 # name: (B, H, grid, prefix, head_dim)
 SHAPES = {
@@ -155,7 +156,7 @@ def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Names
     if on_gpu:
         parser.add_argument("--path", choices=("hopper", "portable"), action="append")
         parser.add_argument("--peers", action="store_true", help="and every peer importable")
-        parser.add_argument("--tile", type=int, choices=(64, 128), action="append")
+        parser.add_argument("--tile", type=int, choices=TILES, action="append")
         parser.add_argument("--precision", choices=("int8", "bf16"), action="append")
         parser.add_argument("--fast", action="store_true", help="no tail, order or packing rows")
     return parser.parse_args(arguments)

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .. import _core
 from ..kernels import cuda
 from ..kernels.attention import attention
+from ..limits import TILES
 from .gpu_reference import error
 
 # name: (B, H, grid, prefix, head_dim)
@@ -226,7 +227,7 @@ def run(options):
         shape, densities = SHAPES[name], options.density or DENSITIES
         if options.peers:
             rows += _told(peer_rows(name, shape, densities))
-        tiles = options.tile or (64, 128)
+        tiles = options.tile or TILES
         precisions = options.precision or ("int8", "bf16")
         details = not options.fast
         rows += _told(

@@ -16,9 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from .. import _core
-from ..kernels import cuda_observe
+from ..kernels import cuda_masks, cuda_observe
 from ..kernels.attention import attention
+from ..kernels.capability import observed_in_torch
+from ..kernels.head_orders import HeadOrders, OrderedHead
 from ..layout import TokenLayout
+from ..limits import TILES
 from . import gpu
 
 QUERIES = 64
@@ -49,7 +52,7 @@ def _calls(shape, queries):
     places = _draws(shape, queries)
     plan = gpu.random_plan(shape, DENSITY)
     wide = gpu.random_plan(shape, DENSITY, block=128)
-    orders = [head.order for head in plan.heads]
+    asked = HeadOrders(layout, tuple(OrderedHead(order, DENSITY) for order in plan.orders))
     bins = _core.Bins.even(layout.grid)
     state = cuda_observe.ObserveState(bins, layout.grid, shape[1], "cuda")
     signed = _core.Bins.signed(layout.grid)
@@ -82,19 +85,14 @@ def _calls(shape, queries):
             None,
         ),
         "dynamic masks, density": (
-            lambda q, k, v: cuda_observe.dynamic_plan(q, k, plan, density=DENSITY),
-            "paro-dense",
-            0.06,
-        ),
-        "dynamic masks, mass": (
-            lambda q, k, v: cuda_observe.dynamic_plan(q, k, plan, mass=0.9),
+            lambda q, k, v: cuda_masks.find_masks(q, k, asked),
             "paro-dense",
             0.06,
         ),
         **{
             f"exact importance, {path}": (
                 lambda q, k, v, path=path: cuda_observe.block_importance(
-                    q, k, layout, orders, 64, 64, scale, path=path
+                    q, k, layout, plan.orders, 64, 64, scale, path=path
                 ),
                 "torch-dense",
                 0.5,
@@ -108,7 +106,7 @@ def _baselines(shape, sets):
     """ms of each; ours over the tiles of 64 and 128, the faster."""
     times = {"torch-dense": gpu.median_ms(F.scaled_dot_product_attention, sets)}
     for name, density in (("paro-dense", 1.0), ("paro-sparse", DENSITY)):
-        plans = [gpu.random_plan(shape, density, block=block) for block in (64, 128)]
+        plans = [gpu.random_plan(shape, density, block=block) for block in TILES]
         times[name] = min(
             gpu.median_ms(lambda q, k, v, p=plan: attention(q, k, v, p), sets) for plan in plans
         )
@@ -156,7 +154,7 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         raise _core.Error("bench observe must run on a CUDA GPU (got none)")
     probe = torch.empty(1, 1, 1, 64, device="cuda", dtype=torch.bfloat16)
-    reason = cuda_observe.kernels_refuse(probe)
+    reason = observed_in_torch(probe)
     if reason:
         raise _core.Error(f"bench observe must have its kernels (got: {reason})")
     about = {

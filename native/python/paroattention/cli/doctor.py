@@ -7,13 +7,11 @@ import platform
 import torch
 
 from .. import _core
-from ..kernels import cuda
+from ..kernels.capability import unsupported
 
 
 def _gpu(index: int) -> str:
-    reason = cuda.unsupported(
-        torch.empty((1, 1, 1, 64), dtype=torch.bfloat16, device=f"cuda:{index}")
-    )
+    reason = unsupported(torch.empty((1, 1, 1, 64), dtype=torch.bfloat16, device=f"cuda:{index}"))
     return f"{reason}; models on it run dense" if reason else "int8 and bf16 kernels"
 
 

@@ -7,26 +7,13 @@ import math
 import torch
 
 from .. import _core
+from ..limits import DTYPES
 from . import cuda
+from .capability import unsupported
 from .head_orders import FoundMasks
 
-_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-_HEAD_DIMS = (64, 128)
 # What the user's precision computes as on a CPU: "bf16" is the unquantised mode.
 CPU_PRECISION = {"int8": "int8", "bf16": "fp32", "fp32": "fp32"}
-
-
-def unsupported(q: torch.Tensor) -> str | None:
-    """Why the native kernels cannot take q (B, H, N, D), or None. Never raises."""
-    if q.device.type == "cuda":
-        return cuda.unsupported(q)
-    if q.device.type != "cpu":
-        return f"no kernel for device {q.device.type} in this build"
-    if q.dtype not in _DTYPES:
-        return f"dtype {q.dtype} is not float32, float16 or bfloat16"
-    if q.shape[-1] not in _HEAD_DIMS:
-        return f"head_dim {q.shape[-1]} is not 64 or 128"
-    return None
 
 
 def _check(name: str, x: torch.Tensor, like: torch.Tensor) -> None:
@@ -93,16 +80,16 @@ def attention(
     Raises Error (a ValueError) naming the argument, the rule and the value received.
     """
     _check("q", q, q)
-    reason = unsupported(q)
-    if reason:
-        raise _core.Error(f"q must be supported: {reason}")
     _check("k", k, q)
     _check("v", v, q)
     if precision not in CPU_PRECISION:
-        raise _core.Error(f"precision must be int8 or bf16 in this version (got {precision!r})")
+        raise _core.Error(f"precision must be int8 or bf16 (got {precision!r})")
     on_device = q.device.type == "cuda" and isinstance(plan, FoundMasks)
     if not (on_device or isinstance(plan, _core.Plan)):
         raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
+    reason = unsupported(q, plan)
+    if reason:
+        raise _core.Error(f"q and plan must be what a kernel can take (got: {reason})")
     if sm_scale is not None and not (math.isfinite(sm_scale) and sm_scale > 0):
         raise _core.Error(f"sm_scale must be finite and above 0 (got {sm_scale})")
     batch, heads, length, head_dim = q.shape
@@ -126,7 +113,7 @@ def attention(
         _view(k),
         _view(v),
         _view(o),
-        dtype=_DTYPES[q.dtype],
+        dtype=DTYPES[q.dtype],
         batch=batch,
         heads=heads,
         head_dim=head_dim,

@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from pathlib import Path
 
 import torch
 
 from .. import _core
+from ..limits import DTYPES, TILES, one_of
 from . import operators, plan_store
 from .head_orders import FoundMasks
 
 PRECISIONS = {"int8": 0, "bf16": 1}
 PATHS = {"auto": 0, "portable": 1, "hopper": 2}
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-_HEAD_DIMS = (64, 128)
-_TILES = (64, 128)
 _LIBRARY = Path(_core.__file__).with_name("_torch_ops.so")
 
 _lock = threading.Lock()
 _missing: str | None = None
 _loaded = False
-# Plan -> {device: words on it}
-_uploaded: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def load() -> str | None:
@@ -51,21 +46,6 @@ def load() -> str | None:
         return _missing
 
 
-def unsupported(q: torch.Tensor) -> str | None:
-    """Why the CUDA kernels cannot take q (B, H, N, D), or None. Never raises."""
-    reason = load()
-    if reason:
-        return reason
-    if q.dtype not in DTYPES:
-        return f"dtype {q.dtype} is not float32, float16 or bfloat16"
-    if q.shape[-1] not in _HEAD_DIMS:
-        return f"head_dim {q.shape[-1]} is not 64 or 128"
-    major, minor = torch.cuda.get_device_capability(q.device)
-    if major < 8:
-        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
-    return None
-
-
 def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
     """Side of the square tiles that plans for a device should have: 64, or 128 where the kernels
     are so much faster with it that a lower density costs less than the coarser masks (INT8 on
@@ -73,8 +53,8 @@ def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
     """
     asked = os.environ.get("PARO_TILE", "")
     if asked:
-        if asked not in map(str, _TILES):
-            raise _core.Error(f"PARO_TILE must be one of {_TILES} (got {asked})")
+        if asked not in map(str, TILES):
+            raise _core.Error(f"PARO_TILE must be {one_of(TILES)} (got {asked!r})")
         return int(asked)
     device = torch.device(device)
     if device.type != "cuda" or precision != "int8" or load() is not None:
@@ -87,38 +67,25 @@ def layout(plan: _core.Plan) -> tuple[int, ...]:
     return (plan.prefix, *plan.grid, plan.suffix, plan.block_q, plan.block_kv)
 
 
-def _check_tiles(plan: _core.Plan) -> None:
-    for name in ("block_q", "block_kv"):
-        if getattr(plan, name) not in _TILES:
-            raise _core.Error(f"plan.{name} must be one of {_TILES} (got {getattr(plan, name)})")
-
-
 def upload(plan: _core.Plan, device: torch.device) -> torch.Tensor:
-    """The plan's int32 words, bit-packed masks and all, on a device; kept as long as the plan.
+    """The plan's int32 words on a device; kept there as long as the plan.
 
-    For who keeps plans on the device on purpose, CUDA graphs above all. Other plans come through
-    plan_store, a few at a time.
+    For who keeps plans on the device on purpose, CUDA graphs above all. Other plans come and go, a
+    few at a time (plan_store.py).
     """
-    _check_tiles(plan)
-    with _lock:
-        copies = _uploaded.setdefault(plan, {})
-        if device not in copies:
-            host = torch.from_numpy(_core.plan_words(plan))
-            copies[device] = host.pin_memory().to(device, non_blocking=True)
-        return copies[device]
+    return plan_store.store(device).keep(plan)
 
 
-def words(plan: _core.Plan, device: torch.device, *, aside: bool = False) -> torch.Tensor:
-    """The plan's words for work queued next: those of found masks or of `upload`, else what the
-    device's store holds. aside: that work is not the plan's own call, as metering is; what comes
-    next on its way to the device stays so."""
+def words(plan, device: torch.device, *, aside: bool = False) -> torch.Tensor:
+    """The plan's words for work queued next: those of found masks, else what the device's store
+    holds. aside: that work is not the plan's own call, as metering is; what comes next on its way
+    to the device stays so."""
     if isinstance(plan, FoundMasks):
         return plan.words
-    if device in _uploaded.get(plan, ()) or torch.cuda.is_current_stream_capturing():
-        # A graph replays with the address that it saw: its plan must stay where it is.
-        return upload(plan, device)
-    _check_tiles(plan)
     store = plan_store.store(device)
+    if torch.cuda.is_current_stream_capturing():
+        # A graph replays with the address that it saw: its plan must stay where it is.
+        return store.keep(plan)
     return store.aside(plan) if aside else store.words(plan)
 
 
@@ -198,7 +165,7 @@ def attention_releasing(
     q, k, v = (aligned(x) for x in tensors)
     tensors.clear()
     batch, heads, _, head_dim = q.shape
-    dtype, scale = DTYPES[q.dtype], float(sm_scale or head_dim**-0.5)
+    dtype, scale = list(DTYPES).index(q.dtype), float(sm_scale or head_dim**-0.5)
     on_device, sizes, ops = words(plan, q.device), layout(plan), torch.ops.paro
     queries = run(ops.pack_queries.default, q, on_device, *sizes, scale)
     del q

@@ -1,9 +1,9 @@
 """What sampled queries and block sums say about a layer, on the device of its tensors.
 
 `ObserveState` learns offset kernels from a dense or sparse run, `meter` says what a plan keeps,
-`dynamic_mask` finds masks from pooled queries and keys, `block_importance` sums exact attention by
-block. On a GPU with the library these are kernels (native/cuda); everywhere else, and where a
-kernel cannot take the tensors, the same in plain torch. Nothing here waits for the device but
+`block_importance` sums exact attention by block. On a GPU with the library these are kernels
+(native/cuda); everywhere else, and where a kernel cannot take the tensors (capability.py), the same
+in plain torch. Nothing here waits for the device but
 `ObserveState.sums`, `rows`, `add_to` and `take`, and `Readback.get`.
 
 q, k, v are (B, H, N, D) of float32, float16 or bfloat16, in any strides, tokens in original order
@@ -18,23 +18,10 @@ import torch
 
 from .. import _core
 from ..layout import TokenLayout
-from . import cuda, observe_inputs
+from ..limits import MAX_BLOCK
+from . import capability, cuda, observe_inputs
 from . import observe_torch as plain
-from .cuda_masks import dynamic_attention, dynamic_mask, dynamic_plan, row_counts, with_masks
-from .observe_inputs import kernels_refuse
-
-__all__ = [
-    "ObserveState",
-    "Readback",
-    "block_importance",
-    "dynamic_attention",
-    "dynamic_mask",
-    "dynamic_plan",
-    "kernels_refuse",
-    "meter",
-    "row_counts",
-    "with_masks",
-]
+from .head_orders import FoundMasks
 
 # A probability in the units that the kernels sum.
 _UNIT = 2.0**32
@@ -108,7 +95,7 @@ class ObserveState:
             shape = (len(keep), places.shape[1], layout.grid_size)
             kept = torch.zeros(shape, dtype=torch.float16, device=q.device)
         self.fresh = True
-        if kernels_refuse(q) is None:
+        if capability.observed_in_torch(q) is None:
             self._observe_kernel(q, k, layout, places, scale, keep, kept)
         else:
             if self._sums is None:
@@ -195,7 +182,7 @@ class ObserveState:
 
     def _check(self, accumulators: Sequence) -> None:
         if len(accumulators) != self.heads:
-            rule = f"must hold one per head, {self.heads}"
+            rule = f"must hold one accumulator per head, {self.heads}"
             raise _core.Error(f"accumulators {rule} (got {len(accumulators)})")
 
     def clear(self) -> None:
@@ -235,11 +222,11 @@ def meter(
     observe_inputs.check_tensor("k", k, q)
     if v is not None:
         observe_inputs.check_tensor("v", v, q)
-    own = observe_inputs.check_plan(plan, q, layout)
+    own = observe_inputs.check_plan("plan", plan, (_core.Plan, FoundMasks), q, layout)
     scale = observe_inputs.check_scale(sm_scale)
     places = observe_inputs.sampled_queries(queries, q, own)
     tile = (plan.block_q, plan.block_kv)
-    if observe_inputs.tiles_fit(tile) and kernels_refuse(q) is None:
+    if capability.observed_in_torch(q, tile) is None:
         return cuda.run(
             torch.ops.paro.meter.default,
             *(None if x is None else observe_inputs.half(x) for x in (q, k, v)),
@@ -249,10 +236,8 @@ def meter(
             scale,
             bool(tail),
         )
-    masks = observe_inputs.masks_of(plan, q.device)
-    return plain.meter(
-        q, k, v, observe_inputs.orders_of(plan), masks, own, tile, places, scale, bool(tail)
-    )
+    masks = observe_inputs.masks_of(plan).to(q.device)
+    return plain.meter(q, k, v, plan.orders, masks, own, tile, places, scale, bool(tail))
 
 
 class Readback:
@@ -306,23 +291,21 @@ def block_importance(
         raise _core.Error(f"path must be one of {', '.join(cuda.PATHS)} (got {path!r})")
     orders = list(orders)
     if len(orders) != q.shape[1]:
-        raise _core.Error(f"orders must hold one per head, {q.shape[1]} (got {len(orders)})")
+        rule = f"must hold one order per head, {q.shape[1]}"
+        raise _core.Error(f"orders {rule} (got {len(orders)})")
     for order in orders:
         if order not in _core.ORDERS:
             raise _core.Error(f"orders must be of {', '.join(_core.ORDERS)} (got {order!r})")
     for name, block in (("block_q", block_q), ("block_kv", block_kv)):
-        if not 1 <= block <= 4096:
-            raise _core.Error(f"{name} must lie in 1..4096 (got {block})")
-    if block_q % 64 or block_kv % 64 or kernels_refuse(q) is not None:
+        if not 1 <= block <= MAX_BLOCK:
+            raise _core.Error(f"{name} must lie in 1..{MAX_BLOCK} (got {block})")
+    if capability.summed_in_torch(q, block_q, block_kv):
         return plain.block_importance(q, k, layout, orders, (block_q, block_kv), scale)
-    numbers = observe_inputs.numbers_on(
-        tuple(_core.ORDERS.index(order) for order in orders), q.device
-    )
     sums = cuda.run(
         torch.ops.paro.block_importance.default,
         observe_inputs.half(q),
         observe_inputs.half(k),
-        numbers,
+        observe_inputs.orders_on(orders, q.device),
         *observe_inputs.grid_numbers(layout),
         scale,
         cuda.PATHS[path],

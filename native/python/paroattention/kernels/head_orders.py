@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .. import _core
 from ..layout import TokenLayout
 
 
@@ -93,5 +94,5 @@ class FoundMasks(HeadOrders):
     @property
     def masks(self) -> torch.Tensor:
         """int32 (H, rows, words) of `words`."""
-        heads = self.head_count
-        return self.words[heads * (1 + self.rows) :].view(heads, self.rows, -1)
+        parts = _core.PlanWords(self.head_count, self.rows, self.cols)
+        return self.words[parts.masks :].view(parts.heads, parts.rows, parts.mask_words)

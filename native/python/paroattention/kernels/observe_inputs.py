@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-import weakref
 
 import torch
 
 from .. import _core
 from ..layout import TokenLayout
+from ..limits import DTYPES, MAX_QUERIES, one_of
 from . import cuda
 from . import observe_torch as plain
-from .head_orders import FoundMasks, HeadOrders
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MAX_QUERIES = 4096
-_TILES = (64, 128)
-
-_lock = threading.Lock()
-_plan_orders: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_plan_masks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+from .head_orders import FoundMasks
 
 
 def check_tensor(name: str, x, like: torch.Tensor | None = None) -> None:
@@ -29,8 +20,8 @@ def check_tensor(name: str, x, like: torch.Tensor | None = None) -> None:
         raise _core.Error(f"{name} must be a tensor (got {type(x).__name__})")
     if x.dim() != 4 or 0 in x.shape:
         raise _core.Error(f"{name} must have the shape (B, H, N, D) (got {tuple(x.shape)})")
-    if x.dtype not in _DTYPES:
-        raise _core.Error(f"{name} must be float32, float16 or bfloat16 (got {x.dtype})")
+    if x.dtype not in DTYPES:
+        raise _core.Error(f"{name} must be {one_of(DTYPES.values())} (got {x.dtype})")
     for what in ("shape", "dtype", "device") if like is not None else ():
         got, want = getattr(x, what), getattr(like, what)
         if got != want:
@@ -39,7 +30,8 @@ def check_tensor(name: str, x, like: torch.Tensor | None = None) -> None:
 
 def check_layout(q: torch.Tensor, layout: TokenLayout) -> None:
     if min(layout.grid) < 1 or layout.prefix < 0 or layout.suffix < 0:
-        raise _core.Error(f"layout must have sides of 1 and more and no negative part ({layout})")
+        rule = "must have sides of 1 and more, and no negative prefix or suffix"
+        raise _core.Error(f"layout {rule} (got {layout})")
     if q.shape[2] != layout.length:
         raise _core.Error(f"q must hold the layout's {layout.length} tokens (got {q.shape[2]})")
 
@@ -54,12 +46,12 @@ def sampled_queries(queries, q: torch.Tensor, layout: TokenLayout) -> torch.Tens
     """queries as int32 (H, n) on the device of q; the values are checked on a CPU only."""
     if not isinstance(queries, torch.Tensor) or queries.dtype not in (torch.int32, torch.int64):
         got = queries.dtype if isinstance(queries, torch.Tensor) else type(queries).__name__
-        raise _core.Error(f"queries must be an int32 tensor (got {got})")
+        raise _core.Error(f"queries must be an int32 or int64 tensor (got {got})")
     if queries.dim() != 2 or queries.shape[0] != q.shape[1]:
         rule = f"must have the shape (H, n) with H = {q.shape[1]}"
         raise _core.Error(f"queries {rule} (got {tuple(queries.shape)})")
-    if not 1 <= queries.shape[1] <= _MAX_QUERIES:
-        rule = f"must hold 1 to {_MAX_QUERIES} queries a head"
+    if not 1 <= queries.shape[1] <= MAX_QUERIES:
+        rule = f"must hold 1 to {MAX_QUERIES} queries a head"
         raise _core.Error(f"queries {rule} (got {queries.shape[1]})")
     if queries.device.type == "cpu":
         low, high = (int(x) for x in torch.aminmax(queries))
@@ -70,24 +62,18 @@ def sampled_queries(queries, q: torch.Tensor, layout: TokenLayout) -> torch.Tens
     return queries.to(q.device, torch.int32).contiguous()
 
 
-def check_plan(plan, q: torch.Tensor, layout: TokenLayout | None) -> TokenLayout:
-    """The plan's layout, checked against q and `layout`."""
-    if not isinstance(plan, (_core.Plan, HeadOrders)):
-        raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
+def check_plan(name: str, plan, kind, q: torch.Tensor, layout=None) -> TokenLayout:
+    """The plan's layout, checked against q and, if given, `layout`. kind: as of isinstance."""
+    if not isinstance(plan, kind):
+        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise _core.Error(f"{name} must be a {wanted} (got {type(plan).__name__})")
     own = TokenLayout(tuple(plan.grid), plan.prefix, plan.suffix)
     if layout is not None and layout != own:
-        raise _core.Error(f"plan must be made for the layout {layout} (got {own})")
+        raise _core.Error(f"{name} must be made for the layout {layout} (got {own})")
     if q.shape[1] != plan.head_count:
         raise _core.Error(f"q must hold the plan's {plan.head_count} heads (got {q.shape[1]})")
     check_layout(q, own)
     return own
-
-
-def kernels_refuse(q: torch.Tensor) -> str | None:
-    """Why q is observed in plain torch and not by a kernel, or None. Never raises."""
-    if q.device.type != "cuda":
-        return f"no kernel for device {q.device.type}"
-    return cuda.unsupported(q)
 
 
 def half(x: torch.Tensor) -> torch.Tensor:
@@ -109,9 +95,9 @@ def numbers_on(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return to_device(torch.tensor(values, dtype=torch.int32), device)
 
 
-def orders_on(plan, device: torch.device) -> torch.Tensor:
-    """The heads' orders as the kernels number them: int32 (H) on a device."""
-    return numbers_on(tuple(map(_core.ORDERS.index, orders_of(plan))), device)
+def orders_on(orders, device: torch.device) -> torch.Tensor:
+    """The heads' orders, by name, as the kernels number them: int32 (H) on a device."""
+    return numbers_on(tuple(map(_core.ORDERS.index, orders)), device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,27 +108,8 @@ def tables_on(edges: tuple, grid: tuple[int, int, int], device: torch.device):
     return tuple(to_device(table, device) for table in tables), to_device(flat, device)
 
 
-def orders_of(plan) -> list[str]:
-    if isinstance(plan, HeadOrders):
-        return plan.orders
-    with _lock:
-        if plan not in _plan_orders:
-            _plan_orders[plan] = [head.order for head in plan.heads]
-        return _plan_orders[plan]
-
-
-def masks_of(plan, device) -> torch.Tensor:
-    """[H, rows, cols] bool on a device, kept as long as the plan."""
+def masks_of(plan) -> torch.Tensor:
+    """bool [H, rows, cols]: on the device of found masks, of a Plan on the CPU."""
     if isinstance(plan, FoundMasks):
-        return plain.unpack_bits(plan.masks, plan.cols).to(device)
-    with _lock:
-        copies = _plan_masks.setdefault(plan, {})
-        if device not in copies:
-            masks = [torch.from_numpy(head.mask.numpy()) for head in plan.heads]
-            copies[device] = to_device(torch.stack(masks), device)
-        return copies[device]
-
-
-def tiles_fit(tile: tuple[int, int]) -> bool:
-    """Whether the kernels know these block sizes."""
-    return all(block in _TILES for block in tile)
+        return plain.unpack_bits(plan.masks, plan.cols)
+    return torch.stack([torch.from_numpy(head.mask.numpy()) for head in plan.heads])

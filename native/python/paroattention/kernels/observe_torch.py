@@ -217,27 +217,11 @@ def block_scores(q, k, orders, layout, tile, scale) -> torch.Tensor:
     return torch.stack(out)
 
 
-# A probability in these units: sums of them are exact and the same on every device.
-MASS_UNIT = 2.0**31
-
-
-def select(p: torch.Tensor, targets, by_mass: bool) -> torch.Tensor:
-    """Which blocks of each row are kept, bool like p [H, rows, cols].
-
-    targets [H]: density (that share of a row's blocks, at least one) or the share of the row's
-    mass that the greatest blocks must reach. Ties go to the lower index.
-    """
-    targets = targets.to(torch.float64)[:, None, None]
-    if not by_mass:
-        return _greatest(p, torch.clamp(torch.floor(targets * p.shape[-1] + 0.5), 1, p.shape[-1]))
-    order = torch.sort(p, dim=-1, descending=True, stable=True).indices
-    units = torch.round(p.double() * MASS_UNIT).long()
-    ranked = torch.gather(units, -1, order)
-    before = torch.cumsum(ranked, -1) - ranked
-    wanted = targets * ranked.sum(-1, keepdim=True)
-    chosen = before < wanted
-    chosen[..., 0] = True
-    return torch.zeros(p.shape, dtype=torch.bool, device=p.device).scatter(-1, order, chosen)
+def select(p: torch.Tensor, densities: torch.Tensor) -> torch.Tensor:
+    """Which blocks of each row are kept, bool like p [H, rows, cols]: of head h the share
+    densities[h] of a row's blocks, at least one. Ties go to the lower index."""
+    asked = densities.to(torch.float64)[:, None, None] * p.shape[-1]
+    return _greatest(p, torch.clamp(torch.floor(asked + 0.5), 1, p.shape[-1]))
 
 
 def _greatest(p: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -250,20 +234,8 @@ def _greatest(p: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     return more | (equal & (equal.cumsum(-1) <= count - more.sum(-1, keepdim=True)))
 
 
-def pack_bits(mask: torch.Tensor) -> torch.Tensor:
-    """int32 words [..., (cols + 31) / 32] of a bool mask [..., cols]; bit c % 32 of word c / 32."""
-    cols = mask.shape[-1]
-    words = -(-cols // 32)
-    bits = torch.nn.functional.pad(mask.long(), (0, words * 32 - cols))
-    weights = torch.ones((), dtype=torch.int64, device=mask.device) << torch.arange(
-        32, device=mask.device
-    )
-    packed = (bits.view(*mask.shape[:-1], words, 32) * weights).sum(-1)
-    return torch.where(packed >= 1 << 31, packed - (1 << 32), packed).to(torch.int32)
-
-
 def unpack_bits(words: torch.Tensor, cols: int) -> torch.Tensor:
-    """The bool mask [..., cols] of pack_bits' words."""
+    """The bool mask [..., cols] of int32 words: bit c % 32 of word c / 32 is block c."""
     shifts = torch.arange(32, device=words.device)
     bits = (words.long()[..., None] >> shifts) & 1
     return bits.flatten(-2)[..., :cols].bool()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from .. import _core
+
 # Statuses of torch_ops/edge.h.
 _OK, _OUT_OF_MEMORY = 0, 2
 
@@ -54,10 +56,6 @@ def _raising(operator, library: _Library):
     return call
 
 
-def _overloads(packet) -> list:
-    return [getattr(packet, name) for name in packet.overloads()]
-
-
 # Operators are there as long as this is.
 _defined: torch.library.Library | None = None
 
@@ -70,45 +68,50 @@ def load(path: Path) -> None:
     if status != _OK:
         raise library.error(status)
     defined = torch.library.Library("paro", "FRAGMENT")
-    for packet in _NAMES:
-        for operator in _overloads(getattr(torch.ops.paro_native, packet)):
+    for packet, fake in FAKES.items():
+        native = getattr(torch.ops.paro_native, packet)
+        for operator in (getattr(native, overload) for overload in native.overloads()):
             schema = str(operator._schema).removeprefix("paro_native::")
             defined.define(schema)
             name = schema.partition("(")[0]
             defined.impl(name, _raising(operator, library), "CUDA")
-    _register_fakes()
+            if fake is not None:
+                torch.library.register_fake(f"paro::{name}", fake, lib=defined)
     _defined = defined
 
 
-_NAMES = (
-    *("attention", "pack_queries", "pack_keys", "attention_packed"),
-    *("observe", "meter", "dynamic_plan", "block_importance"),
-)
+def _attention(q, k, v, plan, *rest):
+    batch, heads, length, head_dim = q.shape
+    return q.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
 
 
-def _register_fakes() -> None:
-    """What the operators return, for torch.compile and meta tensors."""
-    fake = torch.library.register_fake
+def _observe(q, *rest):
+    return None
 
-    @fake("paro::attention")
-    @fake("paro::attention.broken")
-    def _(q, k, v, plan, *rest):
-        batch, heads, length, head_dim = q.shape
-        return q.new_empty((batch, length, heads, head_dim)).transpose(1, 2)
 
-    @fake("paro::observe")
-    def _(q, *rest):
-        return None
+def _meter(q, *rest):
+    return q.new_empty((q.shape[1], 2), dtype=torch.float32)
 
-    @fake("paro::meter")
-    def _(q, *rest):
-        return q.new_empty((q.shape[1], 2), dtype=torch.float32)
 
-    @fake("paro::dynamic_plan")
-    def _(q, k, plan, targets, prefix, f, h, w, suffix, block_q, *rest):
-        return torch.empty_like(plan), plan.new_empty((q.shape[1], -(-f * h * w // block_q)))
+def _dynamic_plan(q, k, orders, densities, prefix, f, h, w, suffix, block_q, block_kv, sm_scale):
+    rows, cols = (-(-f * h * w // block) for block in (block_q, block_kv))
+    return orders.new_empty(_core.PlanWords(q.shape[1], rows, cols).count)
 
-    @fake("paro::block_importance")
-    def _(q, k, orders, prefix, f, h, w, *rest):
-        blocks = -(-f * h * w // 64)
-        return q.new_empty((*q.shape[:2], blocks, blocks), dtype=torch.float32)
+
+def _block_importance(q, k, orders, prefix, f, h, w, *rest):
+    blocks = -(-f * h * w // 64)
+    return q.new_empty((*q.shape[:2], blocks, blocks), dtype=torch.float32)
+
+
+# Every operator of the library, and what it returns for torch.compile and meta tensors: only the
+# library knows how large packed tensors are.
+FAKES = {
+    "attention": _attention,
+    "pack_queries": None,
+    "pack_keys": None,
+    "attention_packed": None,
+    "observe": _observe,
+    "meter": _meter,
+    "dynamic_plan": _dynamic_plan,
+    "block_importance": _block_importance,
+}

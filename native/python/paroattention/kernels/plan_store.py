@@ -78,6 +78,19 @@ class _Buffer:
         return self.plan is not None and self.plan() is plan
 
 
+class _Held:
+    """What a store has of one plan."""
+
+    def __init__(self):
+        # Its words in pinned memory; the same on the device, as long as they stay there.
+        self.host: torch.Tensor | None = None
+        self.device: torch.Tensor | None = None
+        # Whether they stay on the device until the plan is gone.
+        self.kept = False
+        # The plan that was asked for after it, the last time.
+        self.next: weakref.ref | None = None
+
+
 class PlanStore:
     """Hands out plans' words on one device. copies: a CudaCopies (or a test's).
 
@@ -88,33 +101,47 @@ class PlanStore:
     def __init__(self, copies, resident_bytes: int = RESIDENT_BYTES):
         self._copies, self._limit = copies, resident_bytes
         self._lock = threading.Lock()
-        # Plan -> its words in pinned memory; plan -> its words on the device, while all fit.
-        self._host: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-        self._resident: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-        # Plan -> the one that was asked for after it, the last time.
-        self._next: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._held: weakref.WeakKeyDictionary[_core.Plan, _Held] = weakref.WeakKeyDictionary()
         self._last: weakref.ref | None = None
         self._buffers, self._aside = [_Buffer(), _Buffer()], _Buffer()
         self.hits = self.misses = 0
 
     @property
     def device_bytes(self) -> int:
-        """Device memory held for plans."""
-        buffers = *self._buffers, self._aside
-        memory = [b.memory for b in buffers if b.memory is not None]
-        return sum(4 * m.numel() for m in [*memory, *self._resident.values()])
+        """Device memory held for plans, but for those that `keep` was asked to."""
+        buffers = (buffer.memory for buffer in (*self._buffers, self._aside))
+        stay = (held.device for held in self._held.values() if not held.kept)
+        return sum(4 * memory.numel() for memory in (*buffers, *stay) if memory is not None)
 
     def words(self, plan: _core.Plan) -> torch.Tensor:
         """The plan's int32 words on the device, for work queued next on the current stream."""
         with self._lock:
-            host = self._pinned(plan)
-            if sum(4 * len(words) for words in self._host.values()) <= self._limit:
-                return self._stay(plan, host)
-            self._resident.clear()
-            buffer = self._fetch(plan, host)
+            held = self._held.setdefault(plan, _Held())
+            if held.kept:
+                return held.device
+            if held.host is None:
+                held.host = self._pin(plan)
+            hosts = (one.host for one in self._held.values() if one.host is not None)
+            if sum(4 * len(host) for host in hosts) <= self._limit:
+                if held.device is None:
+                    held.device = self._to_device(held.host)
+                return held.device
+            for one in self._held.values():
+                one.device = one.device if one.kept else None
+            buffer = self._fetch(plan, held.host)
             self._learn(plan)
-            self._prefetch(plan, buffer)
-            return buffer.memory[: len(host)]
+            self._prefetch(held, buffer)
+            return buffer.memory[: len(held.host)]
+
+    def keep(self, plan: _core.Plan) -> torch.Tensor:
+        """The plan's words on the device, where they stay until the plan is gone."""
+        with self._lock:
+            held = self._held.setdefault(plan, _Held())
+            if held.device is None:
+                host = self._pin(plan) if held.host is None else held.host
+                held.device = self._to_device(host)
+            held.kept, held.host = True, None
+            return held.device
 
     def aside(self, plan: _core.Plan) -> torch.Tensor:
         """The plan's words on the device, of any plan, without a change of what is prefetched.
@@ -123,37 +150,31 @@ class PlanStore:
         until this is asked for another one.
         """
         with self._lock:
-            if plan in self._resident:
-                return self._resident[plan]
+            held = self._held.get(plan) or _Held()
+            if held.device is not None:
+                return held.device
             for buffer in (*self._buffers, self._aside):
                 if buffer.holds(plan) and buffer.ready is None:
                     return buffer.memory[: buffer.count]
             # A plan that is not in use is not kept on the host either.
-            host = self._host.get(plan)
-            self._fill(self._aside, plan, self._pin(plan) if host is None else host)
+            self._fill(self._aside, plan, self._pin(plan) if held.host is None else held.host)
             return self._aside.memory[: self._aside.count]
 
     def release(self) -> None:
-        """Lets go of all memory, host and device; the store can go on being used."""
+        """Lets go of all memory, host and device, but for plans that `keep` was asked to; the store
+        can go on being used."""
         with self._lock:
-            for words in (self._host, self._resident, self._next):
-                words.clear()
+            for plan in [plan for plan, held in self._held.items() if not held.kept]:
+                del self._held[plan]
             self._buffers, self._aside, self._last = [_Buffer(), _Buffer()], _Buffer(), None
-
-    def _pinned(self, plan) -> torch.Tensor:
-        if plan not in self._host:
-            self._host[plan] = self._pin(plan)
-        return self._host[plan]
 
     def _pin(self, plan) -> torch.Tensor:
         return self._copies.pin(torch.from_numpy(_core.plan_words(plan)))
 
-    def _stay(self, plan, host) -> torch.Tensor:
-        if plan not in self._resident:
-            memory = self._copies.empty(len(host))
-            self._copies.copy(memory, host)
-            self._resident[plan] = memory
-        return self._resident[plan]
+    def _to_device(self, host: torch.Tensor) -> torch.Tensor:
+        memory = self._copies.empty(len(host))
+        self._copies.copy(memory, host)
+        return memory
 
     def _fetch(self, plan, host) -> _Buffer:
         """The buffer that holds the plan for work on the current stream."""
@@ -182,16 +203,16 @@ class PlanStore:
     def _learn(self, plan) -> None:
         last = self._last() if self._last is not None else None
         if last is not None and last is not plan:
-            self._next[last] = weakref.ref(plan)
+            self._held.setdefault(last, _Held()).next = weakref.ref(plan)
         self._last = weakref.ref(plan)
 
-    def _prefetch(self, plan, held: _Buffer) -> None:
-        following = self._next.get(plan)
-        following = following() if following is not None else None
-        other = self._buffers[1 - self._buffers.index(held)]
+    def _prefetch(self, held: _Held, buffer: _Buffer) -> None:
+        """Starts the copy of the plan that came after this one, which `buffer` has."""
+        following = held.next() if held.next is not None else None
+        other = self._buffers[1 - self._buffers.index(buffer)]
         if following is None or other.holds(following):
             return
-        host = self._host.get(following)
+        host = self._held.get(following, _Held()).host
         if host is None:
             return
         self._reserve(other, len(host))

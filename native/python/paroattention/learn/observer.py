@@ -14,6 +14,7 @@ import torch
 from .. import _core
 from ..kernels import cuda_observe
 from ..layout import TokenLayout
+from ..limits import MAX_QUERIES
 from ..steps import Mark
 from .sampling import Sampled, sample
 
@@ -125,8 +126,8 @@ class Observer:
         keep_rows: bool = False,
         on_device: Callable | None = None,
     ):
-        if not 1 <= queries <= 4096:
-            raise _core.Error(f"queries must lie in 1..4096 (got {queries})")
+        if not 1 <= queries <= MAX_QUERIES:
+            raise _core.Error(f"queries must lie in 1..{MAX_QUERIES} (got {queries})")
         self.queries = queries
         self.keep_rows = keep_rows
         self.on_device = on_device or (lambda q: q.device.type == "cuda")

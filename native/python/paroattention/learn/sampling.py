@@ -6,7 +6,6 @@ attention.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,7 +18,6 @@ from ..layout import TokenLayout, permutation
 _MAX_SCORES = 1 << 24
 # Columns of a tally.
 KEPT, MASS, LOST, WHOLE = range(4)
-_views: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -86,11 +84,10 @@ def sample(q, k, layout: TokenLayout, places: list, sm_scale: float) -> Iterator
             yield Sampled(layout, entry, part, chosen[part], queries.float(), rows, lse)
 
 
-def _view(plan) -> list[tuple[str, torch.Tensor]]:
-    """(order, bool mask) of a plan's heads; kept as long as the plan: unpacking bits is slow."""
-    if plan not in _views:
-        _views[plan] = [(head.order, torch.from_numpy(head.mask.numpy())) for head in plan.heads]
-    return _views[plan]
+def _computed(mask, rows: np.ndarray) -> np.ndarray:
+    """uint8 (n, cols): 1 where these rows of a BlockMask compute the block."""
+    bits = mask.words[rows].view(np.uint8)
+    return np.unpackbits(bits, axis=1, bitorder="little", count=mask.cols)
 
 
 def block_sums(rows: torch.Tensor, grid, order: str, block: int) -> torch.Tensor:
@@ -109,15 +106,16 @@ def kept_mass(sampled: Sampled, plan) -> torch.Tensor:
     """(h, n, 2): of each query the mass on grid keys inside the plan's mask, and on all of them."""
     grid, found = sampled.layout.grid, []
     device = sampled.rows.device
-    for place, (order, mask) in enumerate(_view(plan)[sampled.heads]):
-        sums = sampled.block_sums(place, order, plan.block_kv)
-        tiles = permutation(grid, order)[1][sampled.places[place]] // plan.block_q
+    for place, head in enumerate(plan.heads[sampled.heads]):
+        sums = sampled.block_sums(place, head.order, plan.block_kv)
+        tiles = permutation(grid, head.order)[1][sampled.places[place]] // plan.block_q
+        computed = _computed(head.mask, tiles.numpy())
         if device.type == "cpu":
             sums = sums.numpy()
-            inside = np.einsum("nj,nj->n", sums, mask[tiles].numpy())
+            inside = np.einsum("nj,nj->n", sums, computed)
             found.append(torch.from_numpy(np.stack([inside, sums.sum(-1)], -1)))
         else:
-            inside = (sums * mask[tiles].to(device)).sum(-1)
+            inside = (sums * torch.from_numpy(computed).to(device)).sum(-1)
             found.append(torch.stack([inside, sums.sum(-1)], -1))
     return torch.stack(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..learn.sampling import relative_error
+from ..limits import ALL_BLOCKS
 from .planning import Key, Planner
 from .profile_build import DENSE_SHARE
 from .renewal import with_densities
@@ -52,7 +53,7 @@ class Denser:
         most = int(DENSE_SHARE * model.layers * model.heads)
         raised, changed = self.raised.setdefault(key.layer, {}), {}
         for head in map(int, np.flatnonzero(relative_error(self._sums[key]) > self._limit)):
-            if heads[head].density >= 0.999:
+            if heads[head].density >= ALL_BLOCKS:
                 continue
             if head not in raised:
                 if sum(map(len, self.raised.values())) >= most:

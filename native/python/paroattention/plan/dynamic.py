@@ -66,7 +66,7 @@ class FoundCurves(Curves):
         """bool [ladder, n, cols], as observe_torch.select chooses."""
         rows = torch.from_numpy(scores[tiles])
         every = rows[None].expand(len(LADDER), -1, -1)
-        return plain.select(every, torch.tensor(LADDER), by_mass=False).numpy()
+        return plain.select(every, torch.tensor(LADDER)).numpy()
 
 
 def planner_for(settings: Settings) -> Planner:

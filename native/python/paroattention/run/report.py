@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..kernels.attention import CPU_PRECISION
+from ..limits import ALL_BLOCKS
 from ..runlog import RunLog
 from ..steps import Mark
 
@@ -22,9 +23,6 @@ BETWEEN, OUTSIDE = "between watched steps", "outside start_percent and end_perce
 
 # Retained mass that is not estimated; one object, since NaN is not equal to another one.
 _UNKNOWN = math.nan
-
-# Density of a head whose mask holds every block.
-_ALL = 0.999
 
 
 def first_line(error: BaseException) -> str:
@@ -78,10 +76,10 @@ class CallLog:
     def add(self, forward, mark: Mark, layer: str, heads: int, path: str, reason: str, plan):
         """Logs one call. plan: what it ran; None for a dense one."""
         self.paths[path] += 1
-        density, total, retained = _shares_of(plan) if plan else (1.0, 1.0, 1.0)
         if plan is not None:
             # What masks that are found on the fly keep is measured, never estimated.
-            self._ran[density, total, _UNKNOWN if retained is None else retained] += 1
+            retained = _UNKNOWN if plan.retained is None else plan.retained
+            self._ran[plan.density, plan.density_total, retained] += 1
         # A step with several evaluations keeps its last line: one per step and layer.
         name = forward.step, layer
         if mark < self._calls.get(name, mark):
@@ -94,8 +92,8 @@ class CallLog:
             "heads": list(range(heads)),
             "path": path,
             "reason": reason,
-            "density": density,
-            "retained": retained,
+            "density": plan.density if plan else 1.0,
+            "retained": plan.retained if plan else 1.0,
             "error": None,
         }
 
@@ -206,7 +204,7 @@ class Report:
         if profile is not None and profile is not self._counted:
             self._counted = profile
             own = [head.density or 0.0 for layer in profile.layers for head in layer.heads]
-            self._heads = sum(density >= _ALL for density in own), len(own)
+            self._heads = sum(density >= ALL_BLOCKS for density in own), len(own)
         return self._heads
 
     # -- the end -------------------------------------------------------------------------------
@@ -256,12 +254,7 @@ class Report:
         }
 
 
-def _shares_of(plan) -> tuple[float, float, float | None]:
-    """A plan's density, density_total and retained mass (None: not estimated)."""
-    return plan.density, plan.density_total, plan.retained
-
-
 def _means(plans) -> tuple[float, float | None]:
     """(density, retained mass or None where any is not estimated)."""
-    densities, _, kept = zip(*map(_shares_of, plans), strict=True)
+    densities, kept = [plan.density for plan in plans], [plan.retained for plan in plans]
     return float(np.mean(densities)), None if None in kept else float(np.mean(kept))

@@ -9,11 +9,9 @@ namespace paro::cuda {
 struct DynamicMaskParams {
     // q, k, batch, heads, head_dim, dtype (any), sm_scale, and what set_sizes fills are used; of the plan the orders.
     AttentionParams base;
-    std::int32_t by_mass;    // 0: targets are densities, 1: shares of the row's scores
-    const float* targets;    // [heads] in (0, 1]
-    std::int32_t* schedule;  // [heads][q.grid_blocks] written: rows by falling count
+    const float* densities;  // [heads] in (0, 1]
+    std::int32_t* schedule;  // [heads][q.grid_blocks] written: the rows as they come, since all have as many blocks
     std::uint32_t* masks;    // [heads][q.grid_blocks][mask_words] written
-    std::int32_t* counts;    // [heads][q.grid_blocks] written: blocks in each row
     // Scratch: means as two bf16 that add up, [slots][grid blocks][head_dim]; those of q times sm_scale * log2(e).
     std::uint16_t *q_high, *q_low, *k_high, *k_low;
 };
@@ -23,8 +21,8 @@ std::size_t dynamic_mask_bytes(const DynamicMaskParams& p);
 void place_dynamic_mask(DynamicMaskParams& p, void* base);
 
 // Blocks' scores: softmax(mean q . mean k) over the grid's key blocks, the last one weighed by its tokens, mean over
-// the batch. Density: each row's round(target * blocks) greatest, at least one. Mass: its fewest blocks that reach the
-// target. Ties go to the lower index. Two launches, three by mass. Throws Error where rows are too long.
+// the batch. A row keeps its round(density * blocks) greatest, at least one; ties go to the lower index. Two launches.
+// Throws Error where rows are too long.
 void launch_dynamic_mask(const DynamicMaskParams& p, cudaStream_t stream);
 
 }  // namespace paro::cuda

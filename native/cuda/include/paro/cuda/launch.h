@@ -8,6 +8,7 @@
 #include <string>
 
 #include "paro/cuda/params.h"
+#include "paro/plan_words.h"
 
 namespace paro::cuda {
 
@@ -37,14 +38,9 @@ std::size_t key_bytes(const AttentionParams& p);
 void place_queries(AttentionParams& p, void* base);
 void place_keys(AttentionParams& p, void* base);
 
-// int32 words of a plan: orders, schedule, masks in this order; and its pieces in a blob on the device.
-std::int64_t plan_words(const AttentionParams& p);
-void place_plan(AttentionParams& p, const void* blob);
-
-// Whether the kernels of a path can take p on a device of this compute capability; an empty string means yes, else why
-// not. `capability` is major * 10 + minor.
-std::string portable_refuses(const AttentionParams& p, int capability);
-std::string hopper_refuses(const AttentionParams& p, int capability);
+// How the words of a plan of these sizes are laid out, and its parts in such words on the device.
+PlanWords plan_layout(const AttentionParams& p);
+void place_plan(AttentionParams& p, const void* words);
 
 // int8: q, k, v in original order to the packed tiles of params.h. The first does both of the others' work in fewer
 // launches.
@@ -57,7 +53,8 @@ void launch_attention_hopper_int8(const AttentionParams& p, cudaStream_t stream)
 // Without quantisation; reads q, k, v in their original places. Pools for the tail first.
 void launch_attention_portable_bf16(const AttentionParams& p, cudaStream_t stream);
 
-// The path that a call takes: `path` itself unless automatic. Throws Error where it cannot run, saying why.
+// The path that a call takes on a device of this compute capability, major * 10 + minor: `path` itself unless
+// automatic. Throws Error where it cannot run, saying why.
 Path choose_path(const AttentionParams& p, Path path, int capability);
 // The attention of a call on a path that choose_path returned; int8 needs the packed tiles.
 void launch_attention(const AttentionParams& p, Path path, cudaStream_t stream);

@@ -92,12 +92,12 @@ struct OutputParams {
     std::int64_t stride_b, stride_h, stride_n;
 };
 
-// Plan on the device. A mask found on the fly only has to be written where `masks` points before the launch.
+// The parts of a plan's words on the device (paro/plan_words.h).
 struct PlanParams {
-    const std::int32_t* orders;    // [heads] AxisOrder
-    const std::int32_t* schedule;  // [heads][q.grid_blocks] grid query tiles of a head, longest first
-    const std::uint32_t* masks;    // [heads][q.grid_blocks][mask_words] bit c % 32 of word c / 32: key block c computed
-    std::int32_t mask_words;       // (kv.grid_blocks + 31) / 32
+    const std::int32_t* orders;
+    const std::int32_t* schedule;
+    const std::uint32_t* masks;
+    std::int32_t mask_words;
 };
 
 // Scratch of one call. slot = batch index * heads + head. Key tiles 0 .. kv.blocks() - 1 are the key blocks; with the

@@ -1,0 +1,53 @@
+"""What the kernels can take: for each operator one function that says why not, in a sentence.
+
+The functions never raise, touch no data and are asked once a call.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..limits import DTYPES, HEAD_DIMS, TILES, one_of
+from . import cuda
+
+
+def unsupported(q: torch.Tensor, plan=None) -> str | None:
+    """Why `attention` cannot take q (B, H, N, D), and the plan if given; None where it can."""
+    if q.device.type not in ("cpu", "cuda"):
+        return f"no kernel for device {q.device.type} in this build"
+    on_gpu = q.device.type == "cuda"
+    if on_gpu and (missing := cuda.load()):
+        return missing
+    if q.dtype not in DTYPES:
+        return f"dtype {q.dtype} is not {one_of(DTYPES.values())}"
+    if q.shape[-1] not in HEAD_DIMS:
+        return f"head_dim {q.shape[-1]} is not {one_of(HEAD_DIMS)}"
+    if not on_gpu:
+        return None
+    major, minor = torch.cuda.get_device_capability(q.device)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None if plan is None else _tile_refused(plan.block_q, plan.block_kv)
+
+
+def _tile_refused(block_q: int, block_kv: int) -> str | None:
+    for name, block in (("block_q", block_q), ("block_kv", block_kv)):
+        if block not in TILES:
+            return f"{name} {block} is not {one_of(TILES)}"
+    return None
+
+
+def observed_in_torch(q: torch.Tensor, tile: tuple[int, int] = TILES[:1] * 2) -> str | None:
+    """Why `ObserveState.observe`, `meter` (of masks in this tile) and `find_masks` compute q in
+    plain torch; None where a kernel does."""
+    if q.device.type != "cuda":
+        return f"no kernel for device {q.device.type}"
+    return unsupported(q) or _tile_refused(*tile)
+
+
+def summed_in_torch(q: torch.Tensor, block_q: int, block_kv: int) -> str | None:
+    """Why `block_importance` computes q in plain torch; None where a kernel does."""
+    for name, block in (("block_q", block_q), ("block_kv", block_kv)):
+        if block % TILES[0]:
+            return f"{name} {block} is no multiple of {TILES[0]}"
+    return observed_in_torch(q)
