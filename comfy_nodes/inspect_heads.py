@@ -13,75 +13,23 @@ from .native import MISSING, paro
 if paro is not None:
     from . import store
 
-CELL, GAP, TEXT, TILE = 240, 16, 18, 64
+CELL, GAP, TEXT = 240, 16, 18
 MAX_HEADS = 64
 STEPS = ("early", "late")
-_BACKGROUND, _INK, _MUTED, _SKIPPED = (27, 29, 33), (230, 232, 235), (154, 161, 172), (44, 46, 51)
-# Dark to bright with rising lightness, so that it reads the same for colour-blind eyes.
-_STOPS = (
-    (8, 6, 24),
-    (72, 12, 104),
-    (176, 24, 100),
-    (246, 104, 28),
-    (252, 190, 72),
-    (255, 248, 200),
-)
+_BACKGROUND, _INK, _MUTED = (27, 29, 33), (230, 232, 235), (154, 161, 172)
 
 
-def _palette() -> np.ndarray:
-    """256 colours between the stops."""
-    places = np.linspace(0, len(_STOPS) - 1, 256)
-    stops = np.array(_STOPS, dtype=np.float64)
-    return np.stack([np.interp(places, range(len(_STOPS)), stops[:, c]) for c in range(3)], -1)
-
-
-def colours(mass: np.ndarray, mask: np.ndarray | None, low: float, high: float) -> np.ndarray:
-    """A block map [rows, cols] as uint8 RGB on a logarithmic scale; skipped blocks are greyed."""
-    place = np.log(np.maximum(mass, low) / low) / np.log(high / low)
-    rgb = _palette()[np.clip(255 * place, 0, 255).round().astype(int)]
-    if mask is not None:
-        rgb = np.where(mask[..., None], rgb, 0.2 * rgb + 0.8 * np.array(_SKIPPED))
-    return rgb.round().astype(np.uint8)
-
-
-def _square(rgb: np.ndarray) -> Image.Image:
-    """CELL pixels a side: sharp squares for few blocks, means for many."""
-    picture = Image.fromarray(rgb)
-    small = max(rgb.shape[:2]) <= CELL
-    return picture.resize((CELL, CELL), Image.Resampling.NEAREST if small else Image.Resampling.BOX)
-
-
-class _Head:
+def _draw_head(draw: ImageDraw.ImageDraw, picture: Image.Image, at, name: str, views) -> None:
     """One head's maps: in the original order, and in its own with the mask."""
-
-    def __init__(self, profile, head, group: int, density: float):
-        grid = profile.calibration.grids[0]
-        code = head.groups[group]
-        kernel = paro.dequantise(profile.bins, code.code, code.peak)
-        self.order, self.density = head.order, head.density or density
-        self.maps = [
-            paro.importance(profile.bins, kernel, grid, order, TILE, TILE)
-            for order in ("FHW", head.order)
-        ]
-        self.masks = [paro.make_mask(one, self.density) for one in self.maps]
-        self.kept = [
-            paro.retained_mass(one, mask) for one, mask in zip(self.maps, self.masks, strict=True)
-        ]
-
-    def draw(self, draw: ImageDraw.ImageDraw, picture: Image.Image, at: tuple[int, int], name: str):
-        values = [one.numpy() for one in self.maps]
-        high = max(value.max() for value in values) or 1.0
-        x, y = at
-        draw.text((x, y), f"{name}, density {self.density:.0%}", fill=_INK)
-        for i, (title, mask) in enumerate(
-            (("original FHW", None), (f"{self.order}, computed blocks", self.masks[1].numpy()))
-        ):
-            left = x + i * (CELL + GAP // 2)
-            kept = f"keeps {self.kept[i]:.1%}"
-            draw.text((left, y + TEXT), title, fill=_MUTED)
-            draw.text((left + CELL, y + TEXT), kept, fill=_INK, anchor="ra")
-            square = _square(colours(values[i], mask, high * 1e-4, high))
-            picture.paste(square, (left, y + 2 * TEXT))
+    x, y = at
+    draw.text((x, y), f"{name}, density {views[1].density:.0%}", fill=_INK)
+    titles = "original FHW", f"{views[1].order}, computed blocks"
+    for i, (view, title) in enumerate(zip(views, titles, strict=True)):
+        left = x + i * (CELL + GAP // 2)
+        draw.text((left, y + TEXT), title, fill=_MUTED)
+        draw.text((left + CELL, y + TEXT), f"keeps {view.retained:.1%}", fill=_INK, anchor="ra")
+        square = Image.fromarray(view.picture(CELL, mask=i == 1))
+        picture.paste(square, (left, y + 2 * TEXT))
 
 
 def _chosen(profile, layer: int, head: int) -> list[tuple[int, int]]:
@@ -108,7 +56,7 @@ def mosaic(profile, layer: int = -1, head: int = -1, density: float = 0.3, group
     if not 0 <= group < groups:
         raise paro.Error(f"group must be 0 to {groups - 1} (got {group})")
     pairs = _chosen(profile, layer, head)
-    layers, ids = profile.layers, profile.layer_ids()
+    ids = profile.layer_ids()
     columns = min(len(pairs), 3 if len(pairs) <= 12 else 6)
     rows = -(-len(pairs) // columns)
     width, height = 2 * CELL + GAP // 2 + GAP, CELL + 2 * TEXT + GAP
@@ -121,8 +69,8 @@ def mosaic(profile, layer: int = -1, head: int = -1, density: float = 0.3, group
     draw.text((GAP, GAP // 2), f"{shown}{when}. Grey: skipped. Bright: attention.", fill=_MUTED)
     for i, (one, other) in enumerate(pairs):
         at = (GAP + i % columns * width, GAP + TEXT + i // columns * height)
-        name = f"{ids[one]} head {other}"
-        _Head(profile, layers[one].heads[other], group, density).draw(draw, picture, at, name)
+        views = paro.head_views(profile, one, other, group, density=density)
+        _draw_head(draw, picture, at, f"{ids[one]} head {other}", views)
     return picture
 
 

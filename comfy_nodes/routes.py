@@ -57,7 +57,8 @@ def _answer(function):
         except OSError as error:
             # Not the text of the error: it may hold a path of this machine.
             log.warning("PARO: %s %s: %s", request.method, request.path, error)
-            status, text = 500, f"the profile folder cannot be used ({type(error).__name__})"
+            kind = type(error).__name__
+            status, text = 500, f"the profile folder cannot be used ({kind}): see the server's log"
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)[:500]
         return web.json_response({"error": text}, status=status)
 
@@ -123,7 +124,7 @@ def _name(request: web.Request) -> str:
 def _existing(name: str) -> Path:
     path = store.find(name)
     if path is None:
-        raise Refusal(404, f"there is no profile {name}")
+        raise Refusal(404, f"name must be that of a saved profile (got {name})")
     return path
 
 
@@ -155,7 +156,7 @@ async def put_profile(request: web.Request) -> web.Response:
     body = await _body(request, MAX_BYTES, "a profile")
     profile = await asyncio.to_thread(paro.Profile.parse, body)
     if request.query.get("overwrite") != "1" and store.find(name) is not None:
-        raise Refusal(409, f"there is a profile {name} already")
+        raise Refusal(409, f"there is a profile {name} already: choose another name, or replace it")
     await asyncio.to_thread(store.save, name, profile)
     tell_changed(name)
     return web.json_response({"name": name})
@@ -166,7 +167,7 @@ async def delete_profile(request: web.Request) -> web.Response:
     name = _name(request)
     _existing(name)
     if not await asyncio.to_thread(store.delete, name):
-        raise Refusal(403, f"{name} comes with the plugin and stays")
+        raise Refusal(403, f"{name} comes with the plugin and cannot be deleted")
     tell_changed()
     return web.json_response({"name": name})
 
@@ -182,7 +183,7 @@ async def open_viewer(request: web.Request) -> web.Response:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or "name" not in body:
-        raise Refusal(400, 'the body must be {"name": a profile}')
+        raise Refusal(400, 'the body must be {"name": "NAME OF A PROFILE"} as JSON')
     name = body["name"]
     inputs.require_text("name", name)
     store.check_name(name)

@@ -265,7 +265,7 @@ class Run:
         held = store.load_for(name, self.identity)
         if self.request.settings.calibrate:
             return paro.profile_build.merge_profiles(held, profile, density=density)
-        paro.profile_build.require_mergeable(held, profile)
+        paro.require_mergeable(held, profile)
         if name == self._found:
             # As the file is now: its user may have changed it while this run went on.
             return paro.completion.filled(paro.completion.without(held, watched), profile)

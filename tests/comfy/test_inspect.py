@@ -35,29 +35,18 @@ def inspect(**inputs):
 
 
 def test_the_picture_holds_each_head_before_and_after(saved, folders):
-    module = harness.part("inspect_heads")
     every, one = inspect(profile=saved), inspect(profile=saved, layer=1, head=0)
     assert every.shape[0] == 1 and every.shape[-1] == 3
     assert 0 <= every.min() and every.max() <= 1
     assert every.shape[1] * every.shape[2] > 3 * one.shape[1] * one.shape[2]
     # The squares of one head are its maps, pixel for pixel.
     profile = folders.load(saved)
-    head = profile.layers[1].heads[0]
-    code = head.groups[0]
-    kernel = paroattention._core.dequantise(profile.bins, code.code, code.peak)
-    grid = profile.calibration.grids[0]
-    maps = [
-        paroattention._core.importance(profile.bins, kernel, grid, order, 64, 64)
-        for order in ("FHW", head.order)
-    ]
-    high = max(one_map.numpy().max() for one_map in maps)
+    views = paroattention.head_views(profile, 1, 0, 0, density=0.3)
     top = 16 + 18 + 2 * 18
-    for i, mask in ((0, None), (1, paroattention._core.make_mask(maps[1], 0.3).numpy())):
-        wanted = module.colours(maps[i].numpy(), mask, high * 1e-4, high)
+    for i, mask in ((0, False), (1, True)):
         left = 16 + i * (240 + 8)
         square = (one[0, top : top + 240, left : left + 240].numpy() * 255).round()
-        assert np.array_equal(square[5, 5], wanted[0, 0])
-        assert np.array_equal(square[-5, -5], wanted[-1, -1])
+        assert np.array_equal(square, views[i].picture(240, mask=mask))
 
 
 def test_density_and_steps_change_the_picture(saved):

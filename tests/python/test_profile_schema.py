@@ -64,9 +64,8 @@ MISSING = object()
 HEAD = ("layers", 1, "heads", 0)
 # Where, and what stands there instead.
 BAD = {
-    "schema": (("schema",), "paroattention/3"),
-    "keys without their schema": (("bins", "keys"), [3, 4, 5]),
-    "their schema without keys": (("schema",), "paroattention/2"),
+    "schema": (("schema",), "paroattention/2"),
+    "unknown key of bins": (("bins", "keys"), [3, 4, 5]),
     "unknown key": (("extra",), 1),
     "unknown key of a head": ((*HEAD, "extra"), 1),
     "missing key": (("defaults", "tail"), MISSING),
@@ -142,32 +141,6 @@ def test_schema_is_one():
 
 def test_schema_takes_a_profile():
     validator().validate(PROFILE)
-
-
-def keyed() -> dict:
-    """The same with gains of keys, three by three by three places."""
-    profile = damaged(("schema",), "paroattention/2")
-    profile["bins"]["keys"] = [3, 3, 3]
-    for layer in profile["layers"]:
-        for entry in (e for h in layer["heads"] for e in h["groups"]):
-            codes = zlib.decompress(base64.b64decode(entry["kernel"])) + bytes(range(120, 129))
-            entry["kernel"] = base64.b64encode(zlib.compress(codes, 9)).decode()
-    return profile
-
-
-@pytest.mark.parametrize(
-    "keys", [None, [], [3, 3], [3, 3, 3, 3], [3, 0, 3], [3, 129, 3], [3, 3.5, 3]]
-)
-def test_gains_of_keys(keys, core):
-    profile = keyed()
-    validator().validate(profile)
-    read = core.Profile.parse(json.dumps(profile))
-    assert read.bins.keys == [3, 3, 3]
-    validator().validate(json.loads(read.dump()))
-    profile["bins"]["keys"] = keys
-    assert not validator().is_valid(profile)
-    with pytest.raises(core.Error):
-        core.Profile.parse(json.dumps(profile))
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,6 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from tools.demo import driver, figures, heads, results, write  # noqa: E402
-from tools.demo.heads import HeadView  # noqa: E402
 from tools.demo.page import Page  # noqa: E402
 from tools.demo.results import ResultError, Run  # noqa: E402
 
@@ -192,32 +192,32 @@ def test_amplification_is_a_power_of_two_that_fits_the_middle_run():
     assert figures.amplification([np.zeros(SHAPE)]) == 1 == figures.amplification([])
 
 
-def test_block_map_outlines_what_is_kept_and_greys_the_rest():
-    values = np.array([[1.0, 0.25], [0.25, 1.0]])
-    picture = figures.block_map(values, np.eye(2, dtype=bool), scale=5)
-    assert picture.shape == (10, 10, 3)
-    assert np.array_equal(picture[0, 0], figures.EDGE)
-    assert np.array_equal(picture[2, 2], figures.HEAT[-1])  # the peak, inside the line
-    assert not np.array_equal(picture[2, 7], figures.EDGE)
-
-
-def test_block_map_of_nothing_draws():
-    assert figures.block_map(np.zeros((3, 2)), np.zeros((3, 2), bool), 4).shape == (12, 8, 3)
+def test_maps_are_drawn_in_whole_pixels_a_block():
+    assert heads.picture(View("FHW", 0.5)).shape == (276, 276, 3)
 
 
 # The page
 
 
-def view(layer, head, order, before, after):
-    values = np.random.default_rng(head).uniform(0, 1, (6, 6))
-    mask = values > 0.7
-    return HeadView(layer, head, order, values, mask, before, values.T, mask.T, after)
+@dataclass
+class View:
+    """As paroattention's HeadView, of 6 x 6 blocks."""
+
+    order: str
+    retained: float
+    rows: int = 6
+
+    def picture(self, side):
+        return np.zeros((side, side, 3), np.uint8)
 
 
 VIEWS = [
-    view("double.0.0", 0, "HWF", 0.5, 0.9),
-    view("double.0.0", 1, "FHW", 0.8, 0.8),
-    view("double.1.0", 0, "WHF", 0.6, 0.7),
+    heads.Head(layer, head, View("FHW", before), View(order, after))
+    for layer, head, order, before, after in (
+        ("double.0.0", 0, "HWF", 0.5, 0.9),
+        ("double.0.0", 1, "FHW", 0.8, 0.8),
+        ("double.1.0", 0, "WHF", 0.6, 0.7),
+    )
 ]
 
 
@@ -335,7 +335,7 @@ def test_page_without_sparse_runs_still_draws():
 
 def test_most_telling_heads_gain_most_and_one_stays():
     chosen = heads.most_telling(VIEWS)
-    assert [(v.order, v.head) for v in chosen] == [("HWF", 0), ("WHF", 0), ("FHW", 1)]
+    assert [(one.order, one.number) for one in chosen] == [("HWF", 0), ("WHF", 0), ("FHW", 1)]
 
 
 def test_closing_table_lines_up():

@@ -152,9 +152,10 @@ TEST_CASE("a place that cannot be written to offers another one") {
     CHECK(document.messages()[0].offers_save_as);
     CHECK_THAT(document.messages()[0].text, ContainsSubstring("x.json"));
     document.save_as(opened.folder / "name.capture.safetensors");
-    CHECK(opened.told("must be named *.json"));
+    CHECK(opened.told("must end in .json"));
     document.save_as(opened.folder / "con.json");
-    CHECK(opened.told("must not be a device name of Windows, or ComfyUI would not offer it: _con.json would do"));
+    CHECK(opened.told(
+        "must not be a device name of Windows, or ComfyUI does not offer it (got \"con\"). Save it as _con.json"));
     document.save_as(opened.folder / "für (1).json");
     opened.settle();
     CHECK_FALSE(document.modified());
@@ -184,7 +185,7 @@ TEST_CASE("preferences come back, and broken ones are the defaults") {
     samples::Folder folder;
     Preferences preferences;
     preferences.theme = Theme::light;
-    preferences.overlay = Overlay::outline;
+    preferences.overlay = paro::Overlay::outline;
     preferences.log_scale = false;
     preferences.ui_scale = 1.5;
     for (int i = 0; i < 12; ++i) preferences.remember(folder / ("file" + std::to_string(i) + ".json"));

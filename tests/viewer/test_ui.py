@@ -10,7 +10,8 @@ import time
 
 import pytest
 from conftest import make_profile
-from paroattention import Profile
+from paroattention import Profile, _core
+from paroattention.__main__ import main
 
 PANELS = ("overview", "head", "density", "profile", "groups", "curves", "kernel", "ran")
 
@@ -83,6 +84,20 @@ type {other}
 click dialog.ok
 until differences > 0
 """
+
+
+def test_a_comparison_has_the_figures_of_the_command(run, profile, tmp_path, capsys):
+    other = make_profile(tmp_path, "other", seed=1)
+    assert main(["profile", "diff", str(profile), str(other), "--json"]) == 0
+    heads = json.loads(capsys.readouterr().out)["heads"]
+    names = ("a_by_a", "a_by_b", "b_by_b", "b_by_a")
+    wanted = " ".join(f"{sum(head[name] for head in heads) / len(heads):.6f}" for name in names)
+    changed = _core.diff_profiles(Profile.load(profile), Profile.load(other)).changed
+    assert 0 < changed <= len(heads)
+    run(
+        f"open {profile}\nwait\ndialog compare\nclick dialog.name\ntype {other}\nclick dialog.ok\n"
+        f"until differences == {changed}\nexpect compared == {wanted}\n"
+    )
 
 
 def test_a_session_by_mouse_and_keys(run, profile, tmp_path):

@@ -8,57 +8,59 @@ from pathlib import Path
 import numpy as np
 
 FIXED_ORDER = "FHW"
+SIDE = 280  # of a map's picture, in pixels, rounded down to whole pixels a block
 
 
 @dataclass
-class HeadView:
-    """Importance by block and the mask at one density, in the fixed and in the chosen order."""
+class Head:
+    """A head's views (paroattention's HeadView) in the fixed and in the chosen order."""
 
     layer: str
-    head: int
-    order: str
-    before: np.ndarray
-    before_mask: np.ndarray
-    before_retained: float
-    after: np.ndarray
-    after_mask: np.ndarray
-    after_retained: float
+    number: int
+    before: object
+    after: object
+
+    @property
+    def order(self) -> str:
+        return self.after.order
 
     @property
     def gain(self) -> float:
-        return self.after_retained - self.before_retained
+        return self.after.retained - self.before.retained
 
 
-def views(profile_path: Path, density: float, block_q: int, block_kv: int) -> list[HeadView]:
-    """All heads of a profile, in its last timestep group."""
-    from paroattention import Profile, _core
+def heads_of(profile_path: Path, density: float, tile: int) -> list[Head]:
+    """All heads of a profile, in its last timestep group, each at its own density or this one."""
+    from paroattention import Profile, head_views
 
     profile = Profile.load(str(profile_path))
-    grid = tuple(profile.calibration.grids[0])
-    bins = profile.bins
-
-    def one(values: np.ndarray, order: str) -> tuple[np.ndarray, np.ndarray, float]:
-        block_map = _core.importance(bins, values, grid, order, block_q, block_kv)
-        mask = _core.make_mask(block_map, density)
-        return block_map.numpy(), mask.numpy(), _core.retained_mass(block_map, mask)
-
-    found = []
-    for layer in profile.layers:
-        for number, head in enumerate(layer.heads):
-            group = head.groups[-1]
-            values = _core.dequantise(bins, group.code, group.peak)
-            before, after = one(values, FIXED_ORDER), one(values, head.order)
-            found.append(HeadView(layer.id, number, head.order, *before, *after))
-    return found
+    group = len(profile.timestep_groups) - 1
+    return [
+        Head(name, head, *head_views(profile, layer, head, group, tile, density))
+        for layer, name in enumerate(profile.layer_ids())
+        for head in range(profile.model.heads)
+    ]
 
 
-def most_telling(found: list[HeadView], count: int = 6) -> list[HeadView]:
+def picture(view) -> np.ndarray:
+    """A view as uint8 RGB; skipped blocks are greyed."""
+    return view.picture(max(view.rows, SIDE - SIDE % view.rows))
+
+
+def colour_bar(height: int = 10) -> np.ndarray:
+    """The colours of the maps from none to most, uint8 RGB."""
+    from paroattention import _core
+
+    return np.repeat(_core.colormap()[None], height, 0)
+
+
+def most_telling(found: list[Head], count: int = 6) -> list[Head]:
     """The heads that gain most by their order, at most two of an order, and one that stays."""
-    chosen: list[HeadView] = []
-    for view in sorted(found, key=lambda v: -v.gain):
-        if view.order != FIXED_ORDER and sum(c.order == view.order for c in chosen) < 2:
-            chosen.append(view)
-    staying = [view for view in found if view.order == FIXED_ORDER]
+    chosen: list[Head] = []
+    for head in sorted(found, key=lambda one: -one.gain):
+        if head.order != FIXED_ORDER and sum(c.order == head.order for c in chosen) < 2:
+            chosen.append(head)
+    staying = [head for head in found if head.order == FIXED_ORDER]
     if staying:
-        chosen = [*chosen[: count - 1], max(staying, key=lambda v: v.after_retained)]
+        chosen = [*chosen[: count - 1], max(staying, key=lambda one: one.after.retained)]
     return chosen[:count]

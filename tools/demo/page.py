@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import figures
-from .heads import HeadView, most_telling
+from . import figures, heads
 
 PARTS = Path(__file__).parent / "page"
 POLICIES = {
@@ -27,7 +26,7 @@ class Page:
         self,
         content: dict,
         videos: dict[str, np.ndarray],
-        views: list[HeadView],
+        views: list[heads.Head],
         maps: dict,
         warning: str = "",
     ):
@@ -251,39 +250,36 @@ class Page:
         if not self.views:
             return ""
         density, tile = self.maps["density"], self.maps["tile"]
-        cards = "".join(self.head_card(view) for view in most_telling(self.views))
+        cards = "".join(self.head_card(view) for view in heads.most_telling(self.views))
         moved = sum(view.order != "FHW" for view in self.views)
-        legend = picture(figures.heat_bar(), "colour scale", "scale")
+        legend = picture(heads.colour_bar(), "colour scale", "scale")
         return (
             "<section>\n<h2>What reordering does to a head</h2>\n"
             f"<p>Attention by block of {tile} queries (rows) and {tile} keys (columns), rebuilt "
             f"from the profile. {moved} of {len(self.views)} heads left the model&rsquo;s own "
-            f"order <code>FHW</code>. The outlined blocks are the {density:.0%} that are computed, "
-            "the grey ones are skipped; <b>retained</b> is the share of attention inside the "
-            "outline.</p>\n"
-            f'<p class="legend">little {legend} much <small>(logarithmic, '
-            f"{figures.OCTAVES} octaves)</small></p>\n"
+            f"order <code>FHW</code>. The grey blocks are skipped, {density:.0%} are computed (all "
+            "of a head that stays dense); <b>retained</b> is the share of attention in the "
+            "computed ones.</p>\n"
+            f'<p class="legend">little {legend} much <small>(logarithmic, the same for both maps '
+            "of a head)</small></p>\n"
             f'<div class="heads">{cards}</div>\n{self.all_heads()}</section>\n'
         )
 
-    def head_card(self, view: HeadView) -> str:
+    def head_card(self, head: heads.Head) -> str:
         pair = ""
-        for order, values, mask, retained in (
-            ("FHW", view.before, view.before_mask, view.before_retained),
-            (view.order, view.after, view.after_mask, view.after_retained),
-        ):
-            image = picture(figures.block_map(values, mask), f"map in order {order}", "map")
-            caption = f"<code>{order}</code> retained {retained:.1%}"
+        for view in (head.before, head.after):
+            image = picture(heads.picture(view), f"map in order {view.order}", "map")
+            caption = f"<code>{view.order}</code> retained {view.retained:.1%}"
             pair += f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-        name = f"Layer {escape(view.layer)}, head {view.head}"
+        name = f"Layer {escape(head.layer)}, head {head.number}"
         return f'<article><h3>{name}</h3><div class="pair">{pair}</div></article>\n'
 
     def all_heads(self) -> str:
         rows = "".join(
-            f'<tr><th scope="row">{escape(view.layer)} / {view.head}</th>'
-            f"<td><code>{view.order}</code></td><td>{view.before_retained:.1%}</td>"
-            f"<td>{view.after_retained:.1%}</td><td>{100 * view.gain:+.1f}</td></tr>\n"
-            for view in self.views
+            f'<tr><th scope="row">{escape(head.layer)} / {head.number}</th>'
+            f"<td><code>{head.order}</code></td><td>{head.before.retained:.1%}</td>"
+            f"<td>{head.after.retained:.1%}</td><td>{100 * head.gain:+.1f}</td></tr>\n"
+            for head in self.views
         )
         return (
             f"<details><summary>All {len(self.views)} heads</summary>\n"

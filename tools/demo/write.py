@@ -78,7 +78,7 @@ def write_report(demo: Demo) -> int:
     (demo.out / "report.json").write_text(text, encoding="utf-8")
     with Progress("drawing the report"):
         videos = {name: run.frames for name, run in demo.runs.items()}
-        found = heads.views(demo.out / demo.profile_file, 0.3, demo.tile, demo.tile)
+        found = heads.heads_of(demo.out / demo.profile_file, 0.3, demo.tile)
         warning = unsteady(content) if drift(content) > STEADY else ""
         page = Page(content, videos, found, {"density": 0.3, "tile": demo.tile}, warning)
         (demo.out / "report.html").write_text(page.html(), encoding="utf-8")

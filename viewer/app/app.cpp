@@ -39,7 +39,8 @@ Style Ui::style() const {
     style.overlay = preferences.overlay;
     style.palette = preferences.palette;
     style.light = light();
-    if (document.has_maps()) style.scale = {document.maps().low, document.maps().high, preferences.log_scale};
+    if (document.has_maps()) style.scale = document.maps().scale;
+    style.scale.log = preferences.log_scale;
     if (!preferences.log_scale) style.scale.low = 0.0f;
     return style;
 }
@@ -108,27 +109,27 @@ bool App::frame(Script* script) {
     }
     if (script != nullptr) script->step(*this);
     const float automatic = preferences_.ui_scale > 0.0 ? static_cast<float>(preferences_.ui_scale) : screen_.scale();
-    const float wanted = forced_scale_ > 0.0f ? forced_scale_ : automatic;
-    if (wanted != applied_scale_ || preferences_.theme != applied_theme_) {
+    const float wanted = look_.forced_scale > 0.0f ? look_.forced_scale : automatic;
+    if (wanted != look_.scale || preferences_.theme != look_.theme) {
         apply_theme(preferences_.theme, wanted);
         // Panels keep their shares of the window when everything in them grows.
-        if (applied_scale_ > 0.0f && wanted != applied_scale_) rebuild_in_ = 3;
-        applied_scale_ = ui_.scale = wanted;
-        applied_theme_ = preferences_.theme;
+        if (look_.scale > 0.0f && wanted != look_.scale) layout_.rebuild_in = 3;
+        look_.scale = ui_.scale = wanted;
+        look_.theme = preferences_.theme;
         const ImVec4& background = ImGui::GetStyle().Colors[ImGuiCol_WindowBg];
         screen_.background[0] = background.x;
         screen_.background[1] = background.y;
         screen_.background[2] = background.z;
     }
     find_missing_letters();
-    ui_.now = seconds_now();
-    ui_.document.update(ui_.now);
+    const double now = seconds_now();
+    ui_.document.update(now);
     ImGui::NewFrame();
     const ImGuiIO& io = ImGui::GetIO();
     // Input keeps the frames coming for a while, so that hovers and drags are smooth and nothing waits in the queue.
     const bool queued = !ImGui::GetCurrentContext()->InputEventsQueue.empty();
     if (queued || ImGui::IsAnyMouseDown() || io.MouseDelta.x != 0.0f || io.MouseDelta.y != 0.0f) {
-        busy_until_ = ui_.now + 0.5;
+        busy_until_ = now + 0.5;
     }
     ui_.anchors.clear();
     draw();
@@ -156,7 +157,7 @@ Image App::picture(const std::string& panel) {
     const Image whole = screen_.pixels();
     if (panel.empty()) return whole;
     const auto found = ui_.anchors.find("panel." + panel);
-    require(found != ui_.anchors.end(), "panel", "must be one that is shown", panel);
+    require(found != ui_.anchors.end(), "panel", "must be one that the window shows now", panel);
     const Rect& rect = found->second;
     const ImVec2 unit = ImGui::GetIO().DisplayFramebufferScale;
     const float sx = unit.x > 0 ? unit.x : 1.0f, sy = unit.y > 0 ? unit.y : 1.0f;
@@ -271,34 +272,34 @@ void App::draw_panels() {
             }
             ImGui::End();
         }
-        front_in_ = 3;
+        layout_.front_in = 3;
         return;
     }
     const ImGuiID dock = ImGui::GetID("dock");
     const bool fresh = ImGui::DockBuilderGetNode(dock) == nullptr;
     // The window's size follows its scale a frame later.
-    if (rebuild_in_ > 0 && --rebuild_in_ == 0) reset_layout_ = true;
+    if (layout_.rebuild_in > 0 && --layout_.rebuild_in == 0) layout_.reset = true;
     constexpr auto kNoMenu = static_cast<ImGuiDockNodeFlags>(ImGuiDockNodeFlags_NoWindowMenuButton);
     ImGui::DockSpaceOverViewport(dock, viewport,
                                  ImGuiDockNodeFlags_NoUndocking | ImGuiDockNodeFlags_PassthruCentralNode | kNoMenu);
-    if (fresh || reset_layout_) {
+    if (fresh || layout_.reset) {
         build_layout(dock);
-        front_ = {"Curves###curves"};
-        front_in_ = 2;
+        layout_.front = {"Curves###curves"};
+        layout_.front_in = 2;
     }
-    reset_layout_ = false;
+    layout_.reset = false;
     // Windows that have just been docked push each other to the front; the first tab shall be there.
-    if (front_in_ > 0 && --front_in_ == 0) {
-        for (const std::string& title : front_) ImGui::SetWindowFocus(title.c_str());
+    if (layout_.front_in > 0 && --layout_.front_in == 0) {
+        for (const std::string& title : layout_.front) ImGui::SetWindowFocus(title.c_str());
     }
-    if (front_in_ == 0) front_.clear();
+    if (layout_.front_in == 0) layout_.front.clear();
     for (const Panel& panel : panels()) {
         if (ImGui::Begin((std::string(panel.title) + "###" + panel.name).c_str(), nullptr,
                          ImGuiWindowFlags_NoBackground)) {
             const ImVec2 min = ImGui::GetWindowPos(), size = ImGui::GetWindowSize();
             ui_.anchor("panel." + std::string(panel.name), min, {min.x + size.x, min.y + size.y});
             panel.draw(ui_);
-            if (front_in_ == 0) front_.push_back(std::string(panel.title) + "###" + panel.name);
+            if (layout_.front_in == 0) layout_.front.push_back(std::string(panel.title) + "###" + panel.name);
         }
         const ImGuiWindow* window = ImGui::GetCurrentWindow();
         if (window->DockNode != nullptr) {
@@ -321,7 +322,10 @@ void App::draw() {
     if (ui_.help) draw_help(ui_);
     draw_dialogs(ui_, [this](DialogKind kind, const std::filesystem::path& path) {
         if (kind == DialogKind::open || kind == DialogKind::run_log) open(path);
-        if (kind == DialogKind::compare) ui_.document.open_comparison(path);
+        if (kind == DialogKind::compare) {
+            ui_.document.open_comparison(path);
+            ui_.show_comparison = true;
+        }
         if (kind == DialogKind::save_as) {
             ui_.document.save_as(path);
             preferences_.remember(path);

@@ -31,8 +31,7 @@ class App {
     Image picture(const std::string& panel = "");
     // A profile, a capture or a run log, by its name.
     void open(const std::filesystem::path& path);
-    void set_scale(float scale) { forced_scale_ = scale; }
-    bool quit_asked() const { return quit_; }
+    void set_scale(float scale) { look_.forced_scale = scale; }
     void ask_to_quit();
     Screen& screen() { return screen_; }
 
@@ -60,12 +59,19 @@ class App {
     Textures textures_;
     Ui ui_;
     std::string ini_;
-    float forced_scale_ = 0.0f, applied_scale_ = 0.0f;
-    Theme applied_theme_ = Theme::dark;
-    bool reset_layout_ = false, quit_ = false, ask_quit_ = false;
-    std::vector<std::string> front_;  // windows whose tabs are in front
-    int rebuild_in_ = 0;              // frames until the layout is made anew
-    int front_in_ = 0;                // frames until the first tabs come to the front
+    // Forced: by --scale and scripts; 0: as preferences and display say.
+    struct Look {
+        float forced_scale = 0.0f, scale = 0.0f;
+        Theme theme = Theme::dark;
+    } look_;
+    // Where panels are docked.
+    struct Layout {
+        bool reset = false;
+        int rebuild_in = 0;              // frames until it is made anew
+        int front_in = 0;                // frames until the first tabs come to the front
+        std::vector<std::string> front;  // windows whose tabs are in front
+    } layout_;
+    bool quit_ = false, ask_quit_ = false;
     double busy_until_ = 0.0;
     std::string title_;
     std::filesystem::path export_path_;

@@ -26,6 +26,50 @@ std::string grid_name(const Grid& grid) {
     return std::to_string(grid.f) + " x " + std::to_string(grid.h) + " x " + std::to_string(grid.w);
 }
 
+// The file's name and the model's; `progress`: the width that a bar behind them takes.
+void draw_names(Ui& ui, float progress) {
+    const Document& document = ui.document;
+    // What comes after the names keeps its place; they share what is left.
+    const float after = ui.px(56 + 3 * 16 + 8) + text_width("tile") + text_width("edited") + progress;
+    const float room = std::max(ui.px(80), ImGui::GetContentRegionAvail().x - after);
+    const std::string file = fitted(document.path().filename().string(), room * 0.45f);
+    ImGui::TextUnformatted(file.c_str());
+    tooltip(document.path().string().c_str());
+    if (document.modified()) {
+        ImGui::SameLine();
+        ImGui::TextColored(warning_color(ui), "edited");
+    }
+    ImGui::SameLine(0.0f, ui.px(16));
+    const ProfileModel& model = document.base().model;
+    const std::string what = model.family + ", " + std::to_string(document.layers()) + " layers x " +
+                             std::to_string(model.heads) + " heads, grid " + grid_name(document.grid());
+    const std::string whole = what + " (frames x rows x columns)";
+    const float left = room - text_width(file);
+    muted("%s", text_width(whole) <= left ? whole.c_str() : fitted(what, left).c_str());
+    tooltip(whole.c_str());
+}
+
+// A bar for what is being read, else for the heads whose own figures are being computed.
+void draw_progress(Ui& ui, const Loading& loading, bool counting) {
+    const Document& document = ui.document;
+    if (loading.active) {
+        ImGui::SameLine(0.0f, ui.px(16));
+        const std::string what = fitted(loading.what, ui.px(200));
+        ImGui::ProgressBar(static_cast<float>(loading.share), {ui.px(220), 0}, what.c_str());
+    } else if (counting) {
+        ImGui::SameLine(0.0f, ui.px(16));
+        char text[64];
+        std::snprintf(text, sizeof text, "%zu of %zu heads exact", document.overview().exact_count(),
+                      document.head_count());
+        ImGui::ProgressBar(
+            static_cast<float>(document.overview().exact_count()) / static_cast<float>(document.head_count()),
+            {ui.px(170), 0}, text);
+        tooltip(
+            "Figures of the other heads are interpolated from the four that the profile stores, until their maps "
+            "are computed.");
+    }
+}
+
 }  // namespace
 
 void App::draw_file_menu() {
@@ -92,7 +136,7 @@ void App::draw_view_menu() {
         ImGui::EndMenu();
     }
     if (ImGui::MenuItem("All panels in their places")) {
-        reset_layout_ = true;
+        layout_.reset = true;
         ui_.maximised.clear();
     }
 }
@@ -155,27 +199,7 @@ void App::draw_toolbar() {
         ui_.anchor("toolbar.undo");
         ImGui::SameLine(0.0f, ui_.px(16));
         ImGui::AlignTextToFramePadding();
-        // What comes after the names keeps its place; they share what is left.
-        const float after = ui_.px(56 + 3 * 16 + 8) + text_width("tile") + text_width("edited") +
-                            (loading.active ? ui_.px(236)
-                             : counting     ? ui_.px(186)
-                                            : 0.0f);
-        const float room = std::max(ui_.px(80), ImGui::GetContentRegionAvail().x - after);
-        const std::string file = fitted(document.path().filename().string(), room * 0.45f);
-        ImGui::TextUnformatted(file.c_str());
-        tooltip(document.path().string().c_str());
-        if (document.modified()) {
-            ImGui::SameLine();
-            ImGui::TextColored(warning_color(ui_), "edited");
-        }
-        ImGui::SameLine(0.0f, ui_.px(16));
-        const ProfileModel& model = document.base().model;
-        const std::string what = model.family + ", " + std::to_string(document.layers()) + " layers x " +
-                                 std::to_string(model.heads) + " heads, grid " + grid_name(document.grid());
-        const std::string whole = what + " (frames x rows x columns)";
-        const float left = room - text_width(file);
-        muted("%s", text_width(whole) <= left ? whole.c_str() : fitted(what, left).c_str());
-        tooltip(whole.c_str());
+        draw_names(ui_, loading.active ? ui_.px(236) : counting ? ui_.px(186) : 0.0f);
         ImGui::SameLine(0.0f, ui_.px(16));
         const char* tiles[] = {"64", "128"};
         int tile = document.tile() == 64 ? 0 : 1;
@@ -183,22 +207,7 @@ void App::draw_toolbar() {
         if (ImGui::Combo("tile", &tile, tiles, 2)) document.set_tile(tile == 0 ? 64 : 128);
         tooltip("Tokens in a block. The kernels compute or skip whole blocks of tile x tile pairs.");
     }
-    if (loading.active) {
-        ImGui::SameLine(0.0f, ui_.px(16));
-        const std::string what = fitted(loading.what, ui_.px(200));
-        ImGui::ProgressBar(static_cast<float>(loading.share), {ui_.px(220), 0}, what.c_str());
-    } else if (counting) {
-        ImGui::SameLine(0.0f, ui_.px(16));
-        char text[64];
-        std::snprintf(text, sizeof text, "%zu of %zu heads exact", document.overview().exact_count(),
-                      document.head_count());
-        ImGui::ProgressBar(
-            static_cast<float>(document.overview().exact_count()) / static_cast<float>(document.head_count()),
-            {ui_.px(170), 0}, text);
-        tooltip(
-            "Figures of the other heads are interpolated from the four that the profile stores, until their maps "
-            "are computed.");
-    }
+    draw_progress(ui_, loading, counting);
     ImGui::End();
 }
 

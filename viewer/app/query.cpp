@@ -21,7 +21,7 @@ std::string flag(bool value) { return value ? "true" : "false"; }
 const OrderMap& own_map(const Document& document) {
     const AxisOrder order = document.heads()[document.selected()].order;
     const auto& found = document.maps().order[static_cast<std::size_t>(order)];
-    require(found != nullptr, "mask", "must be computed (wait first)", "nothing yet");
+    require(found != nullptr, "mask", "must be computed: put `wait` before", "nothing yet");
     return *found;
 }
 
@@ -65,7 +65,16 @@ const std::map<std::string, Getter>& getters() {
          [](const Ui& ui) { return std::to_string(ui.document.run_log() ? ui.document.run_log()->runs.size() : 0); }},
         {"differences",
          [](const Ui& ui) {
-             return ui.document.comparison() ? std::to_string(ui.document.comparison()->result.heads.size()) : "none";
+             return ui.document.comparison() ? std::to_string(ui.document.comparison()->diff.changed()) : "none";
+         }},
+        {"compared",
+         [](const Ui& ui) {
+             if (!ui.document.comparison()) return std::string("none");
+             const ProfileDiff::Kept mean = ui.document.comparison()->diff.mean();
+             char text[64];
+             std::snprintf(text, sizeof text, "%.6f %.6f %.6f %.6f", mean.a_by_a, mean.a_by_b, mean.b_by_b,
+                           mean.b_by_a);
+             return std::string(text);
          }},
         {"messages",
          [](const Ui& ui) {
@@ -86,10 +95,14 @@ const std::map<std::string, Getter>& getters() {
 
 std::string query(const Ui& ui, const std::string& name) {
     const auto found = getters().find(name);
-    require(found != getters().end(), "value", "must be one that scripts know", name);
+    if (found == getters().end()) {
+        std::string known;
+        for (const auto& [other, getter] : getters()) known += (known.empty() ? "" : ", ") + other;
+        fail("value", "must be one of " + known, name);
+    }
     const bool always =
         name == "open" || name == "messages" || name == "help" || name == "theme" || name == "maximised";
-    require(always || ui.document.has_profile(), name, "must be asked of an open document", "none is open");
+    require(always || ui.document.has_profile(), name, "must be asked when a profile is open", "none");
     return found->second(ui);
 }
 

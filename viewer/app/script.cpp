@@ -82,7 +82,7 @@ Script Script::parse(const std::string& text, const std::filesystem::path& folde
         if (words.empty()) continue;
         const auto verb = verbs().find(words[0]);
         const std::string place = "line " + std::to_string(number);
-        require(verb != verbs().end(), place, "must begin with a command", words[0]);
+        require(verb != verbs().end(), place, "must begin with a command (app/script.h lists them)", words[0]);
         const std::size_t count = words.size() - 1;
         require(count >= verb->second.least && count <= verb->second.most, place,
                 words[0] + " must have " + std::to_string(verb->second.least) + " to " +
@@ -95,7 +95,7 @@ Script Script::parse(const std::string& text, const std::filesystem::path& folde
 
 Script Script::load(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
-    require(static_cast<bool>(file), path.string(), "must be a readable script", "no file");
+    require(static_cast<bool>(file), path.string(), "must be a script that can be read", "no readable file");
     std::ostringstream text;
     text << file.rdbuf();
     return parse(text.str(), path.parent_path());
@@ -115,7 +115,8 @@ std::string Script::value(const std::string& word) const {
     if (found != kept_.end()) return found->second + word.substr(end);
     // Places of files come from whoever runs the script.
     const char* from_outside = std::getenv(name.c_str());
-    require(from_outside != nullptr, word, "must have been kept by let, or be an environment variable", "neither");
+    require(from_outside != nullptr, word, "must be named by `let` before, or be a variable of the environment",
+            "neither");
     return from_outside + word.substr(end);
 }
 
@@ -264,6 +265,19 @@ void Script::read(App& app, const Command& command) {
     note(command, size + all);
 }
 
+void Script::screenshot(const Command& command) {
+    // A frame more, so that what the line before did is in the picture.
+    for (int i = 0; i < 3; ++i) then([](App&) {});
+    then([this, command](App& shown) {
+        try {
+            const std::string panel = command.word.size() > 2 ? command.word[2] : "";
+            write_png(shown.picture(panel), file(command.word[1]));
+        } catch (const std::exception& error) {
+            fail(command, error.what());
+        }
+    });
+}
+
 void Script::run(App& app, const Command& command) {
     const std::string& verb = command.word[0];
     Ui& ui = app.ui();
@@ -313,18 +327,7 @@ void Script::run(App& app, const Command& command) {
         ui.dialog = static_cast<DialogKind>(found - kinds.begin());
         for (int i = 0; i < 3; ++i) then([](App&) {});
     }
-    if (verb == "screenshot") {
-        // A frame more, so that what the line before did is in the picture.
-        for (int i = 0; i < 3; ++i) then([](App&) {});
-        then([this, command](App& shown) {
-            try {
-                const std::string panel = command.word.size() > 2 ? command.word[2] : "";
-                write_png(shown.picture(panel), file(command.word[1]));
-            } catch (const std::exception& error) {
-                fail(command, error.what());
-            }
-        });
-    }
+    if (verb == "screenshot") screenshot(command);
     if (verb == "measure") measure(app, command);
     run_input(app, command);
 }
@@ -338,7 +341,7 @@ void Script::run_input(App& app, const Command& command) {
     };
     if (pointed) {
         const auto found = app.ui().anchors.find(command.word[1]);
-        require(found != app.ui().anchors.end(), command.word[1], "must be a place that is shown", "none");
+        require(found != app.ui().anchors.end(), "place", "must be one that the window shows now", command.word[1]);
         const Rect rect = found->second;
         const auto go = [rect](float x, float y) {
             ImGui::GetIO().AddMousePosEvent(rect.min.x + (rect.max.x - rect.min.x) * x,

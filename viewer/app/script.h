@@ -56,6 +56,7 @@ class Script {
     // Whether `NAME OP VALUE` of the command holds; got is the value.
     bool check(App& app, const Command& command, std::string& got) const;
     void measure(App& app, const Command& command);
+    void screenshot(const Command& command);
     void read(App& app, const Command& command);
     void wait(App& app, double seconds);
     // A failure after which the script goes on, and one that ends it.

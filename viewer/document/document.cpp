@@ -18,19 +18,19 @@ std::string_view to_string(ErrorSource source) {
 
 Document::~Document() {
     head_ticket_.cancel();
-    open_ticket_.cancel();
+    io_.opening.cancel();
     overview_.stop();
 }
 
 void Document::tell(Message::Kind kind, const std::string& text, bool offers_save_as) {
-    std::erase_if(messages_, [&](const Message& message) { return message.text == text; });
+    std::erase_if(told_.messages, [&](const Message& message) { return message.text == text; });
     constexpr std::size_t kMost = 8;
-    if (messages_.size() >= kMost) messages_.erase(messages_.begin());
-    messages_.push_back({kind, text, offers_save_as, next_message_++});
+    if (told_.messages.size() >= kMost) told_.messages.erase(told_.messages.begin());
+    told_.messages.push_back({kind, text, offers_save_as, told_.next++});
 }
 
 void Document::dismiss(std::uint64_t id) {
-    std::erase_if(messages_, [id](const Message& message) { return message.id == id; });
+    std::erase_if(told_.messages, [id](const Message& message) { return message.id == id; });
 }
 
 std::size_t Document::layer_of(std::size_t index) const {
@@ -43,28 +43,21 @@ std::string Document::name_of(std::size_t index) const {
 }
 
 void Document::select(std::size_t index) {
-    if (!base_ || index >= head_count() || (index == selected_ && maps_)) return;
-    selected_ = index;
+    if (!base_ || index >= head_count() || (index == shown_.head && maps_)) return;
+    shown_.head = index;
     recompute_head();
 }
 
 void Document::set_group(std::size_t group) {
-    if (!base_ || group >= base_->timestep_groups.size() || group == group_) return;
-    group_ = group;
-    recompute_head();
-    recompute_overview();
-}
-
-void Document::set_grid(std::size_t grid) {
-    if (!base_ || grid >= base_->calibration.grids.size() || grid == grid_) return;
-    grid_ = grid;
+    if (!base_ || group >= base_->timestep_groups.size() || group == shown_.group) return;
+    shown_.group = group;
     recompute_head();
     recompute_overview();
 }
 
 void Document::set_tile(std::int32_t tile) {
-    if (tile == tile_ || (tile != 64 && tile != 128)) return;
-    tile_ = tile;
+    if (tile == shown_.tile || (tile != 64 && tile != 128)) return;
+    shown_.tile = tile;
     if (!base_) return;
     recompute_head();
     recompute_overview();
@@ -72,25 +65,25 @@ void Document::set_tile(std::int32_t tile) {
 
 void Document::set_text(std::int64_t prefix, std::int64_t suffix) {
     constexpr std::int64_t kMost = 1 << 16;
-    prefix_ = std::clamp<std::int64_t>(prefix, 0, kMost);
-    suffix_ = std::clamp<std::int64_t>(suffix, 0, kMost);
+    shown_.prefix = std::clamp<std::int64_t>(prefix, 0, kMost);
+    shown_.suffix = std::clamp<std::int64_t>(suffix, 0, kMost);
 }
 
 void Document::recompute_head() {
     head_ticket_.cancel();
     head_ticket_ = Ticket();
     maps_ = std::make_shared<HeadMaps>();
-    maps_->key = {layer_of(selected_), head_of(selected_), group_, grid(), tile_};
-    compute_head(workers_, head_ticket_, base_, loaded_.capture, maps_, heads()[selected_].order);
+    maps_->key = {layer_of(shown_.head), head_of(shown_.head), shown_.group, grid(), shown_.tile};
+    compute_head(workers_, head_ticket_, base_, loaded_.capture, maps_, heads()[shown_.head].order);
 }
 
 void Document::recompute_overview() {
-    overview_.start(workers_, base_, loaded_.capture, heads(), group_, grid(), tile_);
+    overview_.start(workers_, base_, loaded_.capture, heads(), shown_.group, grid(), shown_.tile);
 }
 
 bool Document::rows_captured(std::size_t index) const {
     const std::size_t layer = layer_of(index);
-    return has_rows(capture(), *base_, layer, index - first_[layer], group_, grid());
+    return has_rows(capture(), *base_, layer, index - first_[layer], shown_.group, grid());
 }
 
 std::size_t Document::captured_count() const {
@@ -107,9 +100,9 @@ double Document::density(std::size_t index) const { return heads()[index].densit
 double Document::retained(std::size_t index) const { return overview_.heads()[index].retained_at(density(index)); }
 
 std::vector<std::size_t> Document::in_scope(Scope scope) const {
-    if (scope == Scope::head) return {selected_};
+    if (scope == Scope::head) return {shown_.head};
     std::vector<std::size_t> found;
-    const std::size_t layer = layer_of(selected_);
+    const std::size_t layer = layer_of(shown_.head);
     const std::size_t begin = scope == Scope::all ? 0 : first_[layer];
     const std::size_t end = scope == Scope::all ? head_count() : begin + base_->layers[layer].heads.size();
     for (std::size_t i = begin; i < end; ++i) found.push_back(i);
@@ -142,16 +135,16 @@ Figures Document::figures_at(Scope scope, double density_for_all) const {
     out.blocks /= n;
     out.retained /= n;
     if (with_rows > 0) out.lost_on_rows = lost / static_cast<double>(with_rows);
-    const BlockLayout blocks = block_layout(layout(), tile_);
+    const BlockLayout blocks = block_layout(layout(), shown_.tile);
     const double all = static_cast<double>(blocks.blocks()) * static_cast<double>(blocks.blocks());
     out.density_total = (all - out.blocks * (1.0 - out.density)) / all;
-    out.work = TimeModel::work(out.density_total, base_->defaults.tail, tile_);
-    if (!time_model_.known || time_model_.sparse_calls == 0) return out;
+    out.work = TimeModel::work(out.density_total, base_->defaults.tail, shown_.tile);
+    if (!ran_.time.known || ran_.time.sparse_calls == 0) return out;
     // The run's time is of all heads, so the scope's figures stand for their share of them.
     const double share = n / static_cast<double>(head_count());
     const double rest = scope == Scope::all ? 0.0 : figures(Scope::all).density_total;
     const double total = out.density_total * share + rest * (1.0 - share);
-    out.seconds = time_model_.seconds(total, base_->defaults.tail, tile_);
+    out.seconds = ran_.time.seconds(total, base_->defaults.tail, shown_.tile);
     return out;
 }
 
@@ -177,8 +170,8 @@ HeadError Document::error(std::size_t index) const {
 
 const Run* Document::run() const {
     const RunLog* log = run_log();
-    if (log == nullptr || run_ < 0 || run_ >= static_cast<int>(log->runs.size())) return nullptr;
-    return &log->runs[static_cast<std::size_t>(run_)];
+    if (log == nullptr || ran_.run < 0 || ran_.run >= static_cast<int>(log->runs.size())) return nullptr;
+    return &log->runs[static_cast<std::size_t>(ran_.run)];
 }
 
 bool Document::kept_dense(std::size_t index) const {
@@ -195,7 +188,7 @@ bool Document::kept_dense(std::size_t index) const {
 
 std::string Document::subject(Scope scope) const {
     if (scope == Scope::all) return "all heads";
-    return scope == Scope::head ? name_of(selected_) : "layer " + base_->layers[layer_of(selected_)].id;
+    return scope == Scope::head ? name_of(shown_.head) : "layer " + base_->layers[layer_of(shown_.head)].id;
 }
 
 void Document::apply(const std::string& label, EditState next, std::uint64_t merge) {
@@ -227,8 +220,8 @@ void Document::clear_density(Scope scope) {
 void Document::set_order(AxisOrder order) {
     if (!base_) return;
     EditState next = history_.now();
-    next.heads[selected_].order = order;
-    next.heads[selected_].locked = true;
+    next.heads[shown_.head].order = order;
+    next.heads[shown_.head].locked = true;
     apply("order of " + subject(Scope::head), std::move(next));
 }
 

@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
-#include "document/compute/compare.h"
 #include "document/compute/head_maps.h"
 #include "document/compute/overview.h"
 #include "document/compute/workers.h"
 #include "document/edits.h"
 #include "document/files/files.h"
+#include "paro/profile_diff.h"
 #include "paro/token_layout.h"
 
 namespace paro::viewer {
@@ -77,7 +77,7 @@ class Document {
     const std::filesystem::path& path() const { return loaded_.profile_path; }
     const Loaded& files() const { return loaded_; }
 
-    const std::vector<Message>& messages() const { return messages_; }
+    const std::vector<Message>& messages() const { return told_.messages; }
     void tell(Message::Kind kind, const std::string& text, bool offers_save_as = false);
     void dismiss(std::uint64_t id);
 
@@ -92,20 +92,18 @@ class Document {
     std::string name_of(std::size_t index) const;  // "double.3.0 head 1"
     const std::vector<HeadState>& heads() const { return history_.now().heads; }
 
-    std::size_t selected() const { return selected_; }
+    std::size_t selected() const { return shown_.head; }
     void select(std::size_t index);
-    std::size_t group() const { return group_; }
+    std::size_t group() const { return shown_.group; }
     void set_group(std::size_t group);
-    const Grid& grid() const { return base_->calibration.grids[grid_]; }
-    std::size_t grid_index() const { return grid_; }
-    void set_grid(std::size_t index);
-    std::int32_t tile() const { return tile_; }
+    const Grid& grid() const { return base_->calibration.grids.front(); }
+    std::int32_t tile() const { return shown_.tile; }
     void set_tile(std::int32_t tile);
     // Text or reference tokens before and after the grid; always computed.
-    std::int64_t prefix() const { return prefix_; }
-    std::int64_t suffix() const { return suffix_; }
+    std::int64_t prefix() const { return shown_.prefix; }
+    std::int64_t suffix() const { return shown_.suffix; }
     void set_text(std::int64_t prefix, std::int64_t suffix);
-    TokenLayout layout() const { return {prefix_, grid(), suffix_}; }
+    TokenLayout layout() const { return {shown_.prefix, grid(), shown_.suffix}; }
 
     const HeadMaps& maps() const { return *maps_; }
     bool has_maps() const { return maps_ != nullptr; }
@@ -141,20 +139,22 @@ class Document {
     // -- saving, in the background; a failure is a message that offers "save as".
     void save() { save_as(loaded_.profile_path); }
     void save_as(const std::filesystem::path& path);
-    bool saving() const { return saving_; }
+    bool saving() const { return io_.saving; }
 
     // -- the run log
     const RunLog* run_log() const { return loaded_.run_log ? &*loaded_.run_log : nullptr; }
-    int run_index() const { return run_; }
-    void set_run(int index) { run_ = index; }
+    int run_index() const { return ran_.run; }
+    void set_run(int index) { ran_.run = index; }
     const Run* run() const;
-    const TimeModel& time_model() const { return time_model_; }
+    const TimeModel& time_model() const { return ran_.time; }
     // No call of the head's layer ran sparse in the chosen run, or its density is 1.
     bool kept_dense(std::size_t index) const;
 
+    // What is shown, edits included, against another profile, as `profile diff` has it.
     struct Compared {
         std::filesystem::path path;
-        Comparison result;
+        ProfileDiff diff;
+        bool same_model = true;
     };
     const Compared* comparison() const { return comparison_ ? &*comparison_ : nullptr; }
 
@@ -163,6 +163,30 @@ class Document {
     struct Seen {
         Stamp used, noticed;
         bool missing_told = false;
+    };
+    // What of the profile is shown, and for which tokens.
+    struct Shown {
+        std::size_t head = 0, group = 0;
+        std::int32_t tile = 64;
+        std::int64_t prefix = 0, suffix = 0;
+    };
+    struct Told {
+        std::vector<Message> messages;
+        std::uint64_t next = 1;
+    };
+    struct Io {
+        Ticket opening;
+        std::shared_ptr<Progress> progress;  // of what is being read
+        bool saving = false;
+    };
+    // The run of the log that is shown, and what time its attention took.
+    struct Ran {
+        int run = -1;
+        TimeModel time;
+    };
+    struct Watched {
+        Seen profile, capture, log;
+        double looked = 0.0;  // seconds
     };
 
     void begin(const std::filesystem::path& path, bool reload);
@@ -186,21 +210,15 @@ class Document {
     EditState saved_;
     History history_;
     std::vector<std::size_t> first_;  // first head of each layer
-    std::size_t selected_ = 0, group_ = 0, grid_ = 0;
-    std::int32_t tile_ = 64;
-    std::int64_t prefix_ = 0, suffix_ = 0;
+    Shown shown_;
     std::shared_ptr<HeadMaps> maps_;
-    Ticket head_ticket_, open_ticket_;
+    Ticket head_ticket_;
     Overview overview_;
-    std::vector<Message> messages_;
-    std::uint64_t next_message_ = 1;
-    std::shared_ptr<Progress> progress_;
-    bool saving_ = false;
-    int run_ = -1;
-    TimeModel time_model_;
+    Told told_;
+    Io io_;
+    Ran ran_;
     std::optional<Compared> comparison_;
-    Seen seen_profile_, seen_capture_, seen_log_;
-    double looked_ = 0.0;
+    Watched watched_;
 };
 
 std::string_view to_string(ErrorSource source);

@@ -40,20 +40,20 @@ Profile profile_to_save(const Profile& base, const EditState& state) {
 }  // namespace
 
 Loading Document::loading() const {
-    if (!progress_) return {};
-    const std::lock_guard<std::mutex> lock(progress_->mutex);
-    return progress_->state;
+    if (!io_.progress) return {};
+    const std::lock_guard<std::mutex> lock(io_.progress->mutex);
+    return io_.progress->state;
 }
 
 void Document::open(const fs::path& path) { begin(path, false); }
 
 void Document::begin(const fs::path& path, bool again) {
-    open_ticket_.cancel();
-    open_ticket_ = Ticket();
+    io_.opening.cancel();
+    io_.opening = Ticket();
     auto progress = std::make_shared<Progress>();
     progress->state = {true, path, 0.0, "Opening"};
-    progress_ = progress;
-    workers_.post(Priority::urgent, open_ticket_, [=, this]() -> Workers::Delivery {
+    io_.progress = progress;
+    workers_.post(Priority::urgent, io_.opening, [=, this]() -> Workers::Delivery {
         const auto report = [&](double share, const std::string& what) {
             const std::lock_guard<std::mutex> lock(progress->mutex);
             progress->state.share = share;
@@ -62,13 +62,13 @@ void Document::begin(const fs::path& path, bool again) {
         try {
             auto loaded = std::make_shared<Loaded>(open_first(path, report));
             return [=, this] {
-                progress_.reset();
+                io_.progress.reset();
                 again ? reload(std::move(*loaded)) : adopt(std::move(*loaded));
                 read_capture();
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
-                progress_.reset();
+                io_.progress.reset();
                 tell(again ? Message::Kind::warning : Message::Kind::error,
                      again ? text + ". What was read before stays; it is read again once it changes." : text);
             };
@@ -88,13 +88,13 @@ void Document::adopt(Loaded loaded) {
         first_.push_back(next);
         next += layer.heads.size();
     }
-    selected_ = group_ = grid_ = 0;
+    shown_.head = shown_.group = 0;
     comparison_.reset();
-    seen_profile_ = {loaded_.profile_stamp, loaded_.profile_stamp, false};
-    seen_capture_ = {loaded_.capture_stamp, loaded_.capture_stamp, false};
-    seen_log_ = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
-    run_ = -1;
-    time_model_ = {};
+    watched_.profile = {loaded_.profile_stamp, loaded_.profile_stamp, false};
+    watched_.capture = {loaded_.capture_stamp, loaded_.capture_stamp, false};
+    watched_.log = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
+    ran_.run = -1;
+    ran_.time = {};
     if (loaded_.run_log) take_run_log(std::move(*loaded_.run_log));
     for (const std::string& note : loaded_.notes) tell(Message::Kind::warning, note);
     recompute_head();
@@ -105,20 +105,20 @@ void Document::read_capture() {
     if (loaded_.capture || loaded_.capture_path.empty()) return;
     auto progress = std::make_shared<Progress>();
     progress->state = {true, loaded_.capture_path, 0.0, "Reading " + loaded_.capture_path.filename().string()};
-    progress_ = progress;
+    io_.progress = progress;
     // A copy: the document may go on to another file while this one is read.
     auto read = std::make_shared<Loaded>();
     read->profile = loaded_.profile;
     read->profile_path = loaded_.profile_path;
     read->capture_path = loaded_.capture_path;
-    workers_.post(Priority::urgent, open_ticket_, [=, this]() -> Workers::Delivery {
+    workers_.post(Priority::urgent, io_.opening, [=, this]() -> Workers::Delivery {
         open_capture(*read, [&](double share, const std::string& what) {
             const std::lock_guard<std::mutex> lock(progress->mutex);
             progress->state.share = share;
             progress->state.what = what;
         });
         return [=, this] {
-            progress_.reset();
+            io_.progress.reset();
             attach(*read);
         };
     });
@@ -129,9 +129,9 @@ void Document::attach(const Loaded& read) {
     loaded_.capture = read.capture;
     loaded_.capture_path = read.capture_path;
     loaded_.capture_stamp = read.capture_stamp;
-    seen_capture_ = {read.capture_stamp, read.capture_stamp, false};
+    watched_.capture = {read.capture_stamp, read.capture_stamp, false};
     if (!loaded_.capture) return;
-    if (rows_captured(selected_)) recompute_head();
+    if (rows_captured(shown_.head)) recompute_head();
     std::vector<std::size_t> with_rows;
     for (std::size_t i = 0; i < head_count(); ++i) {
         if (rows_captured(i)) with_rows.push_back(i);
@@ -141,14 +141,14 @@ void Document::attach(const Loaded& read) {
 
 void Document::take_run_log(RunLog log) {
     loaded_.run_log = std::move(log);
-    run_ = loaded_.run_log->newest(base_->model.fingerprint);
-    time_model_ = {};
+    ran_.run = loaded_.run_log->newest(base_->model.fingerprint);
+    ran_.time = {};
     // A run that was compared or predicted with must have sparse calls: the newest of those.
     const auto& runs = loaded_.run_log->runs;
     for (auto found = runs.rbegin(); found != runs.rend(); ++found) {
         if (found->sparse_calls() == 0 || found->fingerprint != base_->model.fingerprint) continue;
-        time_model_ = fit_time(*loaded_.run_log, *found);
-        run_ = static_cast<int>(runs.rend() - found) - 1;
+        ran_.time = fit_time(*loaded_.run_log, *found);
+        ran_.run = static_cast<int>(runs.rend() - found) - 1;
         break;
     }
     if (loaded_.run_log->skipped > 0 && loaded_.run_log->runs.empty()) {
@@ -160,12 +160,12 @@ void Document::reload(Loaded loaded) {
     const EditState mine = history_.now(), before = saved_;
     const bool had_edits = modified();
     const std::shared_ptr<const Profile> old = base_;
-    const std::size_t selected = selected_, group = group_;
+    const std::size_t selected = shown_.head, group = shown_.group;
     adopt(std::move(loaded));
     const bool same_shape = old->layers.size() == base_->layers.size() && mine.heads.size() == head_count();
     if (same_shape) {
-        selected_ = selected;
-        group_ = std::min(group, base_->timestep_groups.size() - 1);
+        shown_.head = selected;
+        shown_.group = std::min(group, base_->timestep_groups.size() - 1);
         recompute_head();
         recompute_overview();
     }
@@ -186,7 +186,8 @@ void Document::reload(Loaded loaded) {
 
 void Document::open_run_log(const fs::path& path) {
     if (!base_) {
-        tell(Message::Kind::error, path.string() + " is a run log: open a profile first.");
+        tell(Message::Kind::error,
+             path.string() + " is a run log, which is shown beside a profile: open a profile first.");
         return;
     }
     workers_.post(Priority::urgent, Ticket(), [=, this]() -> Workers::Delivery {
@@ -195,7 +196,7 @@ void Document::open_run_log(const fs::path& path) {
             return [=, this] {
                 loaded_.run_log_path = path;
                 loaded_.run_log_stamp = stamp_of(path);
-                seen_log_ = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
+                watched_.log = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
                 take_run_log(std::move(*log));
             };
         } catch (const std::exception& error) {
@@ -206,54 +207,56 @@ void Document::open_run_log(const fs::path& path) {
 
 void Document::open_comparison(const fs::path& path) {
     if (!base_) return;
-    workers_.post(
-        Priority::urgent, open_ticket_, [=, this, mine = base_, state = history_.now()]() -> Workers::Delivery {
-            try {
-                const fs::path file = kind_of(path) == FileKind::capture ? profile_of_capture(path) : path;
-                auto result = std::make_shared<Comparison>(compare(with_edits(*mine, state), load_profile(file)));
-                return [=, this] { comparison_ = {file, std::move(*result)}; };
-            } catch (const std::exception& error) {
-                return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
-            }
-        });
+    workers_.post(Priority::urgent, io_.opening,
+                  [=, this, mine = base_, state = history_.now()]() -> Workers::Delivery {
+                      try {
+                          const fs::path file = kind_of(path) == FileKind::capture ? profile_of_capture(path) : path;
+                          const Profile other = load_profile(file);
+                          auto diff = std::make_shared<ProfileDiff>(
+                              diff_profiles(with_edits(*mine, state), other, kMassTile, workers_.threads()));
+                          const bool same_model = mine->model.fingerprint == other.model.fingerprint;
+                          return [=, this] { comparison_ = {file, std::move(*diff), same_model}; };
+                      } catch (const std::exception& error) {
+                          return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
+                      }
+                  });
 }
 
 void Document::save_as(const fs::path& path) {
-    if (!base_ || saving_) return;
+    if (!base_ || io_.saving) return;
     if (kind_of(path) != FileKind::profile) {
-        tell(Message::Kind::error, path.string() + " must be named *.json: captures and run logs are not edited.",
-             true);
+        tell(Message::Kind::error, path.string() + " must end in .json. Captures and run logs are not saved.", true);
         return;
     }
     // The file that is open may keep whatever name it has.
     const std::string name = path.stem().string();
     if (const std::string_view rule = profile_name_rule(name); !rule.empty() && path != loaded_.profile_path) {
         tell(Message::Kind::error,
-             "The name " + std::string(rule) + ", or ComfyUI would not offer it: " + suggest_profile_name(name) +
-                 ".json would do.",
+             "The name of a profile " + std::string(rule) + ", or ComfyUI does not offer it (got \"" + name +
+                 "\"). Save it as " + suggest_profile_name(name) + ".json, for one.",
              true);
         return;
     }
-    saving_ = true;
+    io_.saving = true;
     workers_.post(Priority::urgent, Ticket(), [=, this, base = base_, state = history_.now()]() -> Workers::Delivery {
         try {
             auto profile = std::make_shared<const Profile>(profile_to_save(*base, state));
             save_profile(*profile, path);
             const Stamp stamp = stamp_of(path);
             return [=, this] {
-                saving_ = false;
+                io_.saving = false;
                 // Another file may have been opened meanwhile; then this one is simply saved.
                 if (base_ != base) return;
                 base_ = loaded_.profile = profile;
                 saved_ = state;
                 loaded_.profile_path = path;
                 loaded_.profile_stamp = stamp;
-                seen_profile_ = {stamp, stamp, false};
+                watched_.profile = {stamp, stamp, false};
                 tell(Message::Kind::info, "Saved " + path.string() + '.');
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
-                saving_ = false;
+                io_.saving = false;
                 tell(Message::Kind::error, "Not saved: " + text, true);
             };
         }
@@ -281,12 +284,12 @@ bool Document::changed(Seen& seen, const fs::path& path) {
 
 void Document::watch(double now) {
     constexpr double kInterval = 0.5;
-    if (!base_ || now - looked_ < kInterval || saving_ || progress_) return;
-    looked_ = now;
-    const bool profile = changed(seen_profile_, loaded_.profile_path);
+    if (!base_ || now - watched_.looked < kInterval || io_.saving || io_.progress) return;
+    watched_.looked = now;
+    const bool profile = changed(watched_.profile, loaded_.profile_path);
     const fs::path capture =
         loaded_.capture_path.empty() ? capture_of_profile(loaded_.profile_path) : loaded_.capture_path;
-    const bool captured = changed(seen_capture_, capture);
+    const bool captured = changed(watched_.capture, capture);
     if (profile || captured) {
         begin(loaded_.profile_stamp.exists || profile ? loaded_.profile_path : loaded_.asked, true);
         return;
@@ -295,7 +298,7 @@ void Document::watch(double now) {
     for (const fs::path& place : run_log_places(loaded_.profile_path)) {
         if (log.empty() && stamp_of(place).exists) log = place;
     }
-    if (changed(seen_log_, log)) open_run_log(log);
+    if (changed(watched_.log, log)) open_run_log(log);
 }
 
 void Document::update(double now) {

@@ -98,14 +98,13 @@ void draw_cell(Ui& ui, AxisOrder order, const Cell& cell, bool exact_rows) {
 
 void draw_legend(Ui& ui) {
     const Style style = ui.style();
-    const HeadMaps& maps = ui.document.maps();
     ImDrawList* list = ImGui::GetWindowDrawList();
     const float width = ui.px(120), height = ImGui::GetTextLineHeight() - ui.px(3);
     const float tile = static_cast<float>(ui.document.tile());
     char low[32], high[32];
     std::snprintf(low, sizeof low, "%s %%", short_number(100.0 * style.scale.low / tile).c_str());
     std::snprintf(high, sizeof high, "%s %%", short_number(100.0 * style.scale.high / tile).c_str());
-    if (maps.high <= 0.0f) return;
+    if (style.scale.high <= 0.0f) return;
     ImGui::AlignTextToFramePadding();
     muted("%s", low);
     ImGui::SameLine();

@@ -64,7 +64,8 @@ void MapFrame::draw() {
                       v.x1 * static_cast<double>(x.all()) - static_cast<double>(x.before),
                       v.y1 * static_cast<double>(y.all()) - static_cast<double>(y.before)};
     const Document& document = ui.document;
-    const std::uint32_t budget = Ui::budget(found->ranking, document.density(document.selected()));
+    const double density = document.density(document.selected());
+    const std::uint32_t budget = Ui::budget(found->ranking, density);
     Style style = ui.style();
     // A sampled row is one query's attention; a block row is the sum over a tile of queries.
     if (rows) {
@@ -80,12 +81,8 @@ void MapFrame::draw() {
         .add(style.scale.log);
     key.add(style.overlay).add(style.palette).add(style.light).add(budget).add(pixels).add(rows);
     const ImTextureID texture = ui.textures.get("map." + std::string(to_string(order)), key.value(), [&](Image& image) {
-        Field field;
-        field.rows = rows ? y.grid : found->map.rows;
-        field.cols = found->map.cols;
-        field.value = rows ? found->rows->value : found->map.value;
-        field.entry = rows ? found->rows->entry : found->ranking.entry;
-        field.budget = budget;
+        Field field = masked(found->map, found->ranking, density);
+        if (rows) field = {y.grid, found->map.cols, found->rows->value, found->rows->entry, budget};
         paint(field, blocks, style, pixels, pixels, image);
     });
     list->PushClipRect(min, max, true);

@@ -103,9 +103,9 @@ ThumbColors thumb_colors(const Ui& ui) {
     ThumbColors out;
     out.none = skipped_color(ui.light());
     out.computed = colormap(ui.preferences.palette, ui.light());
-    const bool shaded = ui.preferences.overlay != Overlay::off;
+    const bool shade = ui.preferences.overlay != Overlay::off;
     for (std::size_t i = 0; i < 256; ++i) {
-        out.skipped[i] = shaded ? mix(out.computed[i], out.none, 0.87f) : out.computed[i];
+        out.skipped[i] = shade ? shaded(out.computed[i], ui.light()) : out.computed[i];
     }
     return out;
 }

@@ -157,44 +157,69 @@ void draw_about(Ui& ui) {
     ImGui::EndTable();
 }
 
-void draw_differences(Ui& ui, const Comparison& result) {
+std::string kept_text(double own, double other) {
+    char text[48];
+    std::snprintf(text, sizeof text, "%.1f / %.1f %%", 100.0 * own, 100.0 * other);
+    return text;
+}
+
+void draw_difference(Ui& ui, const ProfileDiff::Head& d, bool groups) {
+    const auto both = [](const std::string& a, const std::string& b) { return a == b ? a : a + " / " + b; };
     Document& document = ui.document;
-    for (const std::string& text : result.header) {
-        ImGui::Bullet();
-        ImGui::TextWrapped("%s", text.c_str());
+    ImGui::TableNextColumn();
+    std::string name = d.layer + " / " + std::to_string(d.head);
+    if (groups) name += d.group == 0 ? ", early" : ", late";
+    if (ImGui::Selectable(name.c_str(), false, ImGuiSelectableFlags_SpanAllColumns)) {
+        for (std::size_t l = 0; l < document.layers(); ++l) {
+            if (document.base().layers[l].id == d.layer) document.select(document.index(l, d.head));
+        }
     }
-    if (!result.only_a.empty()) ImGui::BulletText("%zu layers only here", result.only_a.size());
-    if (!result.only_b.empty()) ImGui::BulletText("%zu layers only there", result.only_b.size());
-    muted("%zu of %zu heads differ", result.heads.size(), result.compared);
-    if (result.heads.empty()) return;
+    ImGui::TableNextColumn();
+    ImGui::TextUnformatted(both(std::string(to_string(d.order_a)), std::string(to_string(d.order_b))).c_str());
+    ImGui::TableNextColumn();
+    ImGui::TextUnformatted(both(density_text(d.density_a), density_text(d.density_b)).c_str());
+    ImGui::TableNextColumn();
+    ImGui::TextUnformatted(kept_text(d.a_by_a, d.a_by_b).c_str());
+    ImGui::TableNextColumn();
+    ImGui::TextUnformatted(kept_text(d.b_by_b, d.b_by_a).c_str());
+}
+
+void draw_differences(Ui& ui, const ProfileDiff& diff) {
+    for (const ProfileDiff::Field& field : diff.fields) {
+        ImGui::Bullet();
+        ImGui::TextWrapped("%s: %s and %s", field.name.c_str(), field.a.c_str(), field.b.c_str());
+    }
+    if (!diff.only_a.empty()) ImGui::BulletText("%zu layers only here", diff.only_a.size());
+    if (!diff.only_b.empty()) ImGui::BulletText("%zu layers only there", diff.only_b.size());
+    const ProfileDiff::Kept mean = diff.mean();
+    muted_wrapped("%zu of %zu heads changed. Kept in its own masks / in the other's, on average: here %s, there %s",
+                  diff.changed(), diff.heads.size(), kept_text(mean.a_by_a, mean.a_by_b).c_str(),
+                  kept_text(mean.b_by_b, mean.b_by_a).c_str());
+    tooltip(
+        "Retained mass at the tile 64 x 64 on the first grid, each profile's attention as its own kernels tell it: the "
+        "figures of `profile diff`.");
+    std::vector<const ProfileDiff::Head*> changed;
+    bool groups = false;
+    for (const ProfileDiff::Head& head : diff.heads) {
+        groups = groups || head.group > 0;
+        if (head.changed()) changed.push_back(&head);
+    }
+    if (changed.empty()) return;
     const ImVec2 size = {0, std::max(ui.px(90), ImGui::GetContentRegionAvail().y)};
-    if (!ImGui::BeginTable("differences", 4, kListFlags, size)) return;
+    if (!ImGui::BeginTable("differences", 5, kListFlags, size)) return;
     ImGui::TableSetupScrollFreeze(0, 1);
-    for (const char* column : {"layer / head", "order", "density", "kept at .3"}) ImGui::TableSetupColumn(column);
+    for (const char* column : {"layer / head", "order", "density", "kept here", "kept there"}) {
+        ImGui::TableSetupColumn(column);
+    }
     ImGui::TableHeadersRow();
     ImGuiListClipper clipper;
-    clipper.Begin(static_cast<int>(result.heads.size()));
+    clipper.Begin(static_cast<int>(changed.size()));
     while (clipper.Step()) {
         for (int row = clipper.DisplayStart; row < clipper.DisplayEnd; ++row) {
-            const HeadDifference& d = result.heads[static_cast<std::size_t>(row)];
             ImGui::TableNextRow();
-            ImGui::TableNextColumn();
             ImGui::PushID(row);
-            if (ImGui::Selectable((d.layer + " / " + std::to_string(d.head)).c_str(), false,
-                                  ImGuiSelectableFlags_SpanAllColumns)) {
-                for (std::size_t l = 0; l < document.layers(); ++l) {
-                    if (document.base().layers[l].id == d.layer) document.select(document.index(l, d.head));
-                }
-            }
+            draw_difference(ui, *changed[static_cast<std::size_t>(row)], groups);
             ImGui::PopID();
-            ImGui::TableNextColumn();
-            const std::string a(to_string(d.a.order)), b(to_string(d.b.order));
-            ImGui::TextUnformatted(d.order ? (a + " / " + b).c_str() : a.c_str());
-            ImGui::TableNextColumn();
-            ImGui::TextUnformatted(d.density ? (density_text(d.a.density) + " / " + density_text(d.b.density)).c_str()
-                                             : "");
-            ImGui::TableNextColumn();
-            ImGui::Text("%.2f / %.2f", d.retained_a, d.retained_b);
         }
     }
     ImGui::EndTable();
@@ -207,18 +232,16 @@ void draw_comparison(Ui& ui) {
     const Document::Compared* compared = document.comparison();
     if (compared == nullptr) {
         ImGui::TextWrapped(
-            "Shows where another profile of this model differs: orders, densities, what the masks keep.");
+            "Shows where another profile of this model differs: orders, densities, and what each one's attention keeps "
+            "under "
+            "the other's masks.");
         return;
     }
     flow(button_width("Close"));
     const bool close = ImGui::SmallButton("Close");
     fitted_text(compared->path.filename().string(), ImGui::GetContentRegionAvail().x);
-    if (!compared->result.same_model) ImGui::TextColored(warning_color(ui), "Of another model.");
-    if (compared->result.equal()) {
-        muted("Equal in all that counts.");
-    } else {
-        draw_differences(ui, compared->result);
-    }
+    if (!compared->same_model) ImGui::TextColored(warning_color(ui), "Of another model.");
+    draw_differences(ui, compared->diff);
     if (close) document.close_comparison();
 }
 

@@ -57,7 +57,6 @@ struct Ui {
         : document(shown), preferences(kept), textures(pictures) {}
 
     float scale = 1.0f;  // pixels of a unit; fonts and sizes are scaled by it already
-    double now = 0.0;
 
     HeadPanelState head;
     OverviewState overview;

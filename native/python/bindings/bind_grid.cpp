@@ -66,30 +66,26 @@ py::array_t<float> kernels(const std::vector<const OffsetAccumulator*>& accumula
         require(one->bins() == bins, "accumulators", "must share their bins", "different bins");
     }
     const auto heads = static_cast<std::int64_t>(accumulators.size());
-    py::array_t<float> found({heads, bins.codes()});
+    py::array_t<float> found({heads, bins.size()});
     float* values = found.mutable_data();
     const py::gil_scoped_release release;
     parallel_for(heads, threads, [&](std::int64_t head, int) {
         const OffsetKernel kernel = accumulators[static_cast<std::size_t>(head)]->kernel();
-        std::copy(kernel.value.begin(), kernel.value.end(), values + head * bins.codes());
+        std::copy(kernel.value.begin(), kernel.value.end(), values + head * bins.size());
     });
     return found;
 }
 
 void bind_bins(py::module_& m) {
     py::class_<Bins>(m, "Bins")
-        .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w,
-                         const std::array<std::int32_t, 3>& keys) {
-                 Bins bins{{std::move(f)}, {std::move(h)}, {std::move(w)}, keys};
+        .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w) {
+                 Bins bins{{std::move(f)}, {std::move(h)}, {std::move(w)}};
                  validate(bins);
                  return bins;
              }),
-             py::arg("F"), py::arg("H"), py::arg("W"), py::arg("keys") = std::array<std::int32_t, 3>{})
+             py::arg("F"), py::arg("H"), py::arg("W"))
         .def_static("even", [](const GridTuple& grid) { return Bins::even(to_grid(grid)); })
         .def_static("signed", [](const GridTuple& grid) { return Bins::signed_offsets(to_grid(grid)); })
-        .def_static("observed", [](const GridTuple& grid) { return Bins::observed(to_grid(grid)); })
-        .def_property_readonly("keys", [](const Bins& bins) { return bins.keys; })
-        .def_property_readonly("codes", &Bins::codes)
         .def_property_readonly("F", [](const Bins& bins) { return bins.f.edges; })
         .def_property_readonly("H", [](const Bins& bins) { return bins.h.edges; })
         .def_property_readonly("W", [](const Bins& bins) { return bins.w.edges; })

@@ -60,9 +60,7 @@ py::array_t<T> to_numpy(std::vector<T>&& values) {
 }
 
 inline OffsetKernel to_kernel(const Bins& bins, const FloatArray& values) {
-    require(values.size() == bins.size() || values.size() == bins.codes(), "values",
-            "must hold one value per bin, " + std::to_string(bins.size()) +
-                (bins.codes() > bins.size() ? ", or with gains " + std::to_string(bins.codes()) : ""),
+    require(values.size() == bins.size(), "values", "must hold one value per bin, " + std::to_string(bins.size()),
             values.size());
     const auto span = view(values);
     return {bins, std::vector<float>(span.begin(), span.end())};
@@ -73,6 +71,7 @@ void bind_importance(py::module_& m);
 void bind_known(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_plan_builder(py::module_& m);
+void bind_paint(py::module_& m);
 void bind_profile_merge(py::module_& m);
 void bind_profile(py::module_& m);
 void bind_capture(py::module_& m);

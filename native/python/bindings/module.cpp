@@ -51,6 +51,7 @@ PYBIND11_MODULE(_core, m) {
     bind_plan_builder(m);
     bind_profile(m);
     bind_profile_merge(m);
+    bind_paint(m);
     bind_capture(m);
     bind_attention(m);
     bind_plan_words(m);

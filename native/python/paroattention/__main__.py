@@ -1,4 +1,4 @@
-"""`python -m paroattention doctor | profile show|validate|... | bench attention|... | view`."""
+"""`python -m paroattention doctor | profile show|merge|diff | bench attention|... | view`."""
 
 from __future__ import annotations
 

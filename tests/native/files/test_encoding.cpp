@@ -49,23 +49,23 @@ TEST_CASE("zlib streams of the expected size inflate, others are refused", "[enc
         CHECK(inflate(packed, out) == "");
         CHECK(out == plain);
         out.resize(size + 1);
-        CHECK(inflate(packed, out) == "holds fewer codes than there are bins");
+        CHECK(inflate(packed, out) == "fewer bytes");
         if (size > 1) {
             out.resize(size - 1);
-            CHECK(inflate(packed, out) == "holds more codes than there are bins");
+            CHECK(inflate(packed, out) == "more bytes");
         }
         out.resize(size);
         packed.push_back(0);
-        CHECK(inflate(packed, out) == "has bytes after its zlib stream");
+        CHECK(inflate(packed, out) == "bytes after the zlib stream");
         packed.resize(packed.size() - 2);
         CHECK(inflate(packed, out) != "");
     }
     std::vector<std::uint8_t> one(1);
-    CHECK(inflate({}, one) == "is a zlib stream that ends too early");
+    CHECK(inflate({}, one) == "a zlib stream that ends too early");
     // 64 MB of zeros in 64 KB: no byte is written past the one that is expected.
     const std::vector<std::uint8_t> bomb = deflate(std::vector<std::uint8_t>(64u << 20));
     CHECK(bomb.size() < 70000);
-    CHECK(inflate(bomb, one) == "holds more codes than there are bins");
+    CHECK(inflate(bomb, one) == "more bytes");
 }
 
 TEST_CASE("text from strangers is shown harmlessly", "[encoding]") {

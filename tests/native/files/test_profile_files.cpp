@@ -54,7 +54,7 @@ TEST_CASE("an existing profile survives every failure to save", "[profile][file]
     CHECK_THAT(error_of([&] { save_profile(profile, folder / "none/a.json"); }), ContainsSubstring("none/a.json"));
     std::filesystem::create_directory(folder / "d.json");
     CHECK_THAT(error_of([&] { save_profile(profile, folder / "d.json"); }),
-               ContainsSubstring("must not be a directory"));
+               ContainsSubstring("must be a file (got a directory)"));
     CHECK(folder.files() == 2);
 }
 

@@ -91,8 +91,9 @@ TEST_CASE("unknown, missing and duplicate keys are refused", "[profile]") {
         {"\"order\": \"FWH\"", "\"order\": \"FWH\", \"order\": \"FWH\"", "layers[0].heads[1]", "each key once"},
         {"\"id\": \"block.1.0\", ", "", "layers[1].id", "is required"},
         {"{\n\"schema\": \"paroattention/1\",\n", "{", "schema", "is required"},
-        {"paroattention/1", "paroattention/3", "schema",
-         "must be \"paroattention/1\" or \"paroattention/2\" (got paroattention/3)"},
+        {"paroattention/1", "paroattention/2", "schema",
+         "must be \"paroattention/1\", the one schema that this version reads: make the profile anew with "
+         "PARO Calibrate, or get one of that schema (got paroattention/2)"},
     });
     check_refused("{}", "schema", "is required");
 }
@@ -120,16 +121,16 @@ TEST_CASE("wrong types are refused", "[profile]") {
 
 TEST_CASE("wrong sizes are refused", "[profile]") {
     check_cases({
-        {"\"layers\": 2", "\"layers\": 3", "layers", "must hold model.layers layers (3) (got 2)"},
-        {"\"heads\": 2", "\"heads\": 1", "layers[0].heads", "must hold model.heads heads (1) (got 2)"},
+        {"\"layers\": 2", "\"layers\": 3", "layers", "must hold as many layers as model.layers says (3) (got 2)"},
+        {"\"heads\": 2", "\"heads\": 1", "layers[0].heads", "must hold as many heads as model.heads says (1) (got 2)"},
         {"\"heads\": 2", "\"heads\": 2000000000", "model.heads", "must be from 1 to 4096"},
         {", {\"sigma_max\": 500.25, \"sigma_min\": 0.0}", "", "layers[0].heads[0].groups",
          "timestep_groups (1) (got 2)"},
         {"{\"sigma_max\": 500.25", "{\"sigma_max\": 400.0, \"sigma_min\": 300.0}, {\"sigma_max\": 300.0",
          "timestep_groups", "must not be longer than 2"},
         {"block.1.0", "block.0.0", "layers[1].id", "must not occur twice (got block.0.0)"},
-        {"[0, 1, 2]", "[0, 1]", "layers[0].heads[0].groups[0].kernel", "holds more codes than there are bins"},
-        {"[0, 1, 2]", "[0, 1, 2, 3]", "layers[0].heads[0].groups[0].kernel", "holds fewer codes than there are bins"},
+        {"[0, 1, 2]", "[0, 1]", "layers[0].heads[0].groups[0].kernel", "deflated by zlib (got more bytes)"},
+        {"[0, 1, 2]", "[0, 1, 2, 3]", "layers[0].heads[0].groups[0].kernel", "deflated by zlib (got fewer bytes)"},
         {"[0, 1, 2]", "[0, 2, 1]", "bins.F", "increasing"},
         {"[0, 1, 2]", "[]", "bins.F", "must hold at least 1 item"},
         {"[0, 1, 2]", "[0, 1, 2000000]", "bins.F", "2^20"},
@@ -144,7 +145,7 @@ TEST_CASE("wrong sizes are refused", "[profile]") {
 TEST_CASE("values outside their range are refused", "[profile]") {
     check_cases({
         {"\"steps\": 20", "\"steps\": -1", "calibration.steps", "must be from 0 to 2147483647 (got -1)"},
-        {"\"steps\": 20", "\"steps\": 2147483648", "calibration.steps", "must fit 32 bits"},
+        {"\"steps\": 20", "\"steps\": 2147483648", "calibration.steps", "must be from -2^31 to 2^31 - 1"},
         {"\"steps\": 20", "\"steps\": 99999999999999999999", "calibration.steps", "must be an integer"},
         {"\"layers\": 2", "\"layers\": 0", "model.layers", "must be from 1"},
         {"\"head_dim\": 128", "\"head_dim\": -128", "model.head_dim", "must be from 1"},
@@ -182,7 +183,8 @@ TEST_CASE("unfit text is refused and shown harmlessly", "[profile]") {
         {"0f19", "0F19", "model.fingerprint", "must be 64 lower-case hex digits"},
         {"0f19", "0f1", "model.fingerprint", "must be 64 lower-case hex digits"},
         {"\"patches\": \"", "\"patches\": \"\\t", "model.patches", "printable characters only"},
-        {"block.0.0", "block.0", "layers[0].id", "must read block_type.block_index.occurrence (got block.0)"},
+        {"block.0.0", "block.0", "layers[0].id",
+         "must read block_type.block_index.occurrence, such as double.0.0 (got block.0)"},
         {"block.0.0", "block.0.0.0", "layers[0].id", "must read"},
         {"block.0.0", "../0.0", "layers[0].id", "must read"},
         {"block.0.0", "block.-1.0", "layers[0].id", "must read"},
@@ -262,16 +264,16 @@ TEST_CASE("kernels that do not decode are refused", "[profile]") {
     const std::size_t start = json.find("\"kernel\": \"") + 11, size = json.find('"', start) - start;
     const auto with = [&](const std::string& kernel) { return std::string(json).replace(start, size, kernel); };
     const std::string kernel = json.substr(start, size), place = "layers[0].heads[0].groups[0].kernel";
-    check_refused(with(kernel.substr(0, 20)), place, "is a zlib stream that ends too early");
+    check_refused(with(kernel.substr(0, 20)), place, "(got a zlib stream that ends too early)");
     check_refused(with(kernel.substr(0, 21)), place, "must be standard base64 with padding");
     check_refused(with("!" + kernel.substr(1)), place, "must be standard base64 with padding");
     check_refused(with(kernel.substr(0, 4) + "\\n" + kernel.substr(4)), place, "must be standard base64");
-    check_refused(with(""), place, "is a zlib stream that ends too early");
-    check_refused(with("AAAA" + kernel.substr(4)), place, "is not a valid zlib stream");
+    check_refused(with(""), place, "(got a zlib stream that ends too early)");
+    check_refused(with("AAAA" + kernel.substr(4)), place, "(got no valid zlib stream)");
     const std::size_t last = kernel.find_last_not_of('=');
     std::string sum = kernel;
     sum[last - 2] = sum[last - 2] == 'A' ? 'B' : 'A';
-    check_refused(with(sum), place, "is not a valid zlib stream");
+    check_refused(with(sum), place, "(got no valid zlib stream)");
 }
 
 TEST_CASE("size and depth are checked before parsing", "[profile]") {
@@ -324,13 +326,14 @@ TEST_CASE("a profile in memory is checked before it is written", "[profile]") {
     CHECK_THAT(refusal([](P& p) { p.model.family = "\xFF"; }),
                ContainsSubstring("model.family must be UTF-8 (got \\xff)"));
     CHECK_THAT(refusal([](P& p) { p.layers[1].heads[0].order = paro::AxisOrder(9); }),
-               ContainsSubstring("layers[1].heads[0].order must be one of six (got 9)"));
+               ContainsSubstring("layers[1].heads[0].order must be one of the six axis orders, 0 to 5 (got 9)"));
     CHECK_THAT(refusal([](P& p) { p.layers[1].heads[1].groups[1].kernel.code.pop_back(); }),
                ContainsSubstring("layers[1].heads[1].groups[1].kernel must hold one code per bin (60) (got 59)"));
     CHECK_THAT(refusal([](P& p) { p.layers[1].heads[1].groups[1].kernel.peak = NAN; }),
                ContainsSubstring("[1].peak must"));
     CHECK_THAT(refusal([](P& p) { p.layers[1].heads[1].groups.pop_back(); }),
                ContainsSubstring("layers[1].heads[1].groups"));
-    CHECK_THAT(refusal([](P& p) { p.layers.pop_back(); }), ContainsSubstring("layers must hold model.layers layers"));
+    CHECK_THAT(refusal([](P& p) { p.layers.pop_back(); }),
+               ContainsSubstring("layers must hold as many layers as model.layers says"));
     CHECK_THAT(refusal([](P& p) { p.bins.f.edges.clear(); }), ContainsSubstring("bins.F must have edges"));
 }

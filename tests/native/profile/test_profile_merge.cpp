@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "expect_error.h"
+#include "paro/profile_diff.h"
 #include "paro/profile_merge.h"
 #include "profile_samples.h"
 
@@ -136,11 +137,20 @@ TEST_CASE("merge: profiles that do not belong together are refused, both stay as
         EXPECT_ERROR(merge_profiles(old, fresh, 0.3, 1), message);
         CHECK(fresh == before);
     };
-    refused([](Profile& p) { p.model.family = "other"; }, "profile must be of the same model: family");
-    refused([](Profile& p) { p.model.fingerprint = std::string(64, 'b'); }, "profile must be of the same model: fin");
-    refused([](Profile& p) { p.model.patches = "lora"; }, "profile must be of the same model: patches");
-    refused([](Profile& p) { p.model.head_dim = 64; }, "profile must be of the same model: head_dim");
-    refused([](Profile& p) { p.calibration.grids = {{4, 6, 80}}; }, "profile must be calibrated near the grid 4x6x80");
+    refused([](Profile& p) { p.model.family = "other"; },
+            "profile must be of the same model as the one it goes into: family must be \"wan21\" (got \"other\")");
+    refused([](Profile& p) { p.model.fingerprint = std::string(64, 'b'); },
+            "profile must be of the same model as the one it goes into: fingerprint");
+    refused([](Profile& p) { p.model.patches = "lora"; },
+            "profile must be of the same model as the one it goes into: patches must be \"\" (got \"lora\")");
+    refused([](Profile& p) { p.model.head_dim = 64; },
+            "profile must be of the same model as the one it goes into: head_dim must be 128 (got 64)");
+    refused(
+        [](Profile& p) {
+            p.calibration.grids = {{4, 6, 80}};
+        },
+        "profile must be of a grid near those of the one it goes into, each side within 0.75 to 1.35 of 4x6x8; "
+        "otherwise save it under a name of its own (got 4x6x80)");
     refused([](Profile& p) { p.layers[1].id = p.layers[0].id; }, "layers[1].id");
     EXPECT_ERROR(merge_profiles(old, sample(), 0.0, 1), "density");
     CHECK(old == sample());
@@ -199,6 +209,25 @@ TEST_CASE("merge: one timestep group counts for both of the other profile", "[pr
     }
 }
 
+TEST_CASE("merge: completing takes only the layers that are lacking", "[profile_merge]") {
+    const Profile whole = sample(3);
+    Profile part = sample(2), other = whole;
+    part.layers.erase(part.layers.begin() + 1);
+    part.model.layers = 2;
+    part.defaults.density = 0.4;
+    flatten(part, 0, 0, 0, 0.5f);
+    const Profile both = complete_profile(part, other, 2);
+    CHECK(both.calibration == part.calibration);
+    CHECK(both.defaults == part.defaults);
+    REQUIRE(both.layers.size() == 3);
+    CHECK(both.layers[0] == part.layers[0]);
+    CHECK(both.layers[1] == whole.layers[1]);
+    CHECK(both.layers[2] == part.layers[1]);
+    other.model.patches = "lora";
+    EXPECT_ERROR(complete_profile(part, other, 1),
+                 "profile must be of the same model as the one it goes into: patches must be \"\" (got \"lora\")");
+}
+
 TEST_CASE("merge: the same with any number of threads", "[profile_merge]") {
     const Profile old = sample(2);
     Profile fresh = sample(1);
@@ -212,8 +241,9 @@ TEST_CASE("diff: a profile and itself differ in nothing", "[profile_merge]") {
     CHECK(diff.only_a.empty());
     CHECK(diff.only_b.empty());
     REQUIRE(diff.heads.size() == 12);
+    CHECK(diff.changed() == 0);
+    CHECK(diff.mean().a_by_a == diff.mean().b_by_a);
     for (const ProfileDiff::Head& head : diff.heads) {
-        CHECK_FALSE(head.changed());
         CHECK(head.a_by_a == head.a_by_b);
         CHECK(head.a_by_a == head.b_by_a);
     }
@@ -247,6 +277,10 @@ TEST_CASE("diff: what changed is named, and what each keeps under the other's pl
     CHECK(found->order_b == AxisOrder::FHW);
     CHECK(found->a_by_a > found->a_by_b + 0.2);
     CHECK(found->b_by_b > found->b_by_a + 0.2);
+    double sum = 0.0;
+    for (const ProfileDiff::Head& head : diff.heads) sum += head.a_by_b;
+    CHECK(diff.mean().a_by_b == Catch::Approx(sum / 8.0));
+    CHECK(diff.changed() == 4);  // two heads in two groups: one by its order, one by the default density
     // A head without a density of its own has the profile's default.
     CHECK(diff.heads[0].density_a == 0.3);
     CHECK(diff.heads[0].density_b == 0.2);

@@ -340,7 +340,6 @@ def test_samples_in_other_bins_are_looked_up_at_the_profiles_edges(make):
             r" heads .got 1",
         ),
         ({"weight": -0.5}, r"samples\[0\].groups\[0\].weight must not be negative .got -0.5"),
-        ({"bins": _core.Bins.observed(GRID)}, r"samples\[0\] must have the profile's bins"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

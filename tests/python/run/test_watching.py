@@ -7,7 +7,6 @@ from fake_host import Host, finder
 from paroattention import Settings, _core, attention, reference
 from paroattention.learn import sampling
 from paroattention.learn.seen_blocks import SeenBlocks
-from paroattention.plan import renewal
 from paroattention.run.proposals import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
@@ -182,26 +181,6 @@ def test_a_profile_that_was_found_is_renewed_too():
     first = min(line["step"] for line in host.lines if line["error"] is not None)
     assert retained_at(host, 5) > retained_at(host, first) + 0.1
     assert not host.saved
-
-
-def test_kernels_with_gains_of_keys_are_not_blended_with_others():
-    """The profile keeps such kernels; the samples' own blocks still renew its masks."""
-    built = profile(grid=GRID)
-    keyed = _core.Bins.observed(GRID)
-    if not any(keyed.keys):
-        pytest.skip("bins of this grid have no gains of keys")
-    assert renewal.comparable(keyed, keyed) and not renewal.comparable(keyed, built.bins)
-    heads = []
-    for layer in built.layers:
-        for head in layer.heads:
-            code, peak = _core.quantise(keyed, np.ones(len(keyed), np.float32))
-            head.groups = [_core.HeadGroup(code, peak, head.groups[0].mass)]
-        heads.append(_core.ProfileLayer(layer.id, layer.heads))
-    built.layers, built.bins = heads, keyed
-    find, _ = finder(built)
-    host, summary = run_shifted([0] * 6, Settings(density=0.2), find_profile=find)
-    assert host.session.report.paths == {"sparse": 12} and not host.reasons()
-    assert max(taken for _, taken, _ in summary["renewals"]) > 0
 
 
 def test_what_was_learned_is_saved_at_the_end_in_two_halves():

@@ -73,21 +73,6 @@ ExactRows read_rows(const CaptureTensor& rows, const CaptureTensor& queries, con
     return out;
 }
 
-void widen_range(HeadMaps& maps, const OrderMap& found) {
-    float low = INFINITY, high = 0.0f;
-    for (const float value : found.map.value) {
-        high = std::max(high, value);
-        if (value > 0.0f) low = std::min(low, value);
-    }
-    if (high <= 0.0f) return;
-    // Four decades hold what an eye tells apart; what lies below is background.
-    low = std::max(low, high * 1e-4f);
-    maps.high = std::max(maps.high, high);
-    maps.low = maps.low > 0.0f ? std::min(maps.low, low) : low;
-    maps.low = std::max(maps.low, maps.high * 1e-4f);
-    if (maps.low >= maps.high) maps.low = maps.high * 0.1f;
-}
-
 }  // namespace
 
 int step_of_density(double density) {
@@ -185,7 +170,7 @@ void compute_head(Workers& workers, const Ticket& ticket, std::shared_ptr<const 
             try {
                 auto found = std::make_shared<const OrderMap>(order_map(kernel, *profile, capture.get(), key, order));
                 return [=] {
-                    widen_range(*maps, *found);
+                    maps->scale.widen(found->map.value);
                     maps->order[static_cast<std::size_t>(order)] = found;
                 };
             } catch (const std::exception& error) {

@@ -11,6 +11,7 @@
 #include "paro/block_rank.h"
 #include "paro/capture.h"
 #include "paro/order_select.h"
+#include "paro/paint.h"
 
 namespace paro::viewer {
 
@@ -53,8 +54,7 @@ struct HeadMaps {
     std::string error;  // why nothing more comes
     bool complete() const;
     bool metrics_complete() const;
-    // Smallest and greatest mean attention per block over the orders that are there.
-    float low = 0.0f, high = 0.0f;
+    Scale scale;  // of the maps that are there
     // The paper's combined score of each order, smallest best; only with metrics_complete().
     std::array<double, 6> paper_scores() const;
     AxisOrder paper_choice() const;

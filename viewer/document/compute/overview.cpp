@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "document/paint/raster.h"
+#include "paro/paint.h"
 
 namespace paro::viewer {
 
@@ -36,8 +36,8 @@ void make_thumb(const BlockMap& map, const BlockRanking& ranking, HeadSummary& o
             out.entry[at] = static_cast<std::uint8_t>(std::clamp(stop, 0.0, static_cast<double>(kDensitySteps)));
         }
     }
-    const float high = *std::ranges::max_element(mean);
-    const Scale scale{std::max(high * 1e-4f, 1e-30f), std::max(high, 1e-29f), true};
+    Scale scale;
+    scale.widen(mean);
     out.value.resize(mean.size());
     for (std::size_t i = 0; i < mean.size(); ++i) {
         out.value[i] = static_cast<std::uint8_t>(std::lround(255.0f * scale.place(mean[i])));

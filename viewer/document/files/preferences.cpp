@@ -1,7 +1,9 @@
 #include "document/files/preferences.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -92,7 +94,7 @@ void save_preferences(const Preferences& preferences, const fs::path& folder) {
         std::ofstream file(temporary, std::ios::binary);
         file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
         file.close();
-        require(!file.fail(), temporary.string(), "must be writable", "an error");
+        require(!file.fail(), temporary.string(), "must be writable", std::strerror(errno));
     }
     fs::rename(temporary, folder / kFile, error);
     require(!error, (folder / kFile).string(), "must be writable", error.message());

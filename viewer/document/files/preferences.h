@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "document/paint/raster.h"
+#include "paro/paint.h"
 
 namespace paro::viewer {
 

@@ -3,6 +3,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "paro/error.h"
@@ -58,10 +60,11 @@ Bytes encode_png(const Image& image) {
 
 void write_png(const Image& image, const std::filesystem::path& path) {
     const Bytes bytes = encode_png(image);
+    errno = 0;
     std::ofstream file(path, std::ios::binary);
     file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     file.close();
-    require(!file.fail(), path.string(), "must be a place where a file can be written", "an error");
+    if (file.fail()) fail(path.string(), "must be a place where a file can be written", std::strerror(errno));
 }
 
 Image crop(const Image& image, int x, int y, int width, int height) {

@@ -27,13 +27,12 @@ BlockMap empty_map(const Grid& grid, AxisOrder order, std::int32_t block_q, std:
 // The same without its values.
 BlockMap map_shape(const Grid& grid, AxisOrder order, std::int32_t block_q, std::int32_t block_kv);
 
-// Sum of the kernel's offsets over the token pairs of every block pair, exactly (second differences of running sums);
-// gains do not enter.
+// Sum of the kernel's offsets over the token pairs of every block pair, exactly (second differences of running sums).
 BlockMap kernel_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                      std::int32_t block_kv);
 
-// kernel_sums times the gains of the blocks' keys, with every query's mass the same, as a softmax has it: near the
-// grid's borders a mean by offset adds up to less. The total stays.
+// kernel_sums with every query's mass the same, as a softmax has it: near the grid's borders a mean by offset adds up
+// to less. The total stays.
 BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                     std::int32_t block_kv);
 // The same into `map`, whose memory is used again: building many plans would spend as long on fresh memory as on sums.

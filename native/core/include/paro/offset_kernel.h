@@ -1,7 +1,6 @@
 // Offset kernels: a head's mean attention by grid offset, which rebuilds its block map in any order and density.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -30,39 +29,25 @@ AxisBins signed_bins(std::int32_t size);
 // Of Bins::even: two groups of Wan 14B's 1,600 kernels then fit a file of 8 MB.
 inline constexpr std::int64_t kEvenBins = 5500;
 
-// How many places of one axis may have a gain of their own.
-inline constexpr std::int32_t kMostKeyPlaces = 128;
-
 struct Bins {
     AxisBins f, h, w;
-    // Places along F, H and W whose gains follow the offsets' values, or all 0: none. A kernel over offsets alone
-    // cannot tell of keys that everybody looks at (sinks, stripes); a gain for each frame, row and column of keys can.
-    std::array<std::int32_t, 3> keys{};
 
-    // Offsets.
     std::int64_t size() const { return std::int64_t{f.count()} * h.count() * w.count(); }
-    std::int64_t key_places() const { return std::int64_t{keys[0]} + keys[1] + keys[2]; }
-    // Both: the codes of a kernel.
-    std::int64_t codes() const { return size() + key_places(); }
     // W fastest.
     std::int64_t index(std::int32_t df, std::int32_t dh, std::int32_t dw) const;
     // The finest even bins of at most kEvenBins in all: every offset where that fits, else edges growing by the least
     // of 1.02, 1.04, ... that does. Fine even bins keep more of exact maps' mass than as many coarse signed ones.
     static Bins even(const Grid& grid);
     static Bins signed_offsets(const Grid& grid);
-    // even() with a gain for each place of every axis, at most kMostKeyPlaces.
-    static Bins observed(const Grid& grid);
     friend bool operator==(const Bins&, const Bins&) = default;
 };
 
 // Throws Error: an axis without edges, more than 512 edges, edges not strictly increasing or beyond +-2^20, or more
-// than 2^22 bins in all; keys neither all 0 nor all from 1 to kMostKeyPlaces.
+// than 2^22 bins in all.
 void validate(const Bins& bins);
 
 // value[bins.index(df, dh, dw)] = mean post-softmax probability per (query, key) pair at that offset (key minus query),
-// grid keys only, not renormalised; 0 where never observed. After the offsets come the gains of bins.keys, F H W, where
-// there are any: the probability of a key is the value times the gains of its frame, row and column. On a grid of other
-// sides a gain belongs to the same share of the side. Without them (size() values) all are 1.
+// grid keys only, not renormalised; 0 where never observed.
 struct OffsetKernel {
     Bins bins;
     std::vector<float> value;
@@ -71,8 +56,7 @@ struct OffsetKernel {
 // Throws Error for bad bins, one value too many or too few, or a value that is negative or not finite.
 void validate(const OffsetKernel& kernel);
 
-// As saved: code 0 = never observed or zero, else peak * 2^((code - 255) * 24 / 254); then gains, 2^((code - 128) /
-// 16).
+// As saved: code 0 = never observed or zero, else peak * 2^((code - 255) * 24 / 254).
 struct KernelCode {
     std::vector<std::uint8_t> code;
     float peak = 0.0f;
@@ -84,7 +68,7 @@ KernelCode quantise(const OffsetKernel& kernel);
 // sixteenth of an even spread over the offsets, at least 12 octaves, and of 32 below. Masks made from it keep the same
 // mass to four digits (bench offsets). Peak and zeros stay.
 KernelCode coarse(const Bins& bins, KernelCode code);
-// Throws Error if the code's size is not bins.codes(), or peak is negative or not finite.
+// Throws Error if the code's size is not bins.size(), or peak is negative or not finite.
 OffsetKernel dequantise(const Bins& bins, const KernelCode& code);
 
 // Collects sampled softmax rows of one head; add_row and merge may not run at the same time. Sums are doubles that hold
@@ -105,24 +89,14 @@ class OffsetAccumulator {
     std::int64_t rows() const { return rows_; }
     const Bins& bins() const { return bins_; }
     const Grid& grid() const { return grid_; }
-    // With gains where bins().keys asks for them: fitted to where the first kGainRows rows had their mass, so that
-    // kernel times gains, every row normalised, has it there too. Fitted once and kept when later rows come.
     OffsetKernel kernel() const;
-    static constexpr std::size_t kGainRows = 256;
 
    private:
-    void add_places(std::int64_t query, std::span<const float> probabilities);
-
     Bins bins_;
     Grid grid_;
     std::vector<double> sum_;
     std::vector<double> pairs_;
     std::int64_t rows_ = 0;
-    // For gains, where asked for: the first rows' queries, and their mass by place of F, H and W.
-    std::vector<std::int32_t> queries_;
-    std::vector<double> place_mass_;
-    mutable std::vector<float> gains_;
-    mutable std::size_t fitted_ = 0;  // rows that gains_ were fitted to
 };
 
 }  // namespace paro

@@ -19,10 +19,10 @@ std::vector<std::uint8_t> deflate(std::span<const std::uint8_t> bytes) {
 
 std::string_view inflate(std::span<const std::uint8_t> packed, std::span<std::uint8_t> out) {
     if (packed.size() > std::numeric_limits<uInt>::max() || out.size() > std::numeric_limits<uInt>::max()) {
-        return "is too large";
+        return "4 GB or more";
     }
     z_stream stream{};
-    if (inflateInit(&stream) != Z_OK) return "cannot be inflated: zlib does not start";
+    if (inflateInit(&stream) != Z_OK) return "zlib that does not start";
     stream.next_in = const_cast<Bytef*>(packed.data());  // zlib's older interface has no const
     stream.avail_in = static_cast<uInt>(packed.size());
     stream.next_out = out.data();
@@ -31,11 +31,11 @@ std::string_view inflate(std::span<const std::uint8_t> packed, std::span<std::ui
     const uInt left_in = stream.avail_in, left_out = stream.avail_out;
     inflateEnd(&stream);
     if (status == Z_STREAM_END && left_out == 0 && left_in == 0) return {};
-    if (status == Z_STREAM_END && left_out != 0) return "holds fewer codes than there are bins";
-    if (status == Z_STREAM_END) return "has bytes after its zlib stream";
-    if (status == Z_BUF_ERROR && left_out == 0) return "holds more codes than there are bins";
-    if (status == Z_BUF_ERROR) return "is a zlib stream that ends too early";
-    return "is not a valid zlib stream";
+    if (status == Z_STREAM_END && left_out != 0) return "fewer bytes";
+    if (status == Z_STREAM_END) return "bytes after the zlib stream";
+    if (status == Z_BUF_ERROR && left_out == 0) return "more bytes";
+    if (status == Z_BUF_ERROR) return "a zlib stream that ends too early";
+    return "no valid zlib stream";
 }
 
 }  // namespace paro::detail

@@ -107,7 +107,7 @@ void InputFile::read(std::span<char> out) { read(std::span(reinterpret_cast<std:
 
 AtomicFile::AtomicFile(const fs::path& target) : target_(target) {
     std::error_code ignored;
-    if (fs::is_directory(target, ignored)) fail(show(target), "must not be a directory", "one");
+    if (fs::is_directory(target, ignored)) fail(show(target), "must be a file", "a directory");
     handle_ = open_temporary(target.parent_path(), temporary_);
     if (handle_ < 0) fail(show(target), "must be in a folder that can be written to", last_error());
 }

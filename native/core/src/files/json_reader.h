@@ -53,10 +53,9 @@ struct JsonField {
     JsonKind kind;
     void (*set)(Target&, JsonValue&) = nullptr;  // scalars
     const JsonShape<Target>* child = nullptr;    // objects and arrays
-    bool optional = false;
 };
 
-// An object: every field that is not optional is required, and no other is allowed unless `other` takes it.
+// An object: every field is required, and no other is allowed unless `other` takes it.
 // An array: the first field describes the items.
 template <typename Target>
 struct JsonShape {
@@ -230,7 +229,7 @@ template <typename Target>
 bool JsonReader<Target>::end_object() {
     Frame& frame = frames_.back();
     for (std::size_t i = 0; i < frame.shape->fields.size(); ++i) {
-        if ((frame.seen >> i & 1u) || frame.shape->fields[i].optional) continue;
+        if (frame.seen >> i & 1u) continue;
         frame.field = &frame.shape->fields[i];
         frame.other.clear();
         fail(place(), "is required", "nothing");

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "mass/block_sums.h"
-#include "mass/key_gains.h"
 #include "paro/error.h"
 #include "paro/limits.h"
 #include "plan/block_choice.h"
@@ -48,15 +47,6 @@ void fill_sums(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, st
         sums.row(row, symmetric ? row : 0, {map.value.data() + row * map.cols, static_cast<std::size_t>(map.cols)});
     }
     if (symmetric) mirror(map);
-}
-
-// Every column by its keys' mean gain.
-void apply_gains(BlockMap& map, const std::vector<float>& gains) {
-    if (gains.empty()) return;
-    for (std::int64_t row = 0; row < map.rows; ++row) {
-        float* value = map.value.data() + row * map.cols;
-        for (std::int64_t col = 0; col < map.cols; ++col) value[col] *= gains[col];
-    }
 }
 
 void check_map(const BlockMap& map) {
@@ -109,7 +99,6 @@ BlockMap importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder orde
 void importance(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, std::int32_t block_q,
                 std::int32_t block_kv, BlockMap& map) {
     fill_sums(kernel, grid, order, block_q, block_kv, map);
-    apply_gains(map, block_gains(kernel, grid, order, block_kv));
     std::vector<double> sums;
     double total = 0.0;
     for (std::int64_t row = 0; row < map.rows; ++row) {

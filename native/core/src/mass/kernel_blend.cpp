@@ -31,7 +31,7 @@ OffsetKernel Rebin::operator()(OffsetKernel kernel) const {
     if (source_ == target_) return kernel;
     const std::int64_t height = source_.h.count(), width = source_.w.count();
     OffsetKernel result{target_, {}};
-    result.value.reserve(static_cast<std::size_t>(target_.codes()));
+    result.value.reserve(static_cast<std::size_t>(target_.size()));
     for (const auto& in_f : axis_[0]) {
         for (const auto& in_h : axis_[1]) {
             for (const auto& in_w : axis_[2]) {
@@ -48,18 +48,7 @@ OffsetKernel Rebin::operator()(OffsetKernel kernel) const {
             }
         }
     }
-    add_gains(std::span<const float>(kernel.value).subspan(static_cast<std::size_t>(source_.size())), result.value);
     return result;
-}
-
-void Rebin::add_gains(std::span<const float> gains, std::vector<float>& value) const {
-    for (int axis = 0; axis < 3; ++axis) {
-        const std::int64_t places = gains.empty() ? 0 : source_.keys[axis];
-        for (std::int64_t i = 0; i < target_.keys[axis]; ++i) {
-            value.push_back(places == 0 ? 1.0f : gains[(2 * i + 1) * places / (2 * target_.keys[axis])]);
-        }
-        gains = gains.subspan(static_cast<std::size_t>(places));
-    }
 }
 
 void blend(OffsetKernel& known, const OffsetKernel& fresh, double weight) {

@@ -1,6 +1,7 @@
-// Kernels in other bins, and means of two: what merging profiles and renewing one share.
+// Kernels in other bins, and means of two: the merge rule of paro/profile_merge.h.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "paro/offset_kernel.h"
@@ -11,8 +12,7 @@ namespace paro {
 class Rebin {
    public:
     Rebin(const Bins& source, const Bins& target);
-    // The kernel's values at the target's edges; offsets beyond the source's own reach stay unobserved (0). Gains keep
-    // their share of the side; of a kernel without any they are 1.
+    // The kernel's values at the target's edges; offsets beyond the source's own reach stay unobserved (0).
     OffsetKernel operator()(OffsetKernel kernel) const;
 
    private:
@@ -24,7 +24,6 @@ class Rebin {
     };
     using AxisShares = std::vector<std::vector<Share>>;
     static AxisShares shares(const AxisBins& source, const AxisBins& target);
-    void add_gains(std::span<const float> gains, std::vector<float>& value) const;
 
     Bins source_, target_;
     std::array<AxisShares, 3> axis_;

@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "mass/key_gains.h"
 #include "paro/error.h"
 
 namespace paro {
@@ -107,27 +106,17 @@ Bins Bins::signed_offsets(const Grid& grid) {
     return {signed_bins(grid.f), signed_bins(grid.h), signed_bins(grid.w)};
 }
 
-Bins Bins::observed(const Grid& grid) {
-    Bins bins = even(grid);
-    for (int axis = 0; axis < 3; ++axis) bins.keys[axis] = std::min(grid.sides()[axis], kMostKeyPlaces);
-    return bins;
-}
-
 void validate(const Bins& bins) {
     validate_axis(bins.f, "F");
     validate_axis(bins.h, "H");
     validate_axis(bins.w, "W");
     require(bins.size() <= std::int64_t{1} << 22, "bins", "must be at most 2^22 in all", bins.size());
-    if (bins.keys == std::array<std::int32_t, 3>{}) return;
-    for (const std::int32_t places : bins.keys) {
-        require(places >= 1 && places <= kMostKeyPlaces, "bins.keys", "must be from 1 to 128", places);
-    }
 }
 
 void validate(const OffsetKernel& kernel) {
     validate(kernel.bins);
     const auto values = static_cast<std::int64_t>(kernel.value.size());
-    require(values == kernel.bins.size() || values == kernel.bins.codes(), "kernel.value",
+    require(values == kernel.bins.size(), "kernel.value",
             "must have " + std::to_string(kernel.bins.size()) + " values, one per bin", values);
     for (const float value : kernel.value) {
         require(std::isfinite(value) && value >= 0.0f, "kernel.value", "must be finite and not negative", value);
@@ -139,11 +128,6 @@ KernelCode quantise(const OffsetKernel& kernel) {
     KernelCode result;
     const auto offsets = static_cast<std::size_t>(kernel.bins.size());
     result.code.assign(offsets, 0);
-    result.code.resize(static_cast<std::size_t>(kernel.bins.codes()), 128);
-    for (std::size_t i = offsets; i < kernel.value.size(); ++i) {
-        const double gain = std::max(static_cast<double>(kernel.value[i]), 1e-9);
-        result.code[i] = static_cast<std::uint8_t>(std::clamp(std::round(128.0 + 16.0 * std::log2(gain)), 0.0, 255.0));
-    }
     for (std::size_t i = 0; i < offsets; ++i) result.peak = std::max(result.peak, kernel.value[i]);
     for (std::size_t i = 0; i < offsets; ++i) {
         if (kernel.value[i] <= 0.0f) continue;  // so is everything when the peak is 0
@@ -162,8 +146,7 @@ KernelCode coarse(const Bins& bins, KernelCode code) {
     // In codes below the peak. Where a head looks at itself most, all else lies many octaves below.
     const double fine = code.peak > 0.0f ? std::log2(16.0 * code.peak * offsets) / kStep : 0.0;
     const double border = std::clamp(fine, 128.0, 254.0);
-    const auto count = std::min(code.code.size(), static_cast<std::size_t>(bins.size()));
-    for (std::uint8_t& c : std::span(code.code).first(count)) {
+    for (std::uint8_t& c : code.code) {
         if (c == 0) continue;
         const double below = 255.0 - c, step = below <= border ? 8.0 : 32.0;
         c = static_cast<std::uint8_t>(std::max(1.0, 255.0 - std::round(below / step) * step));
@@ -173,18 +156,14 @@ KernelCode coarse(const Bins& bins, KernelCode code) {
 
 OffsetKernel dequantise(const Bins& bins, const KernelCode& code) {
     validate(bins);
-    require(static_cast<std::int64_t>(code.code.size()) == bins.codes(), "code",
-            "must have " + std::to_string(bins.codes()) + " values, one per bin", code.code.size());
+    require(static_cast<std::int64_t>(code.code.size()) == bins.size(), "code",
+            "must have " + std::to_string(bins.size()) + " values, one per bin", code.code.size());
     require(std::isfinite(code.peak) && code.peak >= 0.0f, "peak", "must be finite and not negative", code.peak);
     std::array<float, 256> value{};
     for (int c = 1; c < 256; ++c) value[c] = static_cast<float>(code.peak * std::exp2((c - 255) * kStep));
     OffsetKernel kernel{bins, {}};
     kernel.value.reserve(code.code.size());
-    const auto offsets = static_cast<std::size_t>(bins.size());
-    for (std::size_t i = 0; i < offsets; ++i) kernel.value.push_back(value[code.code[i]]);
-    for (std::size_t i = offsets; i < code.code.size(); ++i) {
-        kernel.value.push_back(static_cast<float>(std::exp2((code.code[i] - 128) / 16.0)));
-    }
+    for (const std::uint8_t c : code.code) kernel.value.push_back(value[c]);
     return kernel;
 }
 
@@ -193,7 +172,6 @@ OffsetAccumulator::OffsetAccumulator(const Bins& bins, const Grid& grid) : bins_
     validate(grid);
     sum_.assign(static_cast<std::size_t>(bins.size()), 0.0);
     pairs_.assign(sum_.size(), 0.0);
-    place_mass_.assign(static_cast<std::size_t>(bins.key_places()), 0.0);
 }
 
 void OffsetAccumulator::add_row(std::int64_t query, std::span<const float> probabilities) {
@@ -235,30 +213,6 @@ void OffsetAccumulator::add_row(std::int64_t query, std::span<const float> proba
         }
     }
     ++rows_;
-    if (!place_mass_.empty() && queries_.size() < kGainRows) add_places(query, probabilities);
-}
-
-void OffsetAccumulator::add_places(std::int64_t query, std::span<const float> probabilities) {
-    queries_.push_back(static_cast<std::int32_t>(query));
-    double* const by_f = place_mass_.data();
-    double *const by_h = by_f + bins_.keys[0], *const by_w = by_h + bins_.keys[1];
-    const std::vector<std::int32_t> place_h = places_of(grid_.h, bins_.keys[1]);
-    const std::vector<std::int32_t> place_f = places_of(grid_.f, bins_.keys[0]),
-                                    place_w = places_of(grid_.w, bins_.keys[2]);
-    std::vector<double> columns(static_cast<std::size_t>(grid_.w), 0.0);
-    const float* source = probabilities.data();
-    for (std::int32_t f = 0; f < grid_.f; ++f) {
-        for (std::int32_t h = 0; h < grid_.h; ++h, source += grid_.w) {
-            double line = 0.0;
-            for (std::int32_t w = 0; w < grid_.w; ++w) {
-                line += source[w];
-                columns[w] += source[w];
-            }
-            by_f[place_f[f]] += line;
-            by_h[place_h[h]] += line;
-        }
-    }
-    for (std::int32_t w = 0; w < grid_.w; ++w) by_w[place_w[w]] += columns[w];
 }
 
 void OffsetAccumulator::merge(const OffsetAccumulator& other) {
@@ -270,8 +224,6 @@ void OffsetAccumulator::merge(const OffsetAccumulator& other) {
         pairs_[i] += other.pairs_[i];
     }
     rows_ += other.rows_;
-    queries_.insert(queries_.end(), other.queries_.begin(), other.queries_.end());
-    for (std::size_t i = 0; i < place_mass_.size(); ++i) place_mass_[i] += other.place_mass_[i];
 }
 
 void OffsetAccumulator::add_sums(std::span<const double> sum, std::span<const double> pairs, std::int64_t rows) {
@@ -298,15 +250,6 @@ OffsetKernel OffsetAccumulator::kernel() const {
     for (std::size_t i = 0; i < sum_.size(); ++i) {
         if (pairs_[i] > 0.0) kernel.value[i] = static_cast<float>(sum_[i] / pairs_[i]);
     }
-    if (bins_.key_places() == 0) return kernel;
-    if (fitted_ != queries_.size()) {
-        gains_ = fit_gains(kernel, grid_, queries_, place_mass_);
-        fitted_ = queries_.size();
-    }
-    kernel.value.resize(static_cast<std::size_t>(bins_.codes()), 1.0f);
-    // The offsets' own values were means over all keys: beside gains they are less where sinks lie.
-    for (std::size_t i = 0; i < gains_.size(); ++i) kernel.value[i] *= gains_[i];
-    for (std::size_t i = 0; i < sum_.size(); ++i) kernel.value[i] = std::min(kernel.value[i], 1.0f);
     return kernel;
 }
 

@@ -7,7 +7,6 @@
 
 #include "grid/flat_grid.h"
 #include "mass/block_sums.h"
-#include "mass/key_gains.h"
 #include "paro/error.h"
 #include "paro/plan.h"
 #include "plan/block_choice.h"
@@ -34,7 +33,7 @@ class GreatestValue {
                 kernel_axis(kernel, grid.axis[2])},
           bins_{BinTable(*axis_[0].bins, grid.planes), BinTable(*axis_[1].bins, grid.lines),
                 BinTable(*axis_[2].bins, grid.length)},
-          levels_{{kernel.value.begin(), kernel.value.begin() + kernel.bins.size()}} {
+          levels_{kernel.value} {
         // levels_[l][i] = greatest of the 2^l values from i on along the fastest axis.
         const std::int64_t count = axis_[2].bins->count(), stride = axis_[2].stride;
         for (std::int64_t span = 1; 2 * span <= count; span *= 2) {
@@ -133,12 +132,10 @@ void map_order(const OffsetKernel& kernel, const Grid& grid, AxisOrder order, st
     }
     validate(kernel);
     BlockSums sums(kernel, FlatGrid(grid, order), block_q, block_kv);
-    const std::vector<float> gains = block_gains(kernel, grid, order, block_kv);
     map.value.resize(static_cast<std::size_t>(map.rows * map.cols));
     for (std::int64_t i = 0; i < map.rows; ++i) {
         const std::span<float> row(map.value.data() + i * map.cols, static_cast<std::size_t>(map.cols));
         sums.row((2 * i + 1) * shape.rows / (2 * map.rows), 0, row);
-        for (std::size_t col = 0; col < gains.size(); ++col) row[col] *= gains[col];
         // As importance has it: every query's mass is the same (and only the grid's last tile may be short).
         const double sum = sum_of(row);
         const auto scale = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;

@@ -103,13 +103,12 @@ std::string dump_profile(const Profile& profile) {
     const Bins& bins = profile.bins;
     const ProfileDefaults& defaults = profile.defaults;
     std::string out = "{\n\"schema\": ";
-    out += json_text(profile.bins.key_places() > 0 ? detail::kKeyedSchema : kProfileSchema);
+    out += json_text(kProfileSchema);
     out += ",\n\"model\": " + dump_model(profile.model);
     out += ",\n\"calibration\": " + dump_calibration(profile.calibration);
     out += ",\n\"timestep_groups\": " + array(profile.timestep_groups, dump_group);
     Members axes;
     axes.add("F", edges(bins.f)).add("H", edges(bins.h)).add("W", edges(bins.w));
-    if (bins.key_places() > 0) axes.add("keys", array(bins.keys, [](auto places) { return std::to_string(places); }));
     out += ",\n\"bins\": " + axes.object();
     out += ",\n\"defaults\": ";
     out += Members()

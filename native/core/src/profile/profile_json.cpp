@@ -15,24 +15,18 @@ using Field = JsonField<Profile>;
 using Shape = JsonShape<Profile>;
 
 std::int32_t to_int32(const JsonValue& value) {
-    if (value.integer < INT32_MIN || value.integer > INT32_MAX) throw JsonRefusal{"must fit 32 bits"};
+    if (value.integer < INT32_MIN || value.integer > INT32_MAX) throw JsonRefusal{"must be from -2^31 to 2^31 - 1"};
     return static_cast<std::int32_t>(value.integer);
 }
 
 ProfileHead& last_head(Profile& profile) { return profile.layers.back().heads.back(); }
 HeadGroup& last_group(Profile& profile) { return last_head(profile).groups.back(); }
 
-// What is read of a file beside the profile: every document is one of these.
-struct Reading : Profile {
-    bool keyed = false;
-};
-
-void set_schema(Profile& profile, JsonValue& value) {
-    const bool keyed = *value.text == kKeyedSchema;
-    if (!keyed && *value.text != kProfileSchema) {
-        throw JsonRefusal{"must be \"" + std::string(kProfileSchema) + "\" or \"" + std::string(kKeyedSchema) + '"'};
-    }
-    static_cast<Reading&>(profile).keyed = keyed;
+void check_schema(Profile&, JsonValue& value) {
+    if (*value.text == kProfileSchema) return;
+    throw JsonRefusal{"must be \"" + std::string(kProfileSchema) +
+                      "\", the one schema that this version reads: make the profile anew with PARO Calibrate, or get "
+                      "one of that schema"};
 }
 
 void set_order(Profile& profile, JsonValue& value) {
@@ -53,7 +47,7 @@ void set_kernel(Profile& profile, JsonValue& value) {
 
 void set_peak(Profile& profile, JsonValue& value) {
     if (!(value.number >= 0.0 && value.number <= std::numeric_limits<float>::max())) {
-        throw JsonRefusal{"must be a probability"};
+        throw JsonRefusal{"must be a probability, from 0 to 1"};
     }
     last_group(profile).kernel.peak = static_cast<float>(value.number);
 }
@@ -72,12 +66,6 @@ void set_side(Profile& profile, JsonValue& value) {
 template <auto kAxis>
 void add_edge(Profile& profile, JsonValue& value) {
     (profile.bins.*kAxis).edges.push_back(to_int32(value));
-}
-
-void set_key_places(Profile& profile, JsonValue& value) {
-    const std::int32_t places = to_int32(value);
-    if (places < 1 || places > kMostKeyPlaces) throw JsonRefusal{"must be from 1 to 128"};
-    profile.bins.keys[value.index] = places;
 }
 
 template <auto kMember>
@@ -138,13 +126,10 @@ constexpr Field kEdgeF[] = {{"", JsonKind::integer, add_edge<&Bins::f>}};
 constexpr Field kEdgeH[] = {{"", JsonKind::integer, add_edge<&Bins::h>}};
 constexpr Field kEdgeW[] = {{"", JsonKind::integer, add_edge<&Bins::w>}};
 constexpr Shape kEdgesF{kEdgeF, 1, kMaxEdges}, kEdgesH{kEdgeH, 1, kMaxEdges}, kEdgesW{kEdgeW, 1, kMaxEdges};
-constexpr Field kKeyPlaces[] = {{"", JsonKind::integer, set_key_places}};
-constexpr Shape kKeys{kKeyPlaces, 3, 3};
 constexpr Field kBinsFields[] = {
     {"F", JsonKind::array, nullptr, &kEdgesF},
     {"H", JsonKind::array, nullptr, &kEdgesH},
     {"W", JsonKind::array, nullptr, &kEdgesW},
-    {"keys", JsonKind::array, nullptr, &kKeys, true},
 };
 constexpr Shape kBins{kBinsFields};
 
@@ -192,7 +177,7 @@ constexpr Field kLayerItem[] = {{"", JsonKind::object, nullptr, &kLayer}};
 constexpr Shape kLayers{kLayerItem, 1, kMaxLayers};
 
 constexpr Field kProfileFields[] = {
-    {"schema", JsonKind::text, set_schema},
+    {"schema", JsonKind::text, check_schema},
     {"model", JsonKind::object, nullptr, &kModel},
     {"calibration", JsonKind::object, nullptr, &kCalibration},
     {"timestep_groups", JsonKind::array, nullptr, &kTimestepGroups},
@@ -205,12 +190,13 @@ constexpr Shape kProfile{kProfileFields};
 void unpack_kernel(KernelCode& kernel, std::size_t bins, const Place& group) {
     std::vector<std::uint8_t> code(bins);
     const std::string_view wrong = inflate(kernel.code, code);
-    require_at(wrong.empty(), group.key("kernel"), wrong, std::to_string(bins) + " bins");
+    require_at(wrong.empty(), group.key("kernel"),
+               "must be the codes of " + std::to_string(bins) + " bins, a byte each, deflated by zlib", wrong);
     kernel.code = std::move(code);
 }
 
 void unpack_kernels(Profile& profile) {
-    const auto bins = static_cast<std::size_t>(profile.bins.codes());
+    const auto bins = static_cast<std::size_t>(profile.bins.size());
     const Place layers("layers");
     for (std::size_t l = 0; l < profile.layers.size(); ++l) {
         const Place layer = layers.at(l);
@@ -229,16 +215,11 @@ void unpack_kernels(Profile& profile) {
 
 Profile parse_profile(std::string_view json, const ProfileLimits& limits) {
     detail::check_json_limits(json, {limits.bytes, limits.string_bytes, limits.depth}, "profile");
-    detail::Reading profile;
+    Profile profile;
     detail::JsonReader<Profile>(profile, detail::kProfile).read(json);
-    const bool keys = profile.bins.key_places() > 0;
-    require(keys || !profile.keyed, "bins.keys", "is required by schema " + std::string(detail::kKeyedSchema),
-            "nothing");
-    require(!keys || profile.keyed, "bins.keys", "must not stand in schema " + std::string(kProfileSchema),
-            std::to_string(profile.bins.key_places()) + " places");
     detail::validate_outline(profile);
     detail::unpack_kernels(profile);
-    return std::move(static_cast<Profile&>(profile));
+    return profile;
 }
 
 }  // namespace paro

@@ -1,9 +1,8 @@
-#include "paro/profile_renew.h"
-
 #include <string>
 
 #include "mass/kernel_blend.h"
 #include "paro/error.h"
+#include "paro/profile_merge.h"
 #include "paro/thread_pool.h"
 
 namespace paro {
@@ -28,8 +27,6 @@ const Bins* check_samples(const Profile& profile, const LayerSamples& samples, c
             require(head->bins() == *bins, place + ".heads", "must share their bins", "different bins");
         }
     }
-    require(bins == nullptr || *bins == profile.bins || bins->key_places() + profile.bins.key_places() == 0, name,
-            "must have the profile's bins where there are gains of keys", "others");
     return bins;
 }
 

@@ -5,9 +5,6 @@
 
 namespace paro::detail {
 
-// Of files whose kernels hold gains of keys: versions that know kProfileSchema alone refuse them by this name.
-inline constexpr std::string_view kKeyedSchema = "paroattention/2";
-
 inline constexpr std::size_t kMaxLayers = 4096, kMaxHeads = 4096, kMaxGroups = 2, kMaxGrids = 1024, kMaxEdges = 512;
 inline constexpr std::size_t kMaxTextLength = 200;                // characters of family, sampler, ...
 inline constexpr std::int64_t kMaxCodes = std::int64_t{1} << 28;  // of all kernels together, once inflated

@@ -96,8 +96,8 @@ void check_defaults(const ProfileDefaults& defaults) {
 }
 
 void check_head(const Place& place, const ProfileHead& head, std::size_t groups) {
-    require_at(static_cast<std::size_t>(head.order) < kAxisOrders.size(), place.key("order"), "must be one of six",
-               static_cast<int>(head.order));
+    require_at(static_cast<std::size_t>(head.order) < kAxisOrders.size(), place.key("order"),
+               "must be one of the six axis orders, 0 to 5", static_cast<int>(head.order));
     if (head.density) check_density(place.key("density"), *head.density);
     const Place list = place.key("groups");
     require_at(head.groups.size() == groups, list,
@@ -106,7 +106,7 @@ void check_head(const Place& place, const ProfileHead& head, std::size_t groups)
         const Place group = list.at(i);
         // A mean probability, with room for rounding. Larger ones would overflow when a block's importance is summed.
         const float peak = head.groups[i].kernel.peak;
-        require_at(peak >= 0.0f && peak <= 1.01f, group.key("peak"), "must be a probability", peak);
+        require_at(peak >= 0.0f && peak <= 1.01f, group.key("peak"), "must be a probability, from 0 to 1", peak);
         const Place mass = group.key("mass");
         constexpr std::array<std::string_view, 4> kKeys = {"0.1", "0.2", "0.3", "0.5"};
         for (std::size_t m = 0; m < kKeys.size(); ++m) {
@@ -119,18 +119,18 @@ void check_layers(const Profile& profile) {
     const Place place("layers");
     const auto count = static_cast<std::size_t>(profile.model.layers),
                heads = static_cast<std::size_t>(profile.model.heads);
-    require_at(profile.layers.size() == count, place, "must hold model.layers layers (" + std::to_string(count) + ')',
-               profile.layers.size());
+    require_at(profile.layers.size() == count, place,
+               "must hold as many layers as model.layers says (" + std::to_string(count) + ')', profile.layers.size());
     std::unordered_set<std::string_view> ids;
     for (std::size_t l = 0; l < count; ++l) {
         const Place layer = place.at(l);
         const ProfileLayer& value = profile.layers[l];
-        require_at(is_layer_id(value.id), layer.key("id"), "must read block_type.block_index.occurrence",
-                   clean(value.id));
+        require_at(is_layer_id(value.id), layer.key("id"),
+                   "must read block_type.block_index.occurrence, such as double.0.0", clean(value.id));
         require_at(ids.insert(value.id).second, layer.key("id"), "must not occur twice", clean(value.id));
         const Place list = layer.key("heads");
-        require_at(value.heads.size() == heads, list, "must hold model.heads heads (" + std::to_string(heads) + ')',
-                   value.heads.size());
+        require_at(value.heads.size() == heads, list,
+                   "must hold as many heads as model.heads says (" + std::to_string(heads) + ')', value.heads.size());
         for (std::size_t h = 0; h < heads; ++h) {
             check_head(list.at(h), value.heads[h], profile.timestep_groups.size());
         }
@@ -158,9 +158,9 @@ void validate_outline(const Profile& profile) {
     check_layers(profile);
     const std::int64_t kernels = std::int64_t{profile.model.layers} * profile.model.heads *
                                  static_cast<std::int64_t>(profile.timestep_groups.size());
-    require_at(kernels <= kMaxCodes / profile.bins.codes(), Place("layers"),
+    require_at(kernels <= kMaxCodes / profile.bins.size(), Place("layers"),
                "must not hold more than " + std::to_string(kMaxCodes) + " codes in all kernels",
-               std::to_string(kernels) + " kernels of " + std::to_string(profile.bins.codes()));
+               std::to_string(kernels) + " kernels of " + std::to_string(profile.bins.size()));
 }
 
 }  // namespace detail
@@ -168,7 +168,7 @@ void validate_outline(const Profile& profile) {
 void validate(const Profile& profile) {
     using detail::Place;
     detail::validate_outline(profile);
-    const auto bins = static_cast<std::size_t>(profile.bins.codes());
+    const auto bins = static_cast<std::size_t>(profile.bins.size());
     const Place layers("layers");
     for (std::size_t l = 0; l < profile.layers.size(); ++l) {
         const Place layer = layers.at(l);

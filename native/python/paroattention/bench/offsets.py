@@ -166,7 +166,7 @@ def _exact_maps(kind: str, grid, random) -> list:
 def synthetic(grid, queries: int) -> list[dict]:
     """A row a kind and density: kernels and exact maps of one draw of noise, judged on another."""
     rows, size = [], int(np.prod(grid))
-    bins = _core.Bins.observed(grid)
+    bins = _core.Bins.even(grid)
     for number, kind in enumerate(made_up.KINDS):
         random = np.random.default_rng(number)
         places = random.integers(0, size, WATCHED * queries).astype(np.int32)

@@ -1,4 +1,4 @@
-"""`profile show|validate|merge|diff`: profiles on the command line."""
+"""`profile show|merge|diff`: profiles on the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def show(path: Path) -> str:
     profile = _core.Profile.load(path)
     model, run = profile.model, profile.calibration
     lines = [
-        f"{shown(path.name)}: {path.stat().st_size} bytes",
+        f"{shown(path.name)}: valid {_core.PROFILE_SCHEMA}, {path.stat().st_size} bytes",
         f"model {model.family} {model.fingerprint[:12]}, patches {model.patches or 'none'}:"
         f" {model.layers} layers of {model.heads} heads of {model.head_dim}",
         f"calibrated {run.date} by version {run.version}: {run.prompts} prompt(s),"
@@ -74,17 +74,14 @@ def show_diff(diff, every: bool = False) -> str:
         kept = f"{head.a_by_a:10.1%} {head.a_by_b:13.1%} {head.b_by_b:11.1%} {head.b_by_a:13.1%}"
         lines.append(f"{head.layer:16} {head.head:4} {head.group:5} {kept}   {_changed(head)}")
     if diff.heads:
-        changed = sum(head.changed for head in diff.heads)
-        names = ("a_by_a", "a_by_b", "b_by_b", "b_by_a")
-        own_a, other_a, own_b, other_b = (
-            np.mean([getattr(head, name) for head in diff.heads]) for name in names
-        )
+        mean = diff.mean
         lines.append(
-            f"{changed} of {len(diff.heads)} heads and groups changed; retained mass on average:"
-            f" first {own_a:.2%}, under the second's plan {other_a:.2%};"
-            f" second {own_b:.2%}, under the first's plan {other_b:.2%}"
+            f"{diff.changed} of {len(diff.heads)} heads and groups changed;"
+            " retained mass on average:"
+            f" first {mean.a_by_a:.2%}, under the second's plan {mean.a_by_b:.2%};"
+            f" second {mean.b_by_b:.2%}, under the first's plan {mean.b_by_a:.2%}"
         )
-    return "\n".join(lines) or "no difference"
+    return "\n".join(lines)
 
 
 def diff_json(diff) -> dict:
@@ -102,8 +99,8 @@ def diff_json(diff) -> dict:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paroattention profile", description=__doc__)
     tools = parser.add_subparsers(dest="tool", required=True)
-    tools.add_parser("show", help="what a profile holds").add_argument("file", type=Path)
-    tools.add_parser("validate", help="whether a file is valid").add_argument("file", type=Path)
+    show = tools.add_parser("show", help="whether a file is valid, and what it holds")
+    show.add_argument("file", type=Path)
     merge = tools.add_parser(
         "merge", help="the mean of profiles of one model, e.g. of many prompts"
     )
@@ -125,13 +122,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.tool == "show":
         print(show(options.file))
-    elif options.tool == "validate":
-        _core.Profile.load(options.file)
-        print(f"{shown(options.file)}: valid {_core.PROFILE_SCHEMA}")
     elif options.tool == "merge":
         *files, out = options.files
         if len(files) < 2:
-            parser.error(f"merge needs two profiles or more and the result (got {len(files) + 1})")
+            parser.error(
+                "merge must be given two profiles or more and then the file for the result"
+                f" (got {len(files) + 1} files)"
+            )
         merge(files, options.density).save(out)
         print(f"{shown(out)}: {out.stat().st_size} bytes")
     else:

@@ -112,27 +112,13 @@ def _calibration(observer: Observer, first, steps: int, sampler: str):
     return calibration
 
 
-def require_mergeable(old: _core.Profile, new: _core.Profile) -> None:
-    """Raises Error if they are of different models or patches, or of far grids."""
-    for what in ("family", "fingerprint", "patches", "heads", "head_dim"):
-        a, b = getattr(old.model, what), getattr(new.model, what)
-        if a != b:
-            raise _core.Error(f"profile must be of the same model: {what} is {b} (got {a})")
-    grid = new.calibration.grids[0]
-    if old.match_grid(grid) == "far":
-        raise _core.Error(f"profile must be calibrated near the grid {grid} (got a far one)")
-
-
 def merge_profiles(
     old: _core.Profile, new: _core.Profile, *, density: float, dense_below: float = DENSE_BELOW
 ) -> _core.Profile:
-    """The mean of both, weighted by their prompts; orders chosen anew unless a head is locked.
+    """Both by the merge rule (paro/profile_merge.h), with spread heads kept dense as in a new one.
 
-    A layer that one of them alone holds is taken over as it is. A profile of one timestep group
-    counts for both groups of the other.
     Raises Error if they are of different models or patches, or of far grids.
     """
-    require_mergeable(old, new)
     merged = _core.merge_profiles(old, new, density, threads=torch.get_num_threads())
     layers = [(layer.id, layer.heads) for layer in merged.layers]
     keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)

@@ -14,11 +14,6 @@ PRIOR_ROWS = 256
 OTHER_HALF = 0.25
 
 
-def comparable(a, b) -> bool:
-    """Whether kernels of these bins can be blended: gains of keys belong to a grid's own cells."""
-    return a == b or not any((*a.keys, *b.keys))
-
-
 def with_layers(profile: _core.Profile, layers: list) -> _core.Profile:
     """A profile like this one with other layers; this one stays as it is."""
     copy = _core.Profile()
@@ -68,13 +63,12 @@ def renewed(
     Of devices' samples those count that were sent (Observer.send).
 
     weights: of a row, by the observer's groups. prior: rows that the profile's own kernels count
-    as, 0 where they come from the same samples. Layers that were not watched, or in other bins with
-    gains of keys, stay as they are.
+    as, 0 where they come from the same samples. Layers that were not watched stay as they are.
     """
     samples = {}
     for layer in profile.layer_ids():
         watched = observer.layers.get(layer)
-        if watched is not None and comparable(watched.bins, profile.bins):
+        if watched is not None:
             seen = watched.arrived()
             samples[layer] = [(seen[one], weights[one]) for one in weights if one in seen]
     return _core.renew_profile(profile, group, samples, prior, torch.get_num_threads())

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from .. import _core
-from ..plan.profile_build import require_mergeable
 from ..plan.renewal import with_layers
 from .report import DENSE, OBSERVE, first_line
 from .watched_steps import WatchedSteps
@@ -40,13 +39,11 @@ def filled(profile: _core.Profile, other: _core.Profile) -> _core.Profile:
 
     Raises Error if both are of different models or patches, or of far grids.
     """
-    rest = without(other, profile.layer_ids())
-    if not (rest.layers and profile.layers):
-        return profile if profile.layers else other
-    require_mergeable(profile, rest)
-    both = _core.merge_profiles(profile, rest, profile.defaults.density)
-    both.calibration = profile.calibration
-    return both
+    if not profile.layers:
+        return other
+    if set(other.layer_ids()) <= set(profile.layer_ids()):
+        return profile
+    return _core.complete_profile(profile, other)
 
 
 def named(layers: Collection[str]) -> str:

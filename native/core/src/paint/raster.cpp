@@ -1,11 +1,12 @@
-#include "document/paint/raster.h"
-
+// Values to colours, and maps to pixels.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <vector>
 
-namespace paro::viewer {
+#include "paro/paint.h"
+
+namespace paro {
 
 namespace {
 
@@ -84,7 +85,7 @@ Rgba pixel_color(const Sample& s, const ColorTable& colors, const Style& style) 
     if (style.overlay == Overlay::mask) return mix(skipped_color(style.light), computed_color(style.light), s.inside);
     const Rgba color = colors[s.mean];
     if (style.overlay != Overlay::shade || s.inside >= 1.0f) return color;
-    return mix(color, skipped_color(style.light), kShade * (1.0f - s.inside));
+    return shaded(color, style.light, 1.0f - s.inside);
 }
 
 // Lines between computed and skipped blocks, where blocks are large enough to have a border.
@@ -113,12 +114,22 @@ float Scale::place(float value) const {
     return log ? std::log(value / low) / std::log(high / low) : (value - low) / (high - low);
 }
 
-float Scale::value_at(float place) const {
-    return log ? low * std::pow(high / low, place) : low + (high - low) * place;
+void Scale::widen(std::span<const float> values) {
+    for (const float value : values) {
+        high = std::max(high, value);
+        if (value > 0.0f) low = low > 0.0f ? std::min(low, value) : value;
+    }
+    low = std::clamp(low, high * 1e-4f, high * 0.1f);
 }
 
 Rgba skipped_color(bool light) { return light ? Rgba{232, 232, 234} : Rgba{44, 46, 51}; }
 Rgba computed_color(bool light) { return light ? Rgba{23, 78, 140} : Rgba{240, 200, 90}; }
+Rgba shaded(Rgba color, bool light, float share) { return mix(color, skipped_color(light), kShade * share); }
+
+Field masked(const BlockMap& map, const BlockRanking& ranking, double density) {
+    const std::int64_t budget = std::max<std::int64_t>(1, ranking.budget(density));
+    return {map.rows, map.cols, map.value, ranking.entry, static_cast<std::uint32_t>(budget)};
+}
 
 void paint(const Field& field, const View& view, const Style& style, int width, int height, Image& out) {
     out.width = width;
@@ -148,4 +159,4 @@ void paint(const Field& field, const View& view, const Style& style, int width, 
     }
 }
 
-}  // namespace paro::viewer
+}  // namespace paro

@@ -1,16 +1,16 @@
-#include "document/paint/colormap.h"
-
+// Colour maps, walked at constant speed through OKLab (Ottosson 2020).
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-namespace paro::viewer {
+#include "paro/paint.h"
+
+namespace paro {
 
 namespace {
 
 using Lab = std::array<double, 3>;
 
-double to_linear(double s) { return s <= 0.04045 ? s / 12.92 : std::pow((s + 0.055) / 1.055, 2.4); }
 double to_srgb(double l) { return l <= 0.0031308 ? 12.92 * l : 1.055 * std::pow(l, 1.0 / 2.4) - 0.055; }
 
 std::array<double, 3> linear_rgb(const Lab& lab) {
@@ -82,20 +82,10 @@ Colormap grey(bool light) {
     return even_steps([light](double t) { return from_lch(light ? 0.98 - 0.88 * t : 0.10 + 0.88 * t, 0.0, 0.0); });
 }
 
-Colormap diverging(bool light) {
-    const double middle = light ? 0.95 : 0.30;
-    return even_steps([light, middle](double t) {
-        const double side = std::abs(2.0 * t - 1.0);
-        const double lightness = middle + side * (light ? -0.38 : 0.45);
-        return from_lch(lightness, 0.16 * side, t < 0.5 ? 245.0 : 55.0);
-    });
-}
-
 }  // namespace
 
 const Colormap& colormap(Palette palette, bool light) {
-    static const std::array<Colormap, 6> maps = {dusk(false), dusk(true),       grey(false),
-                                                 grey(true),  diverging(false), diverging(true)};
+    static const std::array<Colormap, 4> maps = {dusk(false), dusk(true), grey(false), grey(true)};
     return maps[static_cast<std::size_t>(palette) * 2 + (light ? 1 : 0)];
 }
 
@@ -112,14 +102,4 @@ Rgba mix(Rgba a, Rgba b, float t) {
     return {between(a.r, b.r), between(a.g, b.g), between(a.b, b.b), between(a.a, b.a)};
 }
 
-std::array<double, 3> oklab(Rgba color) {
-    const double r = to_linear(color.r / 255.0), g = to_linear(color.g / 255.0), b = to_linear(color.b / 255.0);
-    const double l = std::cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
-    const double m = std::cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
-    const double s = std::cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
-    return {0.2104542553 * l + 0.7936177850 * m - 0.0040720468 * s,
-            1.9779984951 * l - 2.4285922050 * m + 0.4505937099 * s,
-            0.0259040371 * l + 0.7827717662 * m - 0.8086757660 * s};
-}
-
-}  // namespace paro::viewer
+}  // namespace paro
