@@ -72,7 +72,7 @@ def view(paths: Paths, arguments: argparse.Namespace) -> int:
         return call(command, os.environ.copy())
     file = Path(arguments.file).resolve() if arguments.file else REPO / "out/demo/demo.json"
     if not arguments.file and not file.is_file():
-        say("There is no demo yet: running it first.")
+        say("The viewer shows the demo's profile, which is not there yet: running the demo first.")
         if code := demo(paths, argparse.Namespace(out=str(file.parent))):
             return code
     return call([str(program), str(file), *arguments.options], os.environ.copy())

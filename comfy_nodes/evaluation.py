@@ -16,8 +16,8 @@ from .seen import Seen
 class Evaluation:
     """Lives in transformer_options for one call of the model.
 
-    forward: the session's. busy: one of its attention calls is under way, so what comes from within
-    belongs to that call. seen: the run's calls that are nobody's concern.
+    forward: the session's. busy: one of its attention calls is under way, so calls from within
+    belong to that one. seen: counts the run's calls that stay dense without a message.
     """
 
     def __init__(self, forward, family: str, inputs: Inputs, seen: Seen | None = None):
@@ -49,7 +49,9 @@ class Evaluation:
             found = own(self._inputs)
             return Geometry(**found) if isinstance(found, dict) else found
         except Exception as error:
-            return f"paro_geometry failed: {type(error).__name__}: {error}"[:200]
+            return f"the model's paro_geometry function failed: {type(error).__name__}: {error}"[
+                :200
+            ]
 
     def _with_joined(self, geometry: Geometry | str) -> Geometry | str:
         """Corrected by what the last `post_input` patch of a joint model left: (text, image)."""
@@ -58,7 +60,9 @@ class Evaluation:
         text, image = self._joined
         suffix = image - geometry.grid_size
         if suffix < 0:
-            return f"another node's patch leaves {image} of {geometry.grid_size} image tokens"
+            return (
+                f"another node leaves {image} image tokens, but the grid has {geometry.grid_size}"
+            )
         return replace(geometry, prefix=text, suffix=suffix, image_at=None)
 
     def layer_id(self, options: dict) -> str:

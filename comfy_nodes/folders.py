@@ -29,8 +29,9 @@ def user_folders() -> list[Path]:
 def _register() -> None:
     """Puts models/paro where ComfyUI has its own folders of a kind: after the defaults.
 
-    The configuration is read before any plugin is, and a kind that ComfyUI does not know holds only
-    what it says, without a word of what was a default. Extensions mark an entry that is complete.
+    ComfyUI reads extra_model_paths.yaml before it loads plugins. Of a kind that it does not know it
+    keeps only the paths, not which of them were defaults. An entry with our file extensions is one
+    that this function has completed.
     """
     known = folder_paths.folder_names_and_paths.get(FOLDER)
     if known is not None and _EXTENSIONS <= set(known[1]):
@@ -51,7 +52,7 @@ def _register() -> None:
 def _configured_defaults() -> set[str]:
     """The `paro` folders of sections that say `is_default`, in the files that ComfyUI has read."""
     files = [Path(folder_paths.__file__).resolve().parent / "extra_model_paths.yaml"]
-    files += [Path(one) for group in args.extra_model_paths_config or [] for one in group]
+    files += [Path(one) for given in args.extra_model_paths_config or [] for one in given]
     found: set[str] = set()
     for file in files:
         try:

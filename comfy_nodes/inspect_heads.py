@@ -37,7 +37,9 @@ def _chosen(profile, layer: int, head: int) -> list[tuple[int, int]]:
     model = profile.model
     for name, value, count in (("layer", layer, model.layers), ("head", head, model.heads)):
         if not -1 <= value < count:
-            raise paro.Error(f"{name} must be -1 (all) to {count - 1} (got {value})")
+            raise paro.Error(
+                f"{name} must be from -1 (all) to {count - 1} in this profile (got {value})"
+            )
     layers = range(model.layers) if layer < 0 else [layer]
     heads = range(model.heads) if head < 0 else [head]
     pairs = [(one, other) for one in layers for other in heads]
@@ -54,7 +56,7 @@ def mosaic(profile, layer: int = -1, head: int = -1, density: float = 0.3, group
     """
     groups = len(profile.timestep_groups)
     if not 0 <= group < groups:
-        raise paro.Error(f"group must be 0 to {groups - 1} (got {group})")
+        raise paro.Error(f"group must be a timestep group from 0 to {groups - 1} (got {group})")
     pairs = _chosen(profile, layer, head)
     ids = profile.layer_ids()
     columns = min(len(pairs), 3 if len(pairs) <= 12 else 6)
@@ -66,7 +68,11 @@ def mosaic(profile, layer: int = -1, head: int = -1, density: float = 0.3, group
     shown = f"{len(pairs)} of {profile.model.layers * profile.model.heads} heads"
     when = "" if groups == 1 else (", early steps" if group == 0 else ", late steps")
     # Side by side they would not fit into a single head's width.
-    draw.text((GAP, GAP // 2), f"{shown}{when}. Grey: skipped. Bright: attention.", fill=_MUTED)
+    draw.text(
+        (GAP, GAP // 2),
+        f"{shown}{when}. Grey: skipped blocks. Bright: much attention.",
+        fill=_MUTED,
+    )
     for i, (one, other) in enumerate(pairs):
         at = (GAP + i % columns * width, GAP + TEXT + i // columns * height)
         views = paro.head_views(profile, one, other, group, density=density)
@@ -82,11 +88,10 @@ def _check_values(layer=-1, head=-1, density=0.3, steps="early") -> None:
     settings = paro.settings
     for name, value in (("layer", layer), ("head", head)):
         if not settings.whole(value, -1, 9999):
-            raise paro.Error(
-                f"{name} must be -1 (all) to 9999, whole (got {settings.shown(value)})"
-            )
+            rule = "must be a whole number from -1 (all) to 9999"
+            raise paro.Error(f"{name} {rule} (got {settings.shown(value)})")
     if not settings.in_range(density, 0.05, 1):
-        raise paro.Error(f"density must lie in 0.05..1 (got {settings.shown(density)})")
+        raise paro.Error(f"density must be from 0.05 to 1 (got {settings.shown(density)})")
     require_one_of("steps", steps, STEPS)
 
 
@@ -101,16 +106,24 @@ class PAROInspect(io.ComfyNode):
             display_name="PARO Inspect",
             category="PARO",
             description=(
-                "A picture of chosen heads of a profile: the attention map in the original order, "
-                "and in the head's own order with the blocks that are skipped greyed out."
+                "Draws chosen heads of a profile: the attention map in the original order, and "
+                "in the head's own order with the skipped blocks in grey."
             ),
             inputs=[
                 io.Combo.Input("profile", options=names, tooltip="A saved profile."),
                 io.Int.Input(
-                    "layer", default=-1, min=-1, max=9999, tooltip="Its number; -1: all layers."
+                    "layer",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    tooltip="Number of the layer. -1: all layers.",
                 ),
                 io.Int.Input(
-                    "head", default=-1, min=-1, max=9999, tooltip="Its number; -1: all heads."
+                    "head",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    tooltip="Number of the head. -1: all heads.",
                 ),
                 io.Float.Input(
                     "density",
@@ -118,13 +131,15 @@ class PAROInspect(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of computed blocks of heads that have no density of their own.",
+                    tooltip="Share of the blocks that are computed, for heads without a density "
+                    "of their own.",
                 ),
                 io.Combo.Input(
                     "steps",
                     options=list(STEPS),
                     default="early",
-                    tooltip="Which steps' maps, for profiles that tell them apart.",
+                    tooltip="early: maps of the first half of the steps. late: maps of the "
+                    "second half. Some profiles have only one set of maps.",
                 ),
             ],
             outputs=[io.Image.Output()],

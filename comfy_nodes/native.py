@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 _INSTALL = (
-    "Install it into ComfyUI's Python: `pip install .` in the folder of this plugin, which needs a "
-    "C++20 compiler and that Python's headers. "
+    "To install it, run `pip install .` with ComfyUI's Python in the folder of this plugin. "
+    "This needs a C++20 compiler and the headers of that Python. "
     "Until then everything runs dense."
 )
 
@@ -26,7 +26,10 @@ def _problem(installed: str) -> str:
     if not wanted or installed == wanted:
         return ""
     # An update of the folder alone would otherwise fail somewhere in the middle of a sampling run.
-    return f"PAROAttention's native library is version {installed}, the plugin {wanted}. {_INSTALL}"
+    return (
+        f"PAROAttention's native library has version {installed}, but the plugin has version"
+        f" {wanted}. {_INSTALL}"
+    )
 
 
 try:

@@ -95,10 +95,11 @@ class PAROAttention(io.ComfyNode):
             display_name="PARO Attention",
             category=CATEGORY,
             description=(
-                "Makes video and image diffusion faster: each head's tokens are reordered so that "
-                "its attention becomes block-wise, and blocks that carry nothing are skipped. Put "
-                "it between the model loader and the sampler. The first run watches a few steps "
-                "and saves a profile; later runs start with it."
+                "Makes video and image models faster. It reorders the tokens of each attention "
+                "head, so that the head's attention gathers in blocks. Blocks that carry almost "
+                "nothing are skipped. Put it between the model loader and the sampler. The "
+                "first run watches a few steps and saves a profile. Later runs start with that "
+                "profile."
             ),
             inputs=[
                 io.Model.Input("model"),
@@ -106,8 +107,9 @@ class PAROAttention(io.ComfyNode):
                     "profile",
                     options=_profile_options(),
                     default=AUTO,
-                    tooltip="auto: the saved profile that fits model and grid, else watch this run "
-                    "and save. none: watch this run only. Or a saved profile's name.",
+                    tooltip="auto: use the saved profile that fits this model and size. If "
+                    "there is none, watch this run and save one. none: watch this run "
+                    "and look for no profile. Or choose a saved profile.",
                 ),
                 io.Float.Input(
                     "density",
@@ -115,28 +117,31 @@ class PAROAttention(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of attention blocks that are computed. Lower is faster.",
+                    tooltip="Share of the attention blocks that are computed. Lower is faster, "
+                    "and further from the dense result.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=["int8", "int4", "bf16"],
                     default="int8",
-                    tooltip="int8: quantised products. bf16: unquantised (fp32 on a CPU). "
+                    tooltip="int8: products in 8 bits. bf16: not quantised (fp32 on a CPU). "
                     "int4 is not built yet.",
                 ),
                 io.Combo.Input(
                     "mask",
                     options=["static", "dynamic"],
                     default="static",
-                    tooltip="static: masks from the profile, renewed by what the run sees. "
-                    "dynamic: every call finds its own from pooled q and k, in the orders of the "
+                    tooltip="static: masks are made from the profile and renewed during the "
+                    "run. dynamic: every attention call makes its own masks from "
+                    "averaged q and k. The order of each head still comes from the "
                     "profile.",
                 ),
                 io.Boolean.Input(
                     "tail",
                     default=True,
-                    tooltip="Every skipped block still adds one pooled term, for about the cost of "
-                    "one key a block.",
+                    tooltip="For every skipped block, add the mean of its keys and values. This "
+                    "costs a few percent of the time and brings the result nearer to "
+                    "dense.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -144,7 +149,7 @@ class PAROAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the run's steps that stay dense at the start.",
+                    tooltip="Share of the steps that stay dense at the start of the run.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -152,21 +157,22 @@ class PAROAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Steps from this share of the run on are dense again.",
+                    tooltip="Steps after this share of the run are dense again. 1: no step is.",
                 ),
                 io.Int.Input(
                     "observe_steps",
                     default=4,
                     min=0,
                     max=1000,
-                    tooltip="How many first steps run dense and are watched when no profile fits. "
-                    "0: never watch.",
+                    tooltip="Without a fitting profile, this many steps at the start run dense "
+                    "and are watched. 0: watch no step.",
                 ),
                 io.String.Input(
                     "save_as",
                     default="",
-                    tooltip="Name for the profile that is watched in this run. Empty: "
-                    "family-fingerprint-grid with auto, not saved with none.",
+                    tooltip="Name of the profile that this run saves. Empty: with auto an "
+                    "automatic name (family-fingerprint-grid), otherwise nothing is "
+                    "saved.",
                 ),
                 # Optional and last: workflows that were saved before it load and run as they did.
                 io.Float.Input(
@@ -176,8 +182,9 @@ class PAROAttention(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="0: the density above. Above 0: density auto, what this relative error "
-                    "of a layer's attention output needs, as measured in the run.",
+                    tooltip="0: use the density above. Above 0: the run chooses the lowest "
+                    "density at which the attention output has at most this relative "
+                    "error. 0.05 to 0.1 is sensible.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -242,33 +249,39 @@ class PAROCalibrate(io.ComfyNode):
             display_name="PARO Calibrate",
             category=CATEGORY,
             description=(
-                "Watches a whole dense run and saves a profile with masks of their own for the "
-                "first and second half of the steps. A name that already holds a profile of this "
-                "model is extended by the new prompt."
+                "Watches a whole dense run and saves a profile. The first and the second half "
+                "of the steps get masks of their own. If the name already holds a profile of "
+                "this model, the new prompt is added to it."
             ),
             inputs=[
                 io.Model.Input("model"),
                 io.String.Input(
                     "name",
                     default="my-profile",
-                    tooltip='Any text but <>:"/\\|?*. Empty: family-fingerprint-grid, '
-                    "which `auto` finds.",
+                    tooltip='Name of the profile: any text without <>:"/\\|?*. Empty: an '
+                    "automatic name (family-fingerprint-grid), which auto finds.",
                 ),
                 io.Int.Input(
                     "queries",
                     default=64,
                     min=1,
                     max=4096,
-                    tooltip="Sampled queries per head and model evaluation.",
+                    tooltip="Number of queries that are sampled for each head and model "
+                    "evaluation.",
                 ),
                 io.Int.Input(
-                    "every_n_steps", default=1, min=1, max=1000, tooltip="Watch every n-th step."
+                    "every_n_steps",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="Watch every n-th step. 1: watch all steps.",
                 ),
                 io.Boolean.Input(
                     "exact",
                     default=False,
-                    tooltip="Full attention maps as well: slower, kept beside the profile on this "
-                    "machine, and better masks for this very model and size.",
+                    tooltip="Also sum the full attention maps. The run is slower. The maps stay "
+                    "on this machine, beside the profile, and give better masks for "
+                    "this model and size.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -308,10 +321,13 @@ class PAROCompare(io.ComfyNode):
             node_id="PAROCompare",
             display_name="PARO Compare",
             category=CATEGORY,
-            description="How far images_b is from images_a: PSNR, SSIM, flicker, and a picture.",
+            description=(
+                "Compares images_b with images_a: PSNR, SSIM, flicker, and a picture of the "
+                "difference."
+            ),
             inputs=[
                 io.Image.Input("images_a", tooltip="The dense result."),
-                io.Image.Input("images_b", tooltip="The result to judge."),
+                io.Image.Input("images_b", tooltip="The result that is compared with it."),
             ],
             outputs=[
                 io.String.Output(display_name="text"),
@@ -342,10 +358,10 @@ class PAROCompare(io.ComfyNode):
         try:
             ssim = f"{metrics.ssim(a, b):.4f}"
         except ImportError:
-            ssim = "needs scikit-image"
+            ssim = "not computed (pip install scikit-image)"
         text = (
             f"PSNR {metrics.psnr(a, b):.2f} dB, SSIM {ssim}, "
-            f"flicker {metrics.flicker(a, b):.3f} of the dense one"
+            f"flicker {metrics.flicker(a, b):.3f} times that of images_a"
         )
         difference = torch.clamp((images_b - images_a).abs() * 4, 0, 1)
         return io.NodeOutput(text, difference, ui=ui.PreviewText(text))

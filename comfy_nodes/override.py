@@ -10,15 +10,16 @@ from .layouts import CROSS_ATTENTION, OTHER_KEYS, PART, QUIET, Call, layout_of
 
 RUN, EVALUATION = "paro_run", "paro_evaluation"
 OVERRIDE = "optimized_attention_override"
-MASK = "attention mask"
+MASK = "the call has an attention mask"
 
 
 class Override:
     """`optimized_attention_override`. previous: an override that was set before; it stays the
     fallback, so that nothing of the user's graph is dropped.
 
-    It has no `container_function` (newer cores): that would be called without the host's function,
-    and so could not fall back to it. The core then hands over plain tensors.
+    It has no `container_function`, which newer versions of ComfyUI look for: that would be called
+    without ComfyUI's own function, and so could not fall back to it. Without it ComfyUI hands over
+    plain tensors.
     """
 
     def __init__(self, previous: Callable | None = None):
@@ -77,14 +78,14 @@ def _understand(args, kwargs, run, evaluation, options):
             layout = call.masked() or layout
         return call, layout, layer
     except Exception as error:
-        reason = f"the call was not understood: {type(error).__name__}: {error}"[:200]
+        reason = f"the attention call could not be read: {type(error).__name__}: {error}"[:200]
         return None, reason, None
 
 
 def _layout(call, evaluation, options):
     """The token layout of a call, or why it has none."""
     if not call.plain:
-        return "q, k and v come in a container"
+        return "q, k and v are not plain tensors"
     geometry = evaluation.geometry
     if isinstance(geometry, str):
         return CROSS_ATTENTION if call.kv_len != call.qo_len else geometry
@@ -123,9 +124,9 @@ class _Arguments:
         if self.mask is not None:
             return MASK
         if self.gqa or self.q.shape != self.k.shape or self.k.shape != self.v.shape:
-            return "grouped heads"
+            return "q, k and v must have one shape, without grouped-query attention"
         if torch.is_grad_enabled() and any(x.requires_grad for x in (self.q, self.k, self.v)):
-            return "gradients are wanted"
+            return "gradients are asked for: the sparse kernels have none"
         return None
 
     @property

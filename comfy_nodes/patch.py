@@ -18,7 +18,7 @@ from .run import Run
 KEY = "paro"
 _WRAPPERS = (
     WrappersMP.OUTER_SAMPLE,
-    # Cores of 2024 do not know it: steps then go by the evaluations alone.
+    # ComfyUI of 2024 does not know it: steps are then counted from the evaluations alone.
     getattr(WrappersMP, "PREDICT_NOISE", "predict_noise"),
     WrappersMP.APPLY_MODEL,
     WrappersMP.DIFFUSION_MODEL,
@@ -57,7 +57,7 @@ def _outer_sample(request: Request):
             # A profile or setting that the user named: told before the sampling costs time.
             raise
         except Exception:
-            log.exception("PARO: this run stays dense, its model was not understood")
+            log.exception("PARO: this run stays dense: reading the model failed")
             return executor(*args, **kwargs)
         # The guider's model_options are a copy made for this run: two runs never share a session.
         options = guider.model_options.setdefault("transformer_options", {})
@@ -75,7 +75,7 @@ def _outer_sample(request: Request):
                 run.finish(ok)
             except Exception:
                 # The user's result is there: telling of it must not lose it.
-                log.exception("PARO: the run's report failed")
+                log.exception("PARO: the report of this run failed")
 
     return wrapper
 
@@ -138,7 +138,7 @@ def _diffusion_model(executor, *args, **kwargs):
         try:
             options[EVALUATION].enter_model(executor, args, kwargs)
         except Exception as error:
-            options[RUN].session.note(f"the model's call was not understood: {error}"[:200])
+            options[RUN].session.note(f"the model's arguments could not be read: {error}"[:200])
     return executor(*args, **kwargs)
 
 

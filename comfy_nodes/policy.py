@@ -39,12 +39,13 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
     if settings.calibrate or not watched:
         return settings, ""
     if steps == 1:
-        return settings, "a run of 1 step is only watched: no step is left to be sparse"
+        return settings, "a run of 1 step is dense and watched: no step is left to be sparse"
     if steps <= FEW_STEPS and watched > 1:
-        told = f"watching 1 step instead of {watched}: the run has only {steps}"
+        told = f"only 1 step is watched (observe_steps {watched}): the run has only {steps} steps"
         return replace(settings, observe_steps=1), told
     if watched >= steps:
-        return settings, f"all {steps} steps are watched (observe_steps {watched}): none is sparse"
+        told = f"all {steps} steps are watched, so none is sparse: lower observe_steps ({watched})"
+        return settings, told
     return settings, ""
 
 
@@ -59,7 +60,7 @@ def slower(dense: float | None, sparse: list[float]) -> str:
     if MIN_GAIN <= 0 or dense is None or not sparse or sum(sparse) <= dense * len(sparse):
         return ""
     mean = sum(sparse) / len(sparse)
-    return f"a sparse step took longer than a dense one: {mean:.2f} s against {dense:.2f} s"
+    return f"sparse steps were slower than dense ones: {mean:.2f} s a step, dense {dense:.2f} s"
 
 
 def block_weights(model) -> int:

@@ -58,7 +58,7 @@ def _answer(function):
             # Not the text of the error: it may hold a path of this machine.
             log.warning("PARO: %s %s: %s", request.method, request.path, error)
             kind = type(error).__name__
-            status, text = 500, f"the profile folder cannot be used ({kind}): see the server's log"
+            status, text = 500, f"the profile folder cannot be used ({kind}): see ComfyUI's log"
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)[:500]
         return web.json_response({"error": text}, status=status)
 
@@ -69,10 +69,12 @@ def check_origin(request: web.Request) -> None:
     """Refuses what another site's page sends. Scripts that are no browser send no such headers."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     if site not in ("same-origin", "none"):
-        raise Refusal(403, f"the request must come from ComfyUI's own page (it is {site})")
+        raise Refusal(
+            403, f"the request must come from ComfyUI's own page (Sec-Fetch-Site: {site})"
+        )
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != request.host:
-        raise Refusal(403, "the request must come from ComfyUI's own page (its origin is another)")
+        raise Refusal(403, "the request must come from ComfyUI's own page (its Origin is another)")
 
 
 def check_json(request: web.Request) -> None:
@@ -87,7 +89,7 @@ def check_local(request: web.Request) -> None:
     names = ("localhost",)
     local = [_loopback(request.remote or ""), host in names or _loopback(host)]
     if not all(local):
-        raise Refusal(403, "the viewer opens only for a page on the server's own machine")
+        raise Refusal(403, "the viewer opens only for a browser on the machine that runs ComfyUI")
 
 
 def _loopback(address: str) -> bool:
@@ -167,7 +169,7 @@ async def delete_profile(request: web.Request) -> web.Response:
     name = _name(request)
     _existing(name)
     if not await asyncio.to_thread(store.delete, name):
-        raise Refusal(403, f"{name} comes with the plugin and cannot be deleted")
+        raise Refusal(403, f"profile {name} comes with the plugin and cannot be deleted")
     tell_changed()
     return web.json_response({"name": name})
 
@@ -183,19 +185,20 @@ async def open_viewer(request: web.Request) -> web.Response:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or "name" not in body:
-        raise Refusal(400, 'the body must be {"name": "NAME OF A PROFILE"} as JSON')
+        raise Refusal(400, 'the body must be JSON: {"name": "NAME OF A PROFILE"}')
     name = body["name"]
     inputs.require_text("name", name)
     store.check_name(name)
     path = store.capture(name) or _existing(name)
     program = viewer_program()
     if program is None:
-        raise Refusal(501, "the viewer (paro-viewer) is not installed on this machine")
+        raise Refusal(501, "paro-viewer is not installed on the machine that runs ComfyUI")
     if not has_display():
-        raise Refusal(501, "the server's machine has no display: PARO Inspect shows a picture here")
+        told = "the machine that runs ComfyUI has no display: the node PARO Inspect shows a picture"
+        raise Refusal(501, told)
     _viewers[:] = [viewer for viewer in _viewers if viewer.poll() is None]
     if len(_viewers) >= MAX_VIEWERS:
-        raise Refusal(429, f"{MAX_VIEWERS} viewers are open already")
+        raise Refusal(429, f"{MAX_VIEWERS} viewers are open already: close one first")
     quiet = subprocess.DEVNULL
     command = [program, str(path)]
     _viewers.append(

@@ -19,7 +19,6 @@ from .panel import Panel
 from .seen import Seen
 
 log = logging.getLogger("paroattention")
-OTHER_GRIDS = "because the saved profiles are for other grids"
 
 
 class Run:
@@ -105,7 +104,9 @@ class Run:
             options[OVERRIDE] = Override(current)
             if current is not None and not self._overridden:
                 self._overridden = True
-                self.session.note("another attention override came later: it stays the fallback")
+                self.session.note(
+                    "another node replaced the attention function later: it serves the dense calls"
+                )
 
     def refusal(self, forward, layout, width: int) -> str | None:
         """Why the whole run stays dense, decided at its first call that could be ours; or None.
@@ -141,8 +142,8 @@ class Run:
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:
             return (
-                f"predicted gain {gain:.1%} is below {policy.MIN_GAIN:.0%}:"
-                f" attention is {share:.0%} of the work at {layout.length} tokens"
+                f"the predicted gain of {gain:.1%} is below {policy.MIN_GAIN:.0%}:"
+                f" attention is only {share:.0%} of the work at {layout.length} tokens"
             )
         if self._few_steps and watched:
             session.note(self._few_steps)
@@ -162,16 +163,20 @@ class Run:
         if self.named is not None:
             if self.named.model.fingerprint != model.fingerprint:
                 apart = self.identity.similar(self.named.model.fingerprint)
-                told = "" if apart is None else f", {similar(apart)}"
-                session.note(f"profile {self.request.profile} is for another model{told}")
+                whose = "another model" if apart is None else similar(apart)
+                session.note(f"profile {self.request.profile} is for {whose} and is not used")
                 # An empty observation budget would hide the cause; the run observes as `none` does.
                 return None, ""
             if self.named.model.patches != model.patches:
-                session.note(f"profile {self.request.profile} was made with other LoRAs or patches")
+                session.note(
+                    f"profile {self.request.profile} was made with other LoRAs or patches,"
+                    " and is used all the same"
+                )
             if self.named.match_grid(grid) == "far":
-                grids = ", ".join("x".join(map(str, one)) for one in self.named.calibration.grids)
-                session.note(f"profile {self.request.profile} holds near {grids} only")
-                return None, OTHER_GRIDS
+                what = f"profile {self.request.profile} is not used: it is"
+                grids = self.named.calibration.grids
+                session.note(paro.layout.other_sizes(what, grids, grid))
+                return None, ""
             self._found = self.panel.profile = self.request.profile
             return self.named, self.request.profile
         if self.request.profile == NONE:
@@ -182,8 +187,9 @@ class Run:
         self._found = self.panel.profile = found.name
         if found.profile is None:
             for name, apart in found.similar:
-                session.note(f"profile {name} is of {similar(apart)}: not used")
-            return None, OTHER_GRIDS if found.far else ""
+                session.note(f"profile {name} is for {similar(apart)} and is not used")
+            what = "saved profiles of this model are"
+            return None, paro.layout.other_sizes(what, found.far, grid) if found.far else ""
         return found.profile, f"{found.name}, {found.grid} grid"
 
     def find_maps(self, profile, grid):
@@ -226,7 +232,7 @@ class Run:
             or self.held_name(profile)
             or self.automatic_name(profile)
         )
-        grid = "x".join(map(str, profile.calibration.grids[0]))
+        grid = paro.layout.size(profile.calibration.grids[0])
         beside = (store.longer_name(wanted, f"-{grid}"), self.automatic_name(profile))
         for name in (wanted, *beside):
             try:
@@ -237,7 +243,9 @@ class Run:
         else:
             raise why
         if name != wanted:
-            self.session.note(f"profile {wanted} kept as it was, saved as {name} instead")
+            self.session.note(
+                f"profile {wanted} does not fit this run and was kept; the new one is {name}"
+            )
         return name, merged
 
     def _completed_name(self) -> str:
@@ -282,7 +290,7 @@ class Run:
     @staticmethod
     def automatic_name(profile) -> str:
         model, grid = profile.model, profile.calibration.grids[0]
-        name = f"{model.family}-{model.fingerprint[:8]}-{'x'.join(map(str, grid))}"
+        name = f"{model.family}-{model.fingerprint[:8]}-{paro.layout.size(grid)}"
         # With a LoRA the plain model's profile keeps its name and content.
         return f"{name}-{model.patches[:6]}" if model.patches else name
 
@@ -315,8 +323,8 @@ class Run:
 
 
 def similar(apart: int) -> str:
-    """What the user is told of a fingerprint that is near, but no copy's. apart: signs of 128."""
-    return f"a similar model ({apart} of 128 bits differ)"
+    """Names a model whose fingerprint is near, but not that of a copy. apart: bits that differ."""
+    return f"another, similar model ({apart} of 128 bits of its fingerprint differ)"
 
 
 def runlog_path() -> Path:

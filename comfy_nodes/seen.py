@@ -1,4 +1,7 @@
-"""The attention calls of a run that were handed on without a word, for when no other came."""
+"""Counts the attention calls of a run that stay dense without a message.
+
+If no other call came, the node tells of them: the user sees why nothing got faster.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Seen:
     def told(self) -> str:
         """Why nothing of the run was taken."""
         if not self._calls:
-            return "no attention call of the model reached this node"
+            return "the model made no attention call that this node can see"
         if isinstance(self.geometry, str):
             return self.geometry
         grid = ""
@@ -39,4 +42,4 @@ class Seen:
         rest = self._calls.total() - sum(count for _, count in self._calls.most_common(_TOLD))
         if rest:
             kinds.append(f"{rest} of other lengths")
-        return f"no self-attention over the grid{grid} was seen, but calls: {', '.join(kinds)}"
+        return f"no attention call covers the grid{grid}; calls seen: {', '.join(kinds)}"

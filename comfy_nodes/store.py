@@ -27,7 +27,7 @@ SUFFIX, CAPTURE = ".json", ".capture.safetensors"
 _OTHER_FILES = {"schema"}
 # So many similar models' profiles are told of.
 _MAX_SIMILAR = 3
-_LINK = "it is a link out of the folder"
+_LINK = "it is a link to a place outside the folder"
 _cache: dict[Path, tuple[tuple[int, int], object]] = {}
 log = logging.getLogger("paroattention")
 
@@ -53,7 +53,9 @@ class Refused:
     rename: str
 
     def __str__(self) -> str:
-        todo = f"rename it to {self.rename}" if self.rename else "put the file itself there"
+        todo = (
+            f"rename it to {self.rename}" if self.rename else "put the file itself into the folder"
+        )
         return f"file {self.file} is not offered: {self.rule}; {todo}"
 
 
@@ -75,7 +77,7 @@ def _loosely(name: str) -> str:
 def _rule(name: str) -> str:
     """The rule that a name breaks, or ""."""
     if name.casefold() in (*PROFILE_WORDS, *_OTHER_FILES):
-        return "must not be a reserved word"
+        return "must not be auto, none or schema"
     return paro.profile_name_rule(name)
 
 
@@ -108,7 +110,9 @@ def _contained(path: Path) -> Path:
     """The path, refused when it resolves to a place outside of its folder."""
     if path.is_symlink() and path.resolve().parent != path.parent.resolve():
         root = path.parent.resolve().name
-        raise paro.Error(f"profile must lie in {root}/ (got a link out of it, {_shown(path.name)})")
+        raise paro.Error(
+            f"profile must lie in {root}/ (got a link to a place outside, {_shown(path.name)})"
+        )
     return path
 
 
@@ -147,7 +151,7 @@ def _scan() -> tuple[list[Entry], list[tuple[str, Path, str]]]:
                 others.append((stem, path, _LINK))
             elif name in here:
                 others.append(
-                    (stem, path, "its name is another file's in other Unicode characters")
+                    (stem, path, "another file has this name in other Unicode characters")
                 )
             else:
                 here.add(name)
@@ -242,8 +246,8 @@ class Match:
     profile: object = None
     name: str = ""
     grid: str = ""
-    # Names of this model's profiles that hold for other grids only.
-    far: tuple[str, ...] = ()
+    # Grids of this model's profiles that are too far from the run's.
+    far: tuple[tuple[int, int, int], ...] = ()
     skipped: tuple[str, ...] = ()
     # (name, signs of 128 that differ) of profiles that would fit, but for a model like this one.
     similar: tuple[tuple[str, int], ...] = ()
@@ -268,7 +272,7 @@ def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match
                 similar.append((name, apart))
             continue
         if fits == "far":
-            far.append(name)
+            far += profile.calibration.grids
         if fits == "exact" or (fits == "near" and found.profile is None):
             if found.grid != "exact":
                 found = Match(profile, name, fits)

@@ -1,11 +1,16 @@
 """What changes a model beside its own weights: a hash of it, and what no hash can tell.
 
-A run with other patches is another model's. Told by their values: patches, hooks of conditionings
-with their keyframes, adapters that are injected into forwards (LoRA bypass), weight wrappers,
-replaced modules, scaled positions. Told by their names alone: functions that other nodes put into
-or around the model, whose values could be anywhere; a run that uses a saved profile with them says
-so. Sampling objects, dtypes, compilation and the caches of ComfyUI change nothing that a profile
-holds, and guidance works on what the model gave. ControlNets are conditionings, as prompts are.
+A model with other patches counts as another model.
+
+In the hash by their values: patches, hooks of conditionings with their keyframes, adapters that are
+injected into forwards (LoRA bypass), weight wrappers, replaced modules, scaled positions.
+
+In the hash by their names alone: functions that other nodes put into or around the model. Their
+values could be anywhere, so a run that uses a saved profile with them says so.
+
+Not in the hash: sampling objects, dtypes, compilation and the caches of ComfyUI, which change
+nothing that a profile holds; guidance, which works on the model's output; ControlNets, which are
+conditionings as prompts are.
 """
 
 from __future__ import annotations
@@ -59,7 +64,10 @@ class Changes:
         names = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in self.opaque})
         more = len(names) - _MAX_TOLD
         rest = f" and {more} more" if more > 0 else ""
-        told = f"profiles do not tell what other nodes set in {', '.join(names[:_MAX_TOLD])}{rest}"
+        told = (
+            f"other nodes changed {', '.join(names[:_MAX_TOLD])}{rest} of the model;"
+            " a profile cannot tell whether its own run had the same settings there"
+        )
         return told if names else ""
 
 
@@ -120,15 +128,15 @@ def _name(function) -> str:
 
 
 def _all_hooks(conds: dict) -> list:
-    groups = [cond.get("hooks") for group in conds.values() for cond in group]
-    return [hook for group in groups for hook in getattr(group, "hooks", ())]
+    held = [cond.get("hooks") for conditionings in conds.values() for cond in conditionings]
+    return [hook for one in held for hook in getattr(one, "hooks", ())]
 
 
 def _hooks(patcher, conds: dict) -> list[str]:
     """One line for each set of hooked weights: for which conditionings, when, what."""
     lines = set()
-    for name, group in conds.items():
-        for cond in group:
+    for name, conditionings in conds.items():
+        for cond in conditionings:
             hooks = getattr(cond.get("hooks"), "hooks", ())
             told = sorted(filter(None, (_hook(patcher, hook) for hook in hooks)))
             if told:

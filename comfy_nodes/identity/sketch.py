@@ -198,7 +198,7 @@ def of_matrices(named: Iterable[tuple[str, torch.Tensor]]) -> str:
             rows = _rows(weight)
         except Exception as error:
             # A format of another node: norms alone tell the model then.
-            log.debug("PARO: %s was not read: %s", name, error)
+            log.debug("PARO: weight %s cannot be read for the fingerprint: %s", name, error)
             continue
         if rows is None:
             continue

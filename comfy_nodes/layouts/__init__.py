@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import torch
     from paroattention import TokenLayout
 
-# Calls that are dense by nature: handed on without a word.
+# Calls that are always dense: the user gets no message about them.
 CROSS_ATTENTION = "cross-attention"
 NO_GRID = "a call without the grid (refiner, audio, image encoder)"
 QUIET = frozenset({CROSS_ATTENTION, NO_GRID})
 # Calls over the grid that no mask of blocks is made for.
-PART = "a call asks for a part of the sequence's queries only"
+PART = "a call has the queries of only a part of the sequence"
 OTHER_KEYS = "a call has more or fewer keys than the sequence has tokens"
 
 
@@ -132,12 +132,13 @@ def families() -> tuple[str, ...]:
 def geometry_for(family: str, inputs: Inputs) -> Geometry | str:
     """Where the grid lies in this evaluation, or the reason why it stays dense. Never raises."""
     if family not in _FAMILIES:
-        return f"no token layout for model family {family!r} yet"
+        return f"models of family {family!r} are not supported: their token layout is not known"
     try:
         return _FAMILIES[family](inputs)
     except Exception as error:
         # Another version of the model class, or another node's change of it: dense, and said.
-        return f"the token layout of {family} was not found: {type(error).__name__}: {error}"[:200]
+        why = f"{type(error).__name__}: {error}"
+        return f"the token layout of model family {family} cannot be read: {why}"[:200]
 
 
 def unequal(call: Call, geometry: Geometry) -> str:
@@ -167,19 +168,23 @@ def layout_of(call: Call, geometry: Geometry) -> TokenLayout | str:
         suffix = rest
     elif rest or prefix is None or suffix is None:
         return (
-            f"{call.qo_len} tokens, but the grid {geometry.grid} has {geometry.grid_size}"
-            f" and {geometry.known - geometry.grid_size} belong to text or references"
+            f"a call has {call.qo_len} tokens, but the grid {geometry.grid} has"
+            f" {geometry.grid_size}, and text and references have"
+            f" {geometry.known - geometry.grid_size}"
         )
     if call.qo_len in geometry.texts:
         # Block type and index are the same for both, and so would be the lengths.
         return (
-            f"the text is as long as the sequence ({call.qo_len} tokens):"
-            " self and cross-attention look alike"
+            f"text and video have equally many tokens ({call.qo_len}): self-attention and"
+            " cross-attention cannot be told apart; another size avoids this"
         )
     place, start = call.options.get("img_slice"), geometry.image_at
     start = prefix if start is None else start
     if place is not None and call.options.get("block_type") == "single" and place[0] != start:
-        return f"the image starts at token {place[0]}, not {start} (another node's patch?)"
+        return (
+            f"the image starts at token {place[0]}, but the token layout says {start}:"
+            " another node may have added tokens"
+        )
     from ..native import paro
 
     return paro.TokenLayout(geometry.grid, prefix, suffix)

@@ -9,5 +9,5 @@ from . import Geometry, Inputs, patches, register
 def geometry(inputs: Inputs) -> Geometry:
     model = inputs.model
     patch = (model.patch_temporal, model.patch_spatial, model.patch_spatial)
-    # Cosmos 1 names no blocks, Predict2 their index alone, and that only in newer cores.
+    # Cosmos 1 does not number its blocks, Predict2 does in newer versions of ComfyUI.
     return Geometry(patches(inputs.x, patch), texts=(inputs.text_length,), counted=True)

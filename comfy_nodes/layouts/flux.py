@@ -19,7 +19,7 @@ def krea(inputs: Inputs) -> Geometry | str:
     """text | image | references in single blocks; the text fusion works on other lengths."""
     x, patch = inputs.x, (inputs.model.patch,) * 2
     if x.ndim == 5 and x.shape[2] > 1:
-        return "several frames are folded into the batch"
+        return "the model puts the frames of a video into the batch"
     method = inputs.get("ref_latents_method", getattr(inputs.model, "default_ref_method", None))
     latents = inputs.get("ref_latents", ()) if method is not None else ()
     references = sum(math.prod(patches(r, patch)[1:]) for r in latents)

@@ -1,7 +1,7 @@
 """HunyuanVideo 1 and 1.5, HunyuanImage: joint attention, text | reference | video.
 
 The text is what the refiner makes of the prompt, with ByT5 and vision tokens where the model has
-them. Older cores put the video first: the model's own code decides, see `_image_first`.
+them. Older versions of ComfyUI put the video first: `_image_first` looks at the model's own code.
 """
 
 from __future__ import annotations

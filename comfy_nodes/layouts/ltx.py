@@ -18,14 +18,14 @@ def geometry(inputs: Inputs) -> Geometry | str:
     if guides is not None and guides.shape[2]:
         frame = grid[1] * grid[2]
         if guides.shape[2] % frame:
-            return f"{guides.shape[2]} guide tokens are no whole frames of {frame}"
+            return f"{guides.shape[2]} guide tokens are not whole frames of {frame} tokens"
         frames = grid[0] - guides.shape[2] // frame
         mask = inputs.get("denoise_mask")
         if frames < 1 or mask is None:
-            return "guides without frames of their own"
+            return "the guides have no frames of their own"
         if bool((mask[:, :, :frames] < 0).any()):
             # What is left of the video is no full grid.
-            return "tokens of the video itself are filtered out"
+            return "tokens of the video are left out: the rest is not a whole grid"
         grid, suffix = (frames, *grid[1:]), None
     model = inputs.model
     dims = model.attention_head_dim if hasattr(model, "audio_attention_head_dim") else None

@@ -1,6 +1,7 @@
 """MiniMax-H3: one packed sequence, text | conditions and references | audio | video.
 
-The video is always last; the token refiner attends over the text alone. Some cores name no blocks.
+The video is always last. The token refiner attends over the text alone. Some versions of ComfyUI do
+not number the blocks.
 """
 
 from __future__ import annotations

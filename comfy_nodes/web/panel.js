@@ -230,7 +230,7 @@ export class Panel {
         }
         this.toast("success", `${say("imported")} ${name}`)
       } catch (error) {
-        this.toast("error", `${file.name}: ${error.message}`)
+        this.toast("error", `${file.name}: ${say(error.message)}`)
       }
     }
   }

@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
+import { say } from "./words.js"
 
 export const NODES = ["PAROAttention", "PAROCalibrate", "PAROInspect"]
 const WORDS = ["auto", "none"]
@@ -68,7 +69,7 @@ export async function importProfile(file) {
   // macOS hands letters and their accents over apart. Which names are good is the server's to say.
   const stem = file.name.replace(/\.json$/i, "").normalize("NFC")
   const name = stem.toWellFormed?.() ?? stem
-  if (file.size > MAX_BYTES) throw new Error(`${name}: more than 64 MB`)
+  if (file.size > MAX_BYTES) throw new Error("too_large")
   // The bytes as they are: as a text, another encoding than UTF-8 could not be told any more.
   const body = await file.arrayBuffer()
   const put = (query) =>
@@ -83,8 +84,8 @@ export async function importProfile(file) {
     if (error.status !== 409) throw error
     const dialog = app.extensionManager?.dialog
     const sure = dialog
-      ? await dialog.confirm({ title: "PARO", message: `${name}: overwrite?`, type: "overwrite" })
-      : window.confirm(`${name}: overwrite?`)
+      ? await dialog.confirm({ title: "PARO", message: `${name}: ${say("overwrite")}`, type: "overwrite" })
+      : window.confirm(`${name}: ${say("overwrite")}`)
     if (!sure) return null
     await put("?overwrite=1")
   }

@@ -97,8 +97,8 @@ def check_compiler(config_settings: dict | None) -> None:
         if named:
             if shutil.which(named) is None and shutil.which(named.split()[0]) is None:
                 raise Missing(
-                    f"{variable} names {named}, which is no program here: unset {variable} or "
-                    "correct it"
+                    f"{variable} names {named}, which is not a program on this machine: unset"
+                    f" {variable} or correct it"
                 )
             continue
         found = next((path for path in map(shutil.which, names) if path), None)
@@ -122,7 +122,7 @@ SAID = (
     (r"No space left on device", "the disk is full: make room in the folder for temporary files"),
     (
         r"PermissionError.*?: '([^']+)'|cannot create.*?([/\w.-]+): Permission denied",
-        "{0} cannot be written: give yourself the right to, or set TMPDIR to a folder of yours",
+        "{0} cannot be written: get the right to write there, or set TMPDIR to a folder of yours",
     ),
     (r"(?s)PARO needs (a compiler .+?)\n\s*\n", "it needs {0}"),
     (
@@ -194,7 +194,7 @@ def first_error(output: str) -> str:
         if re.search(r"\b(?:fatal )?error\b[:( ]|CMake Error|Error:", line):
             more = next((text.strip() for text in lines[number + 1 :] if text.strip()), "")
             return f"{line.strip()} {more}" if line.startswith("CMake Error") else line.strip()
-    return lines[-1].strip() if lines else "nothing was said"
+    return lines[-1].strip() if lines else "the build printed nothing"
 
 
 @contextlib.contextmanager

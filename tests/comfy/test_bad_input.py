@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run(model, folders, bl
     if blocked == "profiles":
         assert folders.steps() == "oss"
         (reason,) = folders.last()["reasons"]
-        assert reason.startswith("profile not saved: ")
+        assert reason.startswith("the profile could not be saved: ")
     else:
         assert len(folders.names()) == 2
 
@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_the_old_profile_and_no_temporary_file(model, folders
     monkeypatch.setattr(store, "save", on_a_full_disk(store.save))
     harness.sample(harness.calibrate(model), steps=2)
     (reason,) = folders.last()["reasons"]
-    assert reason.startswith("profile not saved: ") and "mine" in reason
+    assert reason.startswith("the profile could not be saved: ") and "mine" in reason
     log = "output/paro/runlog.jsonl"
     assert {k: v for k, v in tree(folders).items() if k != log} == {
         k: v for k, v in before.items() if k != log

@@ -137,7 +137,7 @@ def test_bad_values_name_argument_rule_and_value(model, folders, error, name, va
     ("name", "value"), [("queries", 0), ("queries", 5000), ("every_n_steps", 0)], ids=str
 )
 def test_bad_values_of_calibration(model, error, name, value):
-    with pytest.raises(error, match=rf"{name} must be whole.*\(got {value}\)"):
+    with pytest.raises(error, match=rf"{name} must be a whole number.*\(got {value}\)"):
         harness.calibrate(model, **{name: value})
     assert name in refusal(nodes().PAROCalibrate, **{name: value})
 
@@ -155,7 +155,7 @@ def test_exact_is_true_or_false(model, error, value):
 
 
 def test_start_after_end(model, error):
-    with pytest.raises(error, match=r"start_percent must not exceed end_percent = 0.2"):
+    with pytest.raises(error, match=r"start_percent must be at most end_percent \(0.2\)"):
         harness.paro(model, start_percent=0.5, end_percent=0.2)
 
 

@@ -44,7 +44,7 @@ def test_guides_of_less_strength_are_dense_for_their_mask(folders, name):
     out = families.sample(case, harness.paro(model))
     assert torch.equal(out, want)
     # Two calls a layer and step, of two layers and three steps.
-    assert told(folders) == {"attention mask": 12} and folders.last()["paths"] == {}
+    assert told(folders) == {"the call has an attention mask": 12} and folders.last()["paths"] == {}
 
 
 def test_guides_of_full_strength_are_taken(folders):
@@ -57,7 +57,7 @@ def test_guides_of_full_strength_are_taken(folders):
 def test_a_mask_over_a_guide_s_picture_is_told_too(folders):
     case = guided("ltx guides", 1.0, pixel_mask=torch.linspace(0, 1, 48).view(1, 1, 1, 6, 8))
     families.sample(case, harness.paro(families.build(case)))
-    assert told(folders) == {"attention mask": 12}
+    assert told(folders) == {"the call has an attention mask": 12}
 
 
 def test_a_masked_block_does_not_shift_the_numbering(folders, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_masked_block_does_not_shift_the_numbering(folders, monkeypatch):
     monkeypatch.setattr(attention, "optimized_attention", masked)
     families.sample(case, harness.paro(families.build(case)))
     assert {line["layer"] for line in folders.runs()[-1][:-1]} == {"block.1.0"}
-    assert told(folders)["attention mask"] == 3
+    assert told(folders)["the call has an attention mask"] == 3
 
 
 def test_a_block_that_asks_in_parts_does_not_shift_the_numbering(folders, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_block_that_asks_in_parts_does_not_shift_the_numbering(folders, monkey
     monkeypatch.setattr(attention, "optimized_attention", split)
     families.sample(case, harness.paro(families.build(case)))
     assert {line["layer"] for line in folders.runs()[-1][:-1]} == {"block.1.0"}
-    part = "a call asks for a part of the sequence's queries only"
+    part = "a call has the queries of only a part of the sequence"
     assert told(folders)[part] == 3 * 3
 
 
@@ -135,12 +135,12 @@ def masked_chunks(plain, q, k, v, heads, **kwargs):
 
 
 TOLD = {
-    "queries in chunks": (chunks, {"a call asks for a part of the sequence's queries only": 36}),
-    "masked chunks": (masked_chunks, {"attention mask": 36}),
+    "queries in chunks": (chunks, {"a call has the queries of only a part of the sequence": 36}),
+    "masked chunks": (masked_chunks, {"the call has an attention mask": 36}),
     "windows of a frame": (
         windows,
         {
-            "no self-attention over the grid 3x6x8 (144 tokens) was seen, but calls:"
+            "no attention call covers the grid 3x6x8 (144 tokens); calls seen:"
             " 36 of 48 tokens, 12 of 144 queries to 4 keys": 1
         },
     ),
@@ -178,7 +178,7 @@ def test_attention_that_is_never_called(model, folders, monkeypatch):
 
     monkeypatch.setattr(wan, "optimized_attention", own)
     harness.sample(harness.paro(model))
-    assert told(folders) == {"no attention call of the model reached this node": 1}
+    assert told(folders) == {"the model made no attention call that this node can see": 1}
 
 
 def test_a_family_without_a_layout_whose_calls_are_all_in_pieces(
@@ -189,7 +189,9 @@ def test_a_family_without_a_layout_whose_calls_are_all_in_pieces(
     config = dict(model.model.model_config.unet_config) | {"image_model": "mystery"}
     monkeypatch.setattr(model.model.model_config, "unet_config", config)
     harness.sample(harness.paro(model))
-    assert told(folders) == {"no token layout for model family 'mystery' yet": 1}
+    assert told(folders) == {
+        "models of family 'mystery' are not supported: their token layout is not known": 1
+    }
 
 
 # -- caches of keys --------------------------------------------------------------------------------
@@ -227,4 +229,4 @@ def test_autoregressive_wan(folders):
     latent = torch.zeros(1, *case.latent)
     texts = families.conditioning(case), families.conditioning(case, seed=5)
     comfy.sample.sample_custom(wrapped, latent, 1.0, sampler, sigmas, *texts, latent, seed=1)
-    assert told(folders) == {"no attention call of the model reached this node": 1}
+    assert told(folders) == {"the model made no attention call that this node can see": 1}

@@ -240,12 +240,12 @@ def graph(**changes):
         ("profile", "7", "profile must be a text (got 7)"),
         ("profile", "true", "profile must be a text (got True)"),
         ("model", "null", "model must be linked to a MODEL (got None)"),
-        ("density", "NaN", "density must lie in 0.05..1"),
-        ("density", "1e999", "density must lie in 0.05..1"),
-        ("target_error", "Infinity", "target_error must lie in"),
-        ("observe_steps", "1" + "0" * 40, "observe_steps must be whole"),
+        ("density", "NaN", "density must be from 0.05 to 1"),
+        ("density", "1e999", "density must be from 0.05 to 1"),
+        ("target_error", "Infinity", "target_error must be from"),
+        ("observe_steps", "1" + "0" * 40, "observe_steps must be a whole number"),
         ("mask", "null", "mask must be static or dynamic"),
-        ("save_as", "null", "save_as: profile name must not be a reserved word"),
+        ("save_as", "null", "save_as: profile name must not be auto, none or schema"),
     ],
 )
 def test_the_server_answers_400(server, name, text, words):

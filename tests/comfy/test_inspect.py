@@ -59,7 +59,7 @@ def test_density_and_steps_change_the_picture(saved):
 
 @pytest.mark.parametrize("inputs", [{"layer": 2}, {"head": 2}, {"layer": -2}, {"head": 999}])
 def test_heads_that_are_not_there(saved, inputs):
-    with pytest.raises(paroattention.Error, match="must be -1"):
+    with pytest.raises(paroattention.Error, match=r"from -1 \(all\)"):
         inspect(profile=saved, **inputs)
 
 

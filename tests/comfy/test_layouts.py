@@ -92,9 +92,9 @@ def test_ltx_guides(layouts):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (guides(50), "no whole frames of 48"),
-        (guides(240), "guides without frames"),
-        (guides(96, 1), "tokens of the video itself are filtered"),
+        (guides(50), "not whole frames of 48"),
+        (guides(240), "guides have no frames"),
+        (guides(96, 1), "tokens of the video are left out"),
     ],
     ids=["parts of frames", "nothing but guides", "a filtered video"],
 )
@@ -110,7 +110,7 @@ def test_audio_of_ltx_2_passes_through(layouts):
     assert layouts.layout_of(layouts.Call(144, 144, 128), geometry).grid == GRID
 
 
-def test_older_cores_of_hunyuan_put_the_video_first(layouts):
+def test_older_versions_of_hunyuan_put_the_video_first(layouts):
     class HunyuanVideo:
         patch_size = (1, 2, 2)
 
@@ -142,7 +142,7 @@ REFUSED = {
     "cross-attention": (144, 77, {}, "cross-attention"),
     "a refiner": (40, 40, {}, "without the grid"),
     "extra latents": (192, 192, {}, "192 tokens, but the grid (3, 6, 8) has 144"),
-    "a text of the same length": (144, 144, {"context": empty(1, 144, 64)}, "look alike"),
+    "a text of the same length": (144, 144, {"context": empty(1, 144, 64)}, "told apart"),
 }
 
 
@@ -161,12 +161,12 @@ def test_a_single_block_that_says_otherwise(layouts):
     geometry = layouts.Geometry(GRID, prefix=7)
     options = {"block_type": "single", "img_slice": [10, 151]}
     call = layouts.Call(151, 151, 128, options)
-    assert "starts at token 10, not 7" in layouts.layout_of(call, geometry)
+    assert "starts at token 10, but the token layout says 7" in layouts.layout_of(call, geometry)
 
 
 def test_unknown_families(layouts):
     assert find(layouts, "mystery", SimpleNamespace()) == (
-        "no token layout for model family 'mystery' yet"
+        "models of family 'mystery' are not supported: their token layout is not known"
     )
 
 

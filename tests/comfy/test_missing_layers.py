@@ -54,13 +54,13 @@ def json_name(folders) -> str:
 def test_one_masked_run_does_not_spoil_the_later_ones(model, folders, masks, block):
     masked_run(model, masks, block)
     masked, other = NAMES[block], NAMES[1 - block]
-    assert folders.last()["reasons"] == {"attention mask": 6}
+    assert folders.last()["reasons"] == {"the call has an attention mask": 6}
     name = json_name(folders)
     assert folders.load(name).layer_ids() == [other]
 
     harness.sample(harness.paro(model), seed=2)
     assert steps(folders, other) == "ssssss" and steps(folders, masked) == "osssss"
-    told = "layers that the profile lacks are watched in this run, then added"
+    told = "layers that are not in the profile are watched in this run and added to it"
     assert folders.last()["reasons"] == {told: 1}
     assert folders.last()["profile"] == f"{name}, exact grid, completed by 1 layer ({masked})"
     assert sorted(folders.load(name).layer_ids()) == NAMES and json_name(folders) == name
@@ -177,14 +177,14 @@ def test_a_masked_run_takes_a_whole_profile_for_the_rest(model, folders, masks):
     before = folders.load("mine").dump()
     masked_run(model, masks)
     assert steps(folders, NAMES[1]) == "ssssss" and not steps(folders, NAMES[0])
-    assert folders.last()["reasons"] == {"attention mask": 6}
+    assert folders.last()["reasons"] == {"the call has an attention mask": 6}
     assert folders.load("mine").dump() == before
 
 
 def test_without_observation_the_layers_that_lack_are_named(model, folders, masks):
     masked_run(model, masks)
     harness.sample(harness.paro(model, observe_steps=0))
-    reason = "layer double.0.0 is not in the profile, and observe_steps is 0"
+    reason = "layer double.0.0 is not in the profile, and observe_steps 0 watches no step"
     assert folders.last()["reasons"] == {reason: 6}
     assert steps(folders, NAMES[1]) == "ssssss" and steps(folders, NAMES[0]) == "dddddd"
 

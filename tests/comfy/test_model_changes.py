@@ -289,7 +289,7 @@ def test_functions_of_other_nodes_are_known_by_name_and_said(model, folders, kin
     run(folders, model, "oss")
     assert not run(folders, change(model), "oss")
     (reason,) = run(folders, change(model), "sss")
-    assert reason.startswith("profiles do not tell what other nodes set in ")
+    assert reason.startswith("other nodes changed ") and "cannot tell" in reason
     assert not run(folders, model, "sss")
 
 

@@ -109,7 +109,9 @@ def test_without_observation_the_run_is_dense_and_says_why(model, folders):
     dense = harness.sample(model)
     out = harness.sample(harness.paro(model, observe_steps=0))
     assert torch.equal(out, dense) and folders.steps() == "dddddd"
-    assert folders.last()["reasons"] == {"no profile, and observe_steps is 0": 12}
+    assert folders.last()["reasons"] == {
+        "no saved profile fits, and observe_steps 0 watches no step": 12
+    }
     assert folders.names() == []
 
 
@@ -182,7 +184,7 @@ def test_a_name_that_holds_something_else_keeps_it(model, folders, held, node):
     assert set(folders.names()) == {*both("mine"), *both("mine-3x6x8")}
     saved = folders.load("mine-3x6x8")
     assert saved.calibration.grids == [(3, 6, 8)] and saved.model.patches == ""
-    reason = "profile mine kept as it was, saved as mine-3x6x8 instead"
+    reason = "profile mine does not fit this run and was kept; the new one is mine-3x6x8"
     assert folders.last()["reasons"] == {reason: 1}
 
 
@@ -227,7 +229,9 @@ def test_a_far_grid_is_observed_anew_under_a_name_of_its_own(model, folders, fin
     first = folders.load(automatic(fingerprint)).dump()
     harness.sample(wrapped, grid=grid)
     assert folders.steps() == "osssss" and not folders.last()["reasons"]
-    assert folders.last()["profile"].endswith(", because the saved profiles are for other grids")
+    other = "x".join(map(str, grid))
+    told = f"saved profiles of this model are for other sizes: 3x6x8 tokens (this run: {other})"
+    assert folders.last()["profile"].endswith(f"; {told}")
     name = automatic(fingerprint, "x".join(map(str, grid)))
     assert set(folders.names()) == {*both(automatic(fingerprint)), *both(name)}
     assert folders.load(automatic(fingerprint)).dump() == first
@@ -255,10 +259,9 @@ def test_a_named_profile_of_a_far_grid_is_observed_anew_and_said(model, folders)
     before = folders.load("small").dump()
     harness.sample(harness.paro(model, profile="small"), grid=(3, 12, 8))
     assert folders.steps() == "osssss"
-    assert folders.last()["reasons"] == {"profile small holds near 3x6x8 only": 1}
-    assert folders.last()["profile"] == (
-        "observed in this run (1 step), because the saved profiles are for other grids"
-    )
+    told = "profile small is not used: it is for other sizes: 3x6x8 tokens (this run: 3x12x8)"
+    assert folders.last()["reasons"] == {told: 1}
+    assert folders.last()["profile"] == "observed in this run (1 step)"
     assert folders.names() == both("small") and folders.load("small").dump() == before
 
 
@@ -324,7 +327,7 @@ def test_a_named_profile_of_another_model_observes_and_says_so(model, folders):
     harness.sample(harness.paro(harness.tiny_wan(seed=1), save_as="other"))
     harness.sample(harness.paro(model, profile="other"))
     assert folders.steps() == "osssss" and folders.names() == both("other")
-    assert folders.last()["reasons"] == {"profile other is for another model": 1}
+    assert folders.last()["reasons"] == {"profile other is for another model and is not used": 1}
 
 
 def saved_as(model, folders, fingerprint, name="old"):
@@ -394,4 +397,7 @@ def test_a_broken_capture_is_told(model, folders):
     (folders.profiles / "mine.capture.safetensors").write_bytes(b"no capture")
     harness.sample(harness.paro(model, profile="mine"))
     (reason,) = folders.last()["reasons"]
-    assert reason.startswith("exact maps not used: ") and folders.steps() == "ssssss"
+    assert (
+        reason.startswith("the exact maps beside the profile are not used: ")
+        and folders.steps() == "ssssss"
+    )

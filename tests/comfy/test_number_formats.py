@@ -313,4 +313,4 @@ def test_a_finetunes_profile_is_told_and_not_used(folders, profile):
     harness.sample(harness.paro(load(state), profile=profile), steps=3)
     (reason,) = folders.last()["reasons"]
     assert folders.steps() == "oss" and "base" in reason
-    assert "a similar model (" in reason and "of 128 bits differ)" in reason
+    assert "another, similar model (" in reason and "of 128 bits" in reason

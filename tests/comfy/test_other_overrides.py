@@ -29,7 +29,7 @@ def test_an_override_that_comes_later_stays_behind_ours(model, folders):
     assert close(harness.sample(wrapped), want)
     assert folders.steps() == "osssss"
     assert list(folders.last()["reasons"]) == [
-        "another attention override came later: it stays the fallback"
+        "another node replaced the attention function later: it serves the dense calls"
     ]
     assert seen.count(144) == 2 and seen.count(4) == 12
     assert wrapped.model_options["transformer_options"][OVERRIDE] is theirs
@@ -138,9 +138,9 @@ def failing(*args, **kwargs):
 # What another version of ComfyUI or another node may do to us, by where it meets us.
 SURPRISES = {
     "a model that cannot be read": ("identity.fingerprint", "_architecture", None),
-    "an evaluation that is not understood": ("evaluation", "_by_name", "not understood"),
-    "a call that is not understood": ("override", "_Arguments", "not understood"),
-    "a gain that cannot be predicted": ("policy", "block_weights", "not understood"),
+    "an evaluation that is not understood": ("evaluation", "_by_name", "could not be read"),
+    "a call that is not understood": ("override", "_Arguments", "could not be read"),
+    "a gain that cannot be predicted": ("policy", "block_weights", "could not be read"),
 }
 
 
@@ -172,7 +172,7 @@ def test_a_layout_of_another_node_that_fails(model, folders):
     base.model_options["transformer_options"]["paro_geometry"] = failing
     assert torch.equal(harness.sample(harness.paro(base)), harness.sample(model))
     (reason,) = folders.last()["reasons"]
-    assert "paro_geometry failed" in reason and "no such thing" in reason
+    assert "paro_geometry function failed" in reason and "no such thing" in reason
 
 
 def test_a_layout_that_fails_keeps_the_run_dense(model, folders, monkeypatch):
@@ -181,4 +181,4 @@ def test_a_layout_that_fails_keeps_the_run_dense(model, folders, monkeypatch):
     want = harness.sample(model)
     assert torch.equal(harness.sample(harness.paro(model)), want)
     (reason,) = folders.last()["reasons"]
-    assert "token layout of wan2.1 was not found" in reason and "nothing" in reason
+    assert "token layout of model family wan2.1 cannot be read" in reason and "nothing" in reason

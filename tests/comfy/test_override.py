@@ -28,7 +28,7 @@ def stays_dense(model, folders, reason, calls, **options):
 
 
 def test_a_text_as_long_as_the_grid(model, folders):
-    reason = "the text is as long as the sequence (144 tokens)"
+    reason = "text and video have equally many tokens (144)"
     text = harness.conditioning(TOKENS)
     stays_dense(model, folders, reason, 24, positive=text, negative=text)
 
@@ -50,18 +50,18 @@ def test_an_attention_mask(model, folders, monkeypatch):
         return plain(q, k, v, heads, mask=mask, **kwargs)
 
     monkeypatch.setattr(wan, "optimized_attention", masked)
-    stays_dense(model, folders, "attention mask", 12)
+    stays_dense(model, folders, "the call has an attention mask", 12)
 
 
 def test_a_model_family_without_a_layout(model, folders, monkeypatch):
     config = dict(model.model.model_config.unet_config) | {"image_model": "mystery"}
     monkeypatch.setattr(model.model.model_config, "unet_config", config)
-    stays_dense(model, folders, "no token layout for model family 'mystery'", 12)
+    stays_dense(model, folders, "models of family 'mystery' are not supported", 12)
 
 
 def test_a_model_without_a_config(model, folders, monkeypatch):
     monkeypatch.setattr(model.model.model_config, "unet_config", {})
-    stays_dense(model, folders, "no token layout for model family 'unknown'", 12)
+    stays_dense(model, folders, "models of family 'unknown' are not supported", 12)
 
 
 def test_reasons_are_shown_on_the_node(model, folders, monkeypatch):
@@ -72,7 +72,7 @@ def test_reasons_are_shown_on_the_node(model, folders, monkeypatch):
     harness.sample(harness.paro(model, observe_steps=0))
     assert texts[-1].splitlines() == [
         "finished",
-        "dense: no profile, and observe_steps is 0 (12 calls)",
+        "dense: no saved profile fits, and observe_steps 0 watches no step (12 calls)",
     ]
 
 
@@ -153,11 +153,20 @@ def test_scale_is_handed_on():
 
 
 REFUSED = {
-    "mask": (lambda q, k, v: ((q, k, v), {"mask": torch.zeros(TOKENS, TOKENS)}), "attention mask"),
-    "enable_gqa": (lambda q, k, v: ((q, k, v), {"enable_gqa": True}), "grouped heads"),
-    "wider v": (lambda q, k, v: ((q, k, torch.cat([v, v], -1)), {}), "grouped heads"),
-    "container": (lambda q, k, v: (([q], k, v), {}), "container"),
-    "gradients": (lambda q, k, v: ((q.requires_grad_(), k, v), {}), "gradients are wanted"),
+    "mask": (
+        lambda q, k, v: ((q, k, v), {"mask": torch.zeros(TOKENS, TOKENS)}),
+        "the call has an attention mask",
+    ),
+    "enable_gqa": (
+        lambda q, k, v: ((q, k, v), {"enable_gqa": True}),
+        "q, k and v must have one shape",
+    ),
+    "wider v": (
+        lambda q, k, v: ((q, k, torch.cat([v, v], -1)), {}),
+        "q, k and v must have one shape",
+    ),
+    "container": (lambda q, k, v: (([q], k, v), {}), "not plain tensors"),
+    "gradients": (lambda q, k, v: ((q.requires_grad_(), k, v), {}), "gradients are asked for"),
 }
 
 

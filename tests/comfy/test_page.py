@@ -170,10 +170,15 @@ def test_warnings_are_told_once(loaded):
     for _ in range(2):
         state = queue(page)
         (reason,) = state["reasons"]
-        assert reason["dense"] and reason["text"] == "no profile, and observe_steps is 0"
-    assert page.js("toasts") == [["warn", "no profile, and observe_steps is 0"]]
+        assert (
+            reason["dense"]
+            and reason["text"] == "no saved profile fits, and observe_steps 0 watches no step"
+        )
+    assert page.js("toasts") == [
+        ["warn", "no saved profile fits, and observe_steps 0 watches no step"]
+    ]
     assert page.js(f"{PANEL}.warnings.children.length") == 1
-    assert "observe_steps is 0" in page.js(f"{PANEL}.warnings.innerText")
+    assert "observe_steps 0" in page.js(f"{PANEL}.warnings.innerText")
     shot(page, "warning")
     page.js(f"delete {PANEL}.toast")
 

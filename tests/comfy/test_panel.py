@@ -65,7 +65,11 @@ def test_figures_come_while_the_run_goes_on(model, sent):
 def test_reasons_are_marked_as_dense_or_not(model, sent):
     harness.sample(harness.paro(model, observe_steps=0))
     (reason,) = states(sent)[-1]["reasons"]
-    assert reason == {"text": "no profile, and observe_steps is 0", "count": 12, "dense": True}
+    assert reason == {
+        "text": "no saved profile fits, and observe_steps 0 watches no step",
+        "count": 12,
+        "dense": True,
+    }
     assert states(sent)[-1]["density"] is None
 
 

@@ -30,7 +30,7 @@ def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, monkey
     harness.sample(harness.paro(model, observe_steps=3), steps=steps)
     assert folders.steps() == "o" + "s" * (steps - 1)
     assert list(folders.last()["reasons"]) == [
-        f"watching 1 step instead of 3: the run has only {steps}"
+        f"only 1 step is watched (observe_steps 3): the run has only {steps} steps"
     ]
     harness.sample(harness.paro(model, observe_steps=3), steps=steps, seed=2)
     assert folders.steps() == "s" * steps and not folders.last()["reasons"]
@@ -46,7 +46,7 @@ def test_as_many_watched_steps_as_the_run_has_are_one(
     harness.sample(harness.paro(model, observe_steps=observe), steps=steps)
     assert folders.steps() == "o" + "s" * (steps - 1)
     assert list(folders.last()["reasons"]) == [
-        f"watching 1 step instead of {observe}: the run has only {steps}"
+        f"only 1 step is watched (observe_steps {observe}): the run has only {steps} steps"
     ]
 
 
@@ -70,7 +70,7 @@ def test_a_run_of_one_step_is_dense_and_says_why(model, folders, policy, monkeyp
     want = harness.sample(model, steps=1)
     assert torch.equal(harness.sample(harness.paro(model, observe_steps=4), steps=1), want)
     assert list(folders.last()["reasons"]) == [
-        "a run of 1 step is only watched: no step is left to be sparse"
+        "a run of 1 step is dense and watched: no step is left to be sparse"
     ]
     harness.sample(harness.paro(model, observe_steps=4), steps=1)
     assert folders.steps() == "s" and not folders.last()["reasons"]
@@ -83,7 +83,7 @@ def test_what_a_user_sets_holds_in_longer_runs(model, folders, policy, monkeypat
     harness.sample(harness.paro(model, observe_steps=9, profile="none"), steps=9)
     assert folders.steps() == "o" * 9
     assert list(folders.last()["reasons"]) == [
-        "all 9 steps are watched (observe_steps 9): none is sparse"
+        "all 9 steps are watched, so none is sparse: lower observe_steps (9)"
     ]
 
 
@@ -98,7 +98,9 @@ def test_a_gain_below_5_percent_is_refused(model, folders, policy):
     assert torch.equal(harness.sample(harness.paro(model, density=0.5)), want)
     assert folders.names() == [] and folders.last()["paths"] == {}
     (reason,) = folders.last()["reasons"]
-    assert reason == ("predicted gain 4.9% is below 5%: attention is 12% of the work at 144 tokens")
+    assert reason == (
+        "the predicted gain of 4.9% is below 5%: attention is only 12% of the work at 144 tokens"
+    )
 
 
 def with_heads(folders, name, *densities):
@@ -122,7 +124,7 @@ def test_with_a_profile_the_gain_is_that_of_all_steps(model, folders, policy):
     assert folders.steps() == "ssssss"
     harness.sample(harness.paro(model, density=0.5, start_percent=0.4))
     (reason,) = folders.last()["reasons"]
-    assert reason.startswith("predicted gain 2.9%")
+    assert reason.startswith("the predicted gain of 2.9%")
 
 
 def test_density_1_is_asked_for_and_never_refused(model, folders, policy):
@@ -185,7 +187,7 @@ def test_block_weights_of_real_models(policy):
 
 def test_sparse_steps_that_are_slower_are_told(policy, monkeypatch):
     told = policy.slower(0.4, [0.5, 0.7])
-    assert told == "a sparse step took longer than a dense one: 0.60 s against 0.40 s"
+    assert told == "sparse steps were slower than dense ones: 0.60 s a step, dense 0.40 s"
     assert not policy.slower(0.7, [0.5, 0.7]) and not policy.slower(None, [0.5])
     assert not policy.slower(0.4, [])
     monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
@@ -209,7 +211,7 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
     assert folders.steps() == "ooosssssss"
     (reason,) = folders.last()["reasons"]
     # Two calls a step; what sampling adds on a busy machine comes on top.
-    words = r"a sparse step took longer than a dense one: (\S+) s against \S+ s"
+    words = r"sparse steps were slower than dense ones: (\S+) s a step, dense \S+ s"
     assert 0.1 <= float(re.fullmatch(words, reason)[1]) < 1
 
 
@@ -231,7 +233,7 @@ def test_heads_that_stay_dense_save_nothing(model, folders, policy):
     with_heads(folders, "half", 1.0, None)
     harness.sample(harness.paro(model, profile="half"))
     (reason,) = folders.last()["reasons"]
-    assert reason.startswith("predicted gain 4.1%")
+    assert reason.startswith("the predicted gain of 4.1%")
 
 
 def test_the_tiles_are_the_devices(model, folders, policy, monkeypatch):

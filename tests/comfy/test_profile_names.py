@@ -180,7 +180,9 @@ def test_a_link_out_of_the_folder_is_not_offered(folders, store, good):
     (folders.profiles / "inside.json").symlink_to("real.json")
     assert "link" not in options() and "inside" in options()
     (told,) = store.not_offered()
-    assert "link out of the folder" in str(told) and "put the file itself" in str(told)
+    assert "link to a place outside the folder" in str(told) and "put the file itself into" in str(
+        told
+    )
 
 
 # -- encodings -------------------------------------------------------------------------------------

@@ -70,5 +70,7 @@ def test_what_is_not_built_is_refused_by_name():
 
 
 def test_start_must_not_exceed_end():
-    with pytest.raises(Error, match=r"start_percent must not exceed end_percent = 0.4 \(got 0.5\)"):
+    with pytest.raises(
+        Error, match=r"start_percent must be at most end_percent \(0.4\) \(got 0.5\)"
+    ):
         Settings(start_percent=0.5, end_percent=0.4).validate()

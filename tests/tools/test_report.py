@@ -143,11 +143,11 @@ def test_log_is_read_from_where_the_last_run_ended(tmp_path):
 
 
 def test_workflows_take_the_settings_of_every_run():
-    for plan in driver.SPARSE_PLANS:
-        workflow = driver.load_workflow("demo_sparse", **plan.settings)
-        assert workflow["3"]["inputs"]["density"] == plan.settings["density"]
+    for variant in driver.VARIANTS:
+        workflow = driver.load_workflow("demo_sparse", **variant.settings)
+        assert workflow["3"]["inputs"]["density"] == variant.settings["density"]
         assert workflow["6"]["inputs"]["seed"] == driver.SEED
-    assert len({plan.name for plan in driver.SPARSE_PLANS}) == len(driver.SPARSE_PLANS)
+    assert len({variant.name for variant in driver.VARIANTS}) == len(driver.VARIANTS)
 
 
 def test_unknown_settings_are_not_dropped_silently():

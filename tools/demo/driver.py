@@ -46,7 +46,7 @@ TILE = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class Variant:
     """A sparse run: what the node is asked for."""
 
     name: str
@@ -67,14 +67,16 @@ def saved(profile: str, density: float, tail: bool, precision: str = "bf16") -> 
 
 
 OBSERVED = {"profile": "none", "density": 0.3, "precision": "bf16", "observe_steps": DENSE_STEPS}
-SPARSE_PLANS = (
-    Plan("fixed-0.3", "Fixed order, no tail", "fhw", saved(FIXED_PROFILE, 0.3, False)),
-    Plan("fixed-0.3-tail", "Fixed order, tail", "fhw", saved(FIXED_PROFILE, 0.3, True)),
-    Plan("profile-0.3", "Profile, no tail", "profile", saved(PROFILE, 0.3, False)),
-    Plan("profile-0.3-tail", "Profile, tail", "profile", saved(PROFILE, 0.3, True)),
-    Plan("profile-0.3-int8", "Profile, tail, INT8", "profile", saved(PROFILE, 0.3, True, "int8")),
-    Plan("profile-0.2-tail", "Profile, tail", "profile", saved(PROFILE, 0.2, True)),
-    Plan("auto-0.3", "Observed in this run, tail", "auto", OBSERVED),
+VARIANTS = (
+    Variant("fixed-0.3", "Fixed order, no tail", "fhw", saved(FIXED_PROFILE, 0.3, False)),
+    Variant("fixed-0.3-tail", "Fixed order, tail", "fhw", saved(FIXED_PROFILE, 0.3, True)),
+    Variant("profile-0.3", "Profile, no tail", "profile", saved(PROFILE, 0.3, False)),
+    Variant("profile-0.3-tail", "Profile, tail", "profile", saved(PROFILE, 0.3, True)),
+    Variant(
+        "profile-0.3-int8", "Profile, tail, INT8", "profile", saved(PROFILE, 0.3, True, "int8")
+    ),
+    Variant("profile-0.2-tail", "Profile, tail", "profile", saved(PROFILE, 0.2, True)),
+    Variant("auto-0.3", "Observed in this run, tail", "auto", OBSERVED),
 )
 
 
@@ -104,11 +106,11 @@ class Demo:
             (self.out / name).unlink(missing_ok=True)
         prepare_base(self.base, REPO, [DEMO_NODES], {f"diffusion_models/{MODEL.name}": MODEL})
 
-    def sample(self, server: ComfyServer, plan: Plan, workflow: dict, title: str = "") -> Run:
+    def sample(self, server: ComfyServer, variant: Variant, workflow: dict, title: str = "") -> Run:
         """Queues one workflow and gathers its frames, time and run log."""
         inputs = workflow["6"]["inputs"]
-        workflow["7"]["inputs"]["save_as"] = plan.name
-        with Progress(title or f"{plan.name} ({inputs['steps']} steps)") as progress:
+        workflow["7"]["inputs"]["save_as"] = variant.name
+        with Progress(title or f"{variant.name} ({inputs['steps']} steps)") as progress:
 
             def on_event(kind: str, data: dict) -> None:
                 if kind == "progress" and data.get("node") == "6":
@@ -116,14 +118,14 @@ class Demo:
 
             result = server.run(workflow, on_event)
         lines, self.log_end = read_log(self.log, self.log_end)
-        frames = np.load(self.base / "output" / "paro" / f"{plan.name}.npy")
-        check_frames(plan.name, frames)
+        frames = np.load(self.base / "output" / "paro" / f"{variant.name}.npy")
+        check_frames(variant.name, frames)
         if "6" not in result.seconds:
-            raise ResultError(f"{plan.name}: ComfyUI did not run the sampler")
+            raise ResultError(f"{variant.name}: ComfyUI did not run the sampler")
         return Run(
-            plan.name,
-            plan.title,
-            plan.policy,
+            variant.name,
+            variant.title,
+            variant.policy,
             workflow["4"]["inputs"]["prompt"],
             inputs["seed"],
             result.seconds["6"],
@@ -133,14 +135,14 @@ class Demo:
 
     def run_all(self, server: ComfyServer) -> None:
         warm = load_workflow("demo_dense", PROMPT, SEED + 1, steps=WARM_UP_STEPS)
-        self.sample(server, Plan("warm-up", "Warm-up", "dense"), warm)
-        dense = Plan("dense", "Dense", "dense")
+        self.sample(server, Variant("warm-up", "Warm-up", "dense"), warm)
+        dense = Variant("dense", "Dense", "dense")
         self.runs["dense"] = self.sample(server, dense, load_workflow("demo_dense"))
         self.calibrate(server)
-        for plan in SPARSE_PLANS:
+        for variant in VARIANTS:
             try:
-                run = self.sample(server, plan, load_workflow("demo_sparse", **plan.settings))
-                self.runs[plan.name] = run
+                run = self.sample(server, variant, load_workflow("demo_sparse", **variant.settings))
+                self.runs[variant.name] = run
                 check_sparse(run, DENSE_STEPS)
             except (ServerError, ResultError) as error:
                 self.fail(error)
@@ -150,8 +152,8 @@ class Demo:
     def calibrate(self, server: ComfyServer) -> None:
         """Another prompt and seed, dense and watched: the profile that the next runs use."""
         workflow = load_workflow("demo_calibrate", CALIBRATION_PROMPT, CALIBRATION_SEED)
-        plan = Plan("calibration", "Calibration", "dense")
-        self.calibration = self.sample(server, plan, workflow)
+        variant = Variant("calibration", "Calibration", "dense")
+        self.calibration = self.sample(server, variant, workflow)
         profile = self.profiles / f"{PROFILE}.json"
         if not profile.is_file():
             raise ResultError(f"calibration left no profile: {self.calibration.summary['reasons']}")
@@ -162,13 +164,13 @@ class Demo:
     def check_pass_through(self, server: ComfyServer) -> None:
         """Through the node with every step dense: the same bits, and what attention alone costs."""
         settings = {"profile": PROFILE, "start_percent": 1.0, "end_percent": 1.0}
-        plan = Plan("dense-through-node", "Dense through the node", "dense")
+        variant = Variant("dense-through-node", "Dense through the node", "dense")
         try:
-            run = self.sample(server, plan, load_workflow("demo_sparse", **settings))
+            run = self.sample(server, variant, load_workflow("demo_sparse", **settings))
             self.pass_through = run
             self.gap = float(np.abs(run.frames - self.runs["dense"].frames).max())
             if self.gap != 0.0:
-                raise ResultError(f"{plan.name}: differs from the dense run by {self.gap:.3g}")
+                raise ResultError(f"{variant.name}: differs from the dense run by {self.gap:.3g}")
         except (ServerError, ResultError) as error:
             self.fail(error)
 
@@ -249,7 +251,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_DIR"))
     arguments = parser.parse_args(argv)
     if arguments.comfyui is None:
-        parser.error("name ComfyUI's folder by --comfyui or COMFYUI_DIR")
+        parser.error("set --comfyui or COMFYUI_DIR to the folder of ComfyUI")
     # So that a plain `kill` stops the server as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     demo = Demo(arguments.comfyui, arguments.base.resolve(), arguments.out.resolve())

@@ -53,7 +53,9 @@ class Run:
     def summary(self) -> dict:
         ends = [line for line in self.log if line.get("end")]
         if len(ends) != 1:
-            raise ResultError(f"{self.name}: the run log has {len(ends)} closing lines, not one")
+            raise ResultError(
+                f"{self.name}: the run log has {len(ends)} closing lines instead of one"
+            )
         return ends[0]
 
 

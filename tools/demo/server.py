@@ -172,7 +172,7 @@ class ComfyServer:
                 result.outputs = history[result.prompt_id]["outputs"]
                 return result
             await asyncio.sleep(0.05)
-        raise ServerError("ComfyUI finished a workflow but has no history of it")
+        raise ServerError("ComfyUI finished a workflow but does not list it in its history")
 
     async def _watch(self, socket_, result: Result, on_event: Event) -> None:
         node, since = None, time.monotonic()
@@ -209,7 +209,7 @@ class ComfyServer:
             if message.type != aiohttp.WSMsgType.BINARY:
                 self.check_alive()
                 raise ServerError(f"ComfyUI closed the connection{self._said()}")
-        raise ServerError(f"no word from ComfyUI for {IDLE_SECONDS:.0f} s{self._said()}")
+        raise ServerError(f"ComfyUI sent nothing for {IDLE_SECONDS:.0f} s{self._said()}")
 
 
 def free_port() -> int:

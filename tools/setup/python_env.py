@@ -23,7 +23,7 @@ def check_python() -> None:
         version = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(
             f"This is Python {version}; torch 2.11 exists for 3.10 to 3.14",
-            "run it with one of those, for instance: python3.12 run.py",
+            "use one of those versions, for instance: python3.12 run.py",
         )
 
 

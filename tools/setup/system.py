@@ -105,7 +105,7 @@ def ensure(with_tests: bool, logs: Path) -> None:
         return
     command = install_command(needs)
     if any(need.required for need in needs):
-        raise SetupError(f"This needs {names}, which this system lacks", f"run: {command}")
+        raise SetupError(f"{names} must be installed first", f"run: {command}")
     how = "tests that need it are skipped" if needs == [CHROMIUM] else "CMake will download it"
     say(f"{names} not found: {how}. To use the system's: {command}")
 

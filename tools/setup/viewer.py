@@ -95,7 +95,7 @@ def ensure_system(paths: Paths, with_tests: bool) -> None:
         return
     command = system.install_command(needs)
     if HEADERS in needs:
-        raise SetupError(f"The viewer needs {names}, which this system lacks", f"run: {command}")
+        raise SetupError(f"The viewer needs {names}, which is not installed", f"run: {command}")
     say(f"{names} not found: tests that need it fail. To install it: {command}")
 
 

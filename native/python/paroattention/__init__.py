@@ -4,7 +4,7 @@ Needs torch and numpy only. `attention` runs a `Plan`; `Session` is one sampling
 plans and goes sparse; `Profile` is what is saved and shared; `reference` is the plain oracle.
 """
 
-from . import metrics, settings
+from . import layout, metrics, settings
 from ._core import (
     MAX_PROFILE_NAME,
     ORDERS,
@@ -51,6 +51,7 @@ __all__ = [
     "completion",
     "exact_maps",
     "head_views",
+    "layout",
     "load_capture",
     "metrics",
     "preferred_tile",

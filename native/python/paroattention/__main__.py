@@ -1,4 +1,4 @@
-"""`python -m paroattention doctor | profile show|merge|diff | bench attention|... | view`."""
+"""The commands of `python -m paroattention`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from .cli import doctor
 from .cli import profile as profile_cli
 from .cli import viewer as viewer_cli
 
-USAGE = __doc__
+USAGE = """python -m paroattention COMMAND
+  doctor                                 what this machine can run
+  profile show|validate|merge|diff FILE  profiles on the command line
+  view FILE                              open a profile in the desktop viewer
+  bench TOOL                             speed and fidelity"""
 
 
 def _bench(arguments: list[str]) -> int:
@@ -20,7 +24,8 @@ def _bench(arguments: list[str]) -> int:
     tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
     tools |= {"offsets": offsets.main, "plan": plan.main}
     if not arguments or arguments[0] not in tools:
-        print(f"bench needs one of {', '.join(tools)} (got {arguments[:1]})", file=sys.stderr)
+        got = arguments[0] if arguments else "nothing"
+        print(f"bench must be one of {', '.join(tools)} (got {got})", file=sys.stderr)
         return 2
     return tools[arguments[0]](arguments[1:])
 

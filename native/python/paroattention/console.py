@@ -1,4 +1,4 @@
-"""Output on any console: what it cannot show is escaped, and nobody reading is no failure.
+"""Output on any console: what it cannot show is escaped, and a closed pipe is not an error.
 
 Standard library only: run.py uses this file before the package is installed.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,18 @@ class TokenLayout:
     @property
     def length(self) -> int:
         return self.prefix + self.grid_size + self.suffix
+
+
+def size(grid: Sequence[int]) -> str:
+    """A grid as messages show it: "21x30x52", frames x rows x columns."""
+    return "x".join(map(str, grid))
+
+
+def other_sizes(what: str, grids: Sequence[Sequence[int]], grid: Sequence[int]) -> str:
+    """Why profiles of these grids do not serve a run on `grid`. what: "the profile is"."""
+    known = list(dict.fromkeys(map(size, grids)))
+    more = f" and {len(known) - 4} more" if len(known) > 4 else ""
+    return f"{what} for other sizes: {', '.join(known[:4])}{more} tokens (this run: {size(grid)})"
 
 
 @functools.lru_cache(maxsize=64)

@@ -107,7 +107,7 @@ class Settings:
         if _is_text(self.precision, *NOT_BUILT):
             raise _core.Error(f"{NOT_BUILT[self.precision]} is not built yet; choose int8 or bf16")
         known = _is_text(self.density, AUTO) or in_range(self.density, 0.05, 1)
-        _require(known, "density", "must lie in 0.05..1, or be auto", self.density)
+        _require(known, "density", "must be from 0.05 to 1, or auto", self.density)
         precision, mask = self.precision, self.mask
         _require(_is_text(precision, *PRECISIONS), "precision", "must be int8 or bf16", precision)
         _require(_is_text(mask, *MASKS), "mask", "must be static or dynamic", mask)
@@ -115,21 +115,23 @@ class Settings:
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)
         target = self.target_error
-        _require(in_range(target, 0.005, 1), "target_error", "must lie in 0.005..1", target)
+        _require(in_range(target, 0.005, 1), "target_error", "must be from 0.005 to 1", target)
         for name in ("start_percent", "end_percent", "dense_below", "meter_limit"):
             value = getattr(self, name)
-            _require(in_range(value, 0, 1), name, "must lie in 0..1", value)
+            _require(in_range(value, 0, 1), name, "must be from 0 to 1", value)
         _require(
             self.start_percent <= self.end_percent,
             "start_percent",
-            f"must not exceed end_percent = {self.end_percent}",
+            f"must be at most end_percent ({self.end_percent})",
             self.start_percent,
         )
         limits = {"observe_steps": 1000, "every_n_steps": 1000, "refresh_every": 1000}
         for name, high in (limits | {"queries": MAX_QUERIES}).items():
             value = getattr(self, name)
             low = 0 if name == "observe_steps" else 1
-            _require(whole(value, low, high), name, f"must be whole, {low}..{high}", value)
+            _require(
+                whole(value, low, high), name, f"must be a whole number from {low} to {high}", value
+            )
         for name in ("block_q", "block_kv"):
             value = getattr(self, name)
             _require(

@@ -271,7 +271,9 @@ def test_a_cache_that_cannot_be_read_is_told_and_the_run_goes_on():
     host = Host(find_profile=find, find_maps=broken)
     host.run()
     assert host.session.report.paths == {"sparse": 12}
-    assert host.reasons() == {"exact maps not used: OSError: disk gone": 1}
+    assert host.reasons() == {
+        "the exact maps beside the profile are not used: OSError: disk gone": 1
+    }
 
 
 def test_exact_sums_let_go_at_the_end():

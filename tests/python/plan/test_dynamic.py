@@ -232,7 +232,7 @@ def test_a_head_that_is_far_off_goes_denser_then_dense():
         densities.setdefault(line["layer"], []).append(line["density"])
     (raised,) = (seen for seen in densities.values() if seen[-1] > seen[0])
     assert raised[-1] > 0.5 and sorted(raised) == raised
-    assert any(reason.startswith("heads made denser") for reason in host.reasons())
+    assert any(reason.startswith("heads with a measured") for reason in host.reasons())
 
 
 def test_calls_on_two_grids_have_masks_of_their_own():
@@ -314,7 +314,7 @@ def test_no_memory_for_masks_ends_in_dense(monkeypatch):
     assert host.session.report.paths == {"fallback": 2, "dense": 10} and host.dense_calls == 12
     told = host.reasons()
     assert told["OutOfMemoryError: paro: no memory for scratch and output"] == 2
-    assert told["out of memory in the sparse kernel"] == 10
+    assert told["the sparse kernel ran out of memory"] == 10
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
@@ -324,13 +324,19 @@ def test_queries_that_are_not_finite_fall_back(bad):
     q[0, 1, 20, 3] = bad
     mark = torch.zeros(1)
     out, ours = host.call(host.session.begin_forward(1.0), "double.0.0", (q, k, v), lambda: mark)
-    assert out is mark and not ours and host.reasons() == {"output was not finite": 1}
+    assert (
+        out is mark
+        and not ours
+        and host.reasons() == {"the sparse output had NaN or infinite values": 1}
+    )
 
 
 def test_a_profile_that_does_not_fit_leaves_the_run_dense():
     host, _ = host_for(SETTINGS(), built=profile(heads=3))
     host.run()
-    assert host.reasons() == {"the profile has 3 heads of 64, the model 2 of 64": 12}
+    assert host.reasons() == {
+        "the profile has 3 heads of size 64, the model has 2 heads of size 64": 12
+    }
 
 
 def test_exact_maps_are_not_asked_for():

@@ -72,7 +72,9 @@ def test_a_plan_that_cannot_be_made_leaves_the_run_dense(monkeypatch):
     host = gpu_host()
     host.run()
     assert host.session.report.paths == {"observe": 6, "dense": 6}
-    assert next(iter(host.reasons())) == "no plan could be made: MemoryError"
+    assert (
+        next(iter(host.reasons())) == "no masks could be made from the watched steps: MemoryError"
+    )
 
 
 def test_an_interrupt_gives_the_plan_up(monkeypatch):
@@ -196,4 +198,4 @@ def test_a_full_disk_costs_the_profile_and_not_the_run(make):
     host = make(save_profile=full)
     host.run()
     assert host.session.report.paths["sparse"]
-    assert host.reasons() == {"profile not saved: no space left": 1}
+    assert host.reasons() == {"the profile could not be saved: no space left": 1}

@@ -31,7 +31,7 @@ def test_missing_layers_are_watched_while_the_others_run_sparse(observe, mask):
     assert host.reasons() == {completion.WATCHED: 1}
     assert summary["profile"] == f"found, completed by 1 layer ({SECOND})"
     told = {line["reason"] for line in host.lines if line["path"] == "observe"}
-    assert told == {"observing: the profile lacks this layer"}
+    assert told == {"observing: this layer is not in the profile"}
 
 
 def test_the_completed_profile_is_saved_and_serves_the_next_run_whole():
@@ -89,7 +89,7 @@ def test_without_observation_missing_layers_stay_dense_and_say_so():
     host = sparse_host(part(), settings=Settings(observe_steps=0))
     host.run()
     assert paths(host, FIRST) == "ssssss" and paths(host, SECOND) == "dddddd"
-    reason = f"layer {SECOND} is not in the profile, and observe_steps is 0"
+    reason = f"layer {SECOND} is not in the profile, and observe_steps 0 watches no step"
     assert host.reasons() == {reason: 6} and not host.saved
 
 
@@ -161,7 +161,10 @@ def test_missing_layers_are_watched_outside_of_the_percents():
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"heads": 3}, "the profile has 3 heads of 64"), ({"grid": (9, 6, 8)}, "is far from")],
+    [
+        ({"heads": 3}, "the profile has 3 heads of size 64"),
+        ({"grid": (9, 6, 8)}, "is for other sizes"),
+    ],
     ids=["other heads", "a far grid"],
 )
 def test_a_profile_that_does_not_fit_is_not_completed(options, reason):
@@ -182,7 +185,7 @@ def test_rows_that_are_not_finite_leave_their_layer_dense_and_say_so():
             host.session.attention(forward, layer, q, k, v, host.layout, lambda v=v: v)
     host.session.finish()
     assert host.session.report.paths["sparse"] == 6 and paths(host, SECOND) == "oddddd"
-    assert any("the profile lacks" in reason and count == 5
+    assert any("not in the profile" in reason and count == 5
                for reason, count in host.reasons().items())  # fmt: skip
     assert not host.saved
 

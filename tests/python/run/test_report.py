@@ -45,7 +45,7 @@ def test_progress_tells_state_density_and_reasons():
         host.evaluate(sigma)
     host.layers = ["single.9.0"]
     host.run(SIGMAS[3:-1])
-    reason = "layer single.9.0 is not in the profile, and observe_steps is 0"
+    reason = "layer single.9.0 is not in the profile, and observe_steps 0 watches no step"
     texts = dict(host.texts)
     assert texts[0].startswith("step 1 of 6: starting")
     assert texts[2].startswith("step 3 of 6: sparse")

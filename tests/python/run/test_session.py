@@ -71,7 +71,7 @@ def test_without_profile_and_observation_the_run_is_dense_and_says_why():
     host = Host(Settings(observe_steps=0))
     summary = host.run()
     assert sequence(host) == ["dense"] * 6 and host.dense_calls == 12
-    assert host.reasons() == {"no profile, and observe_steps is 0": 12}
+    assert host.reasons() == {"no saved profile fits, and observe_steps 0 watches no step": 12}
     assert summary["reasons"] == dict(host.reasons()) and summary["density"] == 1
     assert not host.saved
 
@@ -328,5 +328,5 @@ def test_a_run_leaves_torchs_generator_alone():
 
 
 def test_bad_settings_are_refused_at_the_start():
-    with pytest.raises(Error, match="density must lie in"):
+    with pytest.raises(Error, match="density must be from"):
         Session(Settings(density=2.0), SIGMAS)

@@ -14,9 +14,18 @@ from problems import GRID, profile, tensors
 # -- profiles that do not fit ----------------------------------------------------------------------
 
 MISFITS = {
-    "other heads": (profile(heads=3), "the profile has 3 heads of 64, the model 2 of 64"),
-    "other head_dim": (profile(head_dim=128), "the profile has 2 heads of 128, the model 2 of 64"),
-    "far grid": (profile(grid=(9, 6, 8)), "grid (3, 6, 8) is far from the calibrated [(9, 6, 8)]"),
+    "other heads": (
+        profile(heads=3),
+        "the profile has 3 heads of size 64, the model has 2 heads of size 64",
+    ),
+    "other head_dim": (
+        profile(head_dim=128),
+        "the profile has 2 heads of size 128, the model has 2 heads of size 64",
+    ),
+    "far grid": (
+        profile(grid=(9, 6, 8)),
+        "the profile is for other sizes: 9x6x8 tokens (this run: 3x6x8)",
+    ),
 }
 
 
@@ -48,7 +57,7 @@ def test_output_that_is_not_finite_falls_back(precision, bad):
     mark = torch.zeros(1)
     out, ours = host.call(host.session.begin_forward(1.0), "double.0.0", (q, k, v), lambda: mark)
     assert out is mark and not ours
-    assert host.reasons() == {"output was not finite": 1}
+    assert host.reasons() == {"the sparse output had NaN or infinite values": 1}
     assert host.session.report.paths == {"fallback": 1}
     host.evaluate(0.9)
     assert host.session.report.paths == {"fallback": 1, "sparse": 2}
@@ -110,7 +119,9 @@ def test_rows_that_are_not_finite_are_not_observed_and_said():
     host.call(forward, "double.0.0", (q * float("nan"), k, v))
     host.run(SIGMAS[2:-1])
     (line,) = (line for line in host.lines if line["step"] == 1)
-    assert line["path"] == "observe" and line["reason"].startswith("not observed: Error: ")
+    assert line["path"] == "observe" and line["reason"].startswith(
+        "this call could not be observed: Error: "
+    )
     assert host.paths()[2] == "sparse"
 
 
@@ -130,7 +141,9 @@ def test_layers_of_different_heads_do_not_end_the_run():
         host.call(forward, layer, tensors(heads, 144, 64))
     host.run(SIGMAS[1:-1])
     reason = next(iter(host.reasons()))
-    assert reason.startswith("no plan could be made: ") and "heads" in reason
+    assert (
+        reason.startswith("no masks could be made from the watched steps: ") and "heads" in reason
+    )
     assert host.session.report.paths["dense"] == 10 and "sparse" not in host.session.report.paths
     assert not host.saved
 
@@ -156,7 +169,7 @@ def test_a_save_that_fails_does_not_end_the_run():
     host = Host(Settings(observe_steps=2, refresh=False), save_profile=save)
     summary = host.run()
     assert list(host.paths().values()) == ["observe"] * 2 + ["sparse"] * 4
-    assert summary["reasons"] == {"profile not saved: disk full": 1}
+    assert summary["reasons"] == {"the profile could not be saved: disk full": 1}
 
 
 @pytest.mark.parametrize("settings", [Settings(calibrate=True), Settings(observe_steps=4)],
@@ -182,7 +195,7 @@ def test_a_run_log_that_cannot_be_written_is_told(tmp_path):
     host.session.report.calls.runlog = RunLog(tmp_path / "file" / "runlog.jsonl")
     host.run()
     (reason,) = host.reasons()
-    assert reason.startswith("run log not written: ")
+    assert reason.startswith("the run log could not be written: ")
 
 
 @pytest.mark.parametrize("sigmas", [[0.0, 0.5, 1.0], [1.0], [1.0, 1.0]], ids=str)
@@ -227,7 +240,7 @@ def test_out_of_memory_in_the_kernel_is_tried_twice_then_dense(monkeypatch, kind
     host.run()
     assert len(tries) == 2 and host.dense_calls == 12
     assert host.session.report.paths == {"fallback": 2, "dense": 10}
-    assert host.reasons()["out of memory in the sparse kernel"] == 10
+    assert host.reasons()["the sparse kernel ran out of memory"] == 10
 
 
 def test_memory_that_comes_back_leaves_the_run_sparse(monkeypatch):
@@ -245,7 +258,9 @@ def test_out_of_memory_while_observing_costs_samples_only(monkeypatch, kind):
     monkeypatch.setattr(host.session.observer, "observe", observe)
     host.run()
     assert host.session.report.paths == {"observe": 4, "sparse": 8}
-    assert [line["reason"].startswith("not observed") for line in host.lines][:2] == [True, False]
+    assert [line["reason"].startswith("this call could not be observed") for line in host.lines][
+        :2
+    ] == [True, False]
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
@@ -254,7 +269,7 @@ def test_out_of_memory_while_planning_leaves_the_run_dense(monkeypatch, kind):
     host = Host(Settings(observe_steps=2))
     host.run()
     assert host.session.report.paths == {"observe": 4, "dense": 8}
-    assert next(iter(host.reasons())).startswith("no plan could be made")
+    assert next(iter(host.reasons())).startswith("no masks could be made from the watched steps")
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
@@ -264,7 +279,7 @@ def test_out_of_memory_while_sampling_costs_a_reading_only(monkeypatch, kind):
     host.run()
     assert host.session.report.paths == {"sparse": 12}
     (reason,) = host.reasons()
-    assert reason.startswith("not sampled: ")
+    assert reason.startswith("a sparse call could not be sampled: ")
 
 
 def test_renewal_that_fails_leaves_the_masks_as_they_are(monkeypatch):

@@ -222,7 +222,7 @@ def test_a_head_that_is_far_off_goes_denser_then_dense_and_says_so_once():
     # Of four heads one may: it has gone from 2 of 9 blocks to all of them.
     (raised,) = (seen for seen in densities.values() if seen[-1] > seen[0])
     assert raised[-1] > 0.5 and sorted(raised) == raised and len(set(raised)) >= 3
-    told = [reason for reason in host.reasons() if reason.startswith("heads made denser")]
+    told = [reason for reason in host.reasons() if reason.startswith("heads with a measured")]
     assert len(told) == 1 and host.reasons()[told[0]] == 1
     assert any("quarter" in reason for reason in host.reasons())
 

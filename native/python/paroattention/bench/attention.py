@@ -148,17 +148,30 @@ def _commit() -> str:
 
 def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="paroattention bench attention", description=__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is a GPU")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU, else cpu"
+    )
     parser.add_argument("--shape", choices=shapes, action="append")
-    parser.add_argument("--density", type=float, action="append", help="total density on a GPU")
+    parser.add_argument(
+        "--density",
+        type=float,
+        action="append",
+        help="share of blocks to compute; on a GPU of all blocks, text included",
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     if on_gpu:
         parser.add_argument("--path", choices=("hopper", "portable"), action="append")
-        parser.add_argument("--peers", action="store_true", help="and every peer importable")
+        parser.add_argument(
+            "--peers",
+            action="store_true",
+            help="also time attention of other libraries that are installed",
+        )
         parser.add_argument("--tile", type=int, choices=TILES, action="append")
         parser.add_argument("--precision", choices=("int8", "bf16"), action="append")
-        parser.add_argument("--fast", action="store_true", help="no tail, order or packing rows")
+        parser.add_argument(
+            "--fast", action="store_true", help="leave out the rows of tail, order and packing"
+        )
     return parser.parse_args(arguments)
 
 

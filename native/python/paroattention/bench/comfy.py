@@ -321,19 +321,28 @@ def main(arguments: list[str]) -> int:
         "--mask",
         choices=MASKS,
         action="append",
-        help="default static; of a second one the first density alone",
+        help="default: static; a second one is timed at the first density only",
     )
     parser.add_argument("--no-tail", action="store_true")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
-    parser.add_argument("--observe", type=int, default=2, help="observed steps where there are any")
-    parser.add_argument("--calibrate", action="store_true", help="and a calibration, exact")
-    parser.add_argument("--trace", type=int, default=0, help="further steps of ours, by kernel")
-    parser.add_argument("--peers", action="store_true", help="and comfy-kitchen's int8 attention")
+    parser.add_argument(
+        "--observe", type=int, default=2, help="observed steps of runs without a profile"
+    )
+    parser.add_argument("--calibrate", action="store_true", help="also time an exact calibration")
+    parser.add_argument(
+        "--trace",
+        type=int,
+        default=0,
+        help="further sparse steps, with the time of each GPU kernel",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="also time comfy-kitchen's int8 attention"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     options = parser.parse_args(arguments)
     if options.trace and not torch.cuda.is_available():
-        parser.error("--trace needs a GPU")
+        parser.error("--trace must run on a CUDA GPU (torch found none)")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     found: list[dict] = []
     for row in rows(options):

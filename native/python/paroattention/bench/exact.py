@@ -1,4 +1,4 @@
-"""The oracle that policies are held against: plans from exact maps of the model itself."""
+"""What policies are compared with: plans from exact maps of the model itself."""
 
 from __future__ import annotations
 

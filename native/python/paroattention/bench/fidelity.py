@@ -167,19 +167,28 @@ def _arguments(arguments):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=4, help="how many held-out prompts")
-    parser.add_argument("--exact-every", type=int, default=2, help="exact maps every n-th step")
     parser.add_argument(
-        "--limit", type=float, default=1e9, help="seconds; later cases are left out"
+        "--exact-every", type=int, default=2, help="calibrate exact maps on every n-th step"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=1e9,
+        help="time limit in seconds; cases after it are left out",
     )
     parser.add_argument("--policy", action="append", help="only these policies, such as auto")
     parser.add_argument("--density", action="append", type=float, help="only these densities")
     parser.add_argument("--tile", type=int, help="only with these tiles, such as 128")
-    parser.add_argument("--precision", choices=("fp32", "int8"), help="only these cases")
+    parser.add_argument("--precision", choices=("fp32", "int8"), help="only this precision")
     parser.add_argument("--tail", choices=("yes", "no"), help="only with the tail, or without")
     parser.add_argument("--quick", action="store_true", help="64x64, fp32, densities .3 and .2")
     parser.add_argument("--kernel", choices=("native", "torch"), default="native")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--resume", type=Path, help="keep this file's rows, run what it left out")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        help="JSON file of an earlier run: keep its rows and run the cases that it left out",
+    )
     return parser.parse_args(arguments)
 
 
@@ -209,7 +218,7 @@ def main(arguments: list[str]) -> int:
         _write(options, bench, rows, left_out)
     print(table(rows))
     if left_out:
-        print(f"left out at the time limit: {len(left_out)} cases")
+        print(f"time limit reached: {len(left_out)} cases were left out")
     return 0
 
 

@@ -85,7 +85,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--assets", type=Path, default=Path("assets/model"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--exact-every", type=int, default=5, help="exact maps every n-th step")
+    parser.add_argument(
+        "--exact-every", type=int, default=5, help="calibrate exact maps on every n-th step"
+    )
     parser.add_argument("--density", type=float, action="append", help="default .3 and .2")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     options = parser.parse_args(arguments)

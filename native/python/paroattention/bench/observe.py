@@ -152,11 +152,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        raise _core.Error("bench observe must run on a CUDA GPU (got none)")
+        raise _core.Error("bench observe must run on a CUDA GPU (torch found none)")
     probe = torch.empty(1, 1, 1, 64, device="cuda", dtype=torch.bfloat16)
     reason = observed_in_torch(probe)
     if reason:
-        raise _core.Error(f"bench observe must have its kernels (got: {reason})")
+        raise _core.Error(f"bench observe needs the CUDA kernels: {reason}")
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": os.environ.get("PARO_COMMIT", "unknown"),

@@ -213,7 +213,7 @@ def main(arguments: list[str]) -> int:
         nargs=3,
         action="append",
         metavar=("F", "H", "W"),
-        help=f"another grid for the model, more than one if repeated; default {LARGER}",
+        help=f"another grid for the model; repeat it for several (default: {LARGER})",
     )
     parser.add_argument("--only", choices=("bundled", "synthetic"))
     parser.add_argument("--out", type=Path, help="JSON file for the rows")

@@ -23,9 +23,9 @@ def _lines() -> list[str]:
         f" {torch.get_num_threads()} threads",
     ]
     if _core.active_isa() == "scalar":
-        lines.append("  slow: this processor offers neither AVX2 nor AVX-512")
+        lines.append("  slow: this processor has neither AVX2 nor AVX-512")
     elif _core.active_isa() == "avx2":
-        lines.append("  int8 runs without VNNI: about as fast as fp32")
+        lines.append("  int8 is about as fast as fp32: this processor has no AVX-512 VNNI")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             name = torch.cuda.get_device_name(index)

@@ -21,7 +21,7 @@ def show(path: Path) -> str:
     lines = [
         f"{shown(path.name)}: valid {_core.PROFILE_SCHEMA}, {path.stat().st_size} bytes",
         f"model {model.family} {model.fingerprint[:12]}, patches {model.patches or 'none'}:"
-        f" {model.layers} layers of {model.heads} heads of {model.head_dim}",
+        f" {model.layers} layers, {model.heads} heads a layer, head size {model.head_dim}",
         f"calibrated {run.date} by version {run.version}: {run.prompts} prompt(s),"
         f" {run.steps} steps, {run.queries} queries, sampler {run.sampler or 'unknown'},"
         f" grids {run.grids}",
@@ -63,8 +63,8 @@ def show_diff(diff, every: bool = False) -> str:
     """Text: fields that differ, layers that only one holds, heads that changed (every: all), and
     what both lose under each other's plan."""
     lines = [f"{name}: {a} -> {b}" for name, a, b in diff.fields]
-    lines += [f"layer {layer}: only in the first" for layer in diff.only_a]
-    lines += [f"layer {layer}: only in the second" for layer in diff.only_b]
+    lines += [f"layer {layer}: only in the first profile" for layer in diff.only_a]
+    lines += [f"layer {layer}: only in the second profile" for layer in diff.only_b]
     heads = [head for head in diff.heads if every or head.changed]
     if heads:
         lines.append(
@@ -76,8 +76,8 @@ def show_diff(diff, every: bool = False) -> str:
     if diff.heads:
         mean = diff.mean
         lines.append(
-            f"{diff.changed} of {len(diff.heads)} heads and groups changed;"
-            " retained mass on average:"
+            f"{diff.changed} of {len(diff.heads)} heads changed (counted in each timestep group);"
+            " mean retained mass:"
             f" first {mean.a_by_a:.2%}, under the second's plan {mean.a_by_b:.2%};"
             f" second {mean.b_by_b:.2%}, under the first's plan {mean.b_by_a:.2%}"
         )
@@ -99,20 +99,27 @@ def diff_json(diff) -> dict:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paroattention profile", description=__doc__)
     tools = parser.add_subparsers(dest="tool", required=True)
-    show = tools.add_parser("show", help="whether a file is valid, and what it holds")
+    show = tools.add_parser("show", help="check a profile and print what it holds")
     show.add_argument("file", type=Path)
-    merge = tools.add_parser(
-        "merge", help="the mean of profiles of one model, e.g. of many prompts"
-    )
-    merge.add_argument("files", type=Path, nargs="+", help="two profiles or more, then the result")
+    merge = tools.add_parser("merge", help="write the mean of several profiles of one model")
     merge.add_argument(
-        "--density", type=float, help="orders are compared at it; default: the first's"
+        "files", type=Path, nargs="+", help="two or more profiles, then the file to write"
     )
-    compare = tools.add_parser("diff", help="which heads changed, and what that costs")
+    merge.add_argument(
+        "--density",
+        type=float,
+        help="density at which orders are compared (default: that of the first profile)",
+    )
+    compare = tools.add_parser("diff", help="print which heads changed, and what that costs")
     for name in ("first", "second"):
         compare.add_argument(name, type=Path)
-    compare.add_argument("--tile", type=int, default=64, help="128 is four times faster")
-    compare.add_argument("--all", action="store_true", help="heads that did not change as well")
+    compare.add_argument(
+        "--tile",
+        type=int,
+        default=64,
+        help="tokens in a block (default: 64); 128 is four times faster",
+    )
+    compare.add_argument("--all", action="store_true", help="also print heads that did not change")
     compare.add_argument("--json", action="store_true")
     return parser
 
@@ -126,8 +133,7 @@ def main(arguments: list[str]) -> int:
         *files, out = options.files
         if len(files) < 2:
             parser.error(
-                "merge must be given two profiles or more and then the file for the result"
-                f" (got {len(files) + 1} files)"
+                f"merge needs two or more profiles and the file to write (got {len(files) + 1})"
             )
         merge(files, options.density).save(out)
         print(f"{shown(out)}: {out.stat().st_size} bytes")

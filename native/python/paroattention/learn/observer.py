@@ -127,7 +127,7 @@ class Observer:
         on_device: Callable | None = None,
     ):
         if not 1 <= queries <= MAX_QUERIES:
-            raise _core.Error(f"queries must lie in 1..{MAX_QUERIES} (got {queries})")
+            raise _core.Error(f"queries must be from 1 to {MAX_QUERIES} (got {queries})")
         self.queries = queries
         self.keep_rows = keep_rows
         self.on_device = on_device or (lambda q: q.device.type == "cuda")
@@ -182,7 +182,7 @@ class Observer:
                 look(sampled)
 
     def _next_mark(self, layer: str) -> Mark:
-        """Of a call that nobody has marked."""
+        """A mark for a call that came without one."""
         self._unmarked += 1
         known = list(self.layers)
         place = known.index(layer) if layer in known else len(known)
@@ -195,8 +195,8 @@ class Observer:
             self.layers[layer] = watched
         if (watched.layout.grid, watched.heads) != (layout.grid, heads):
             raise _core.Error(
-                f"layout must keep the grid and heads that {layer} was watched with,"
-                f" {watched.layout.grid} and {watched.heads} (got {layout.grid} and {heads})"
+                f"every call of layer {layer} must have the grid {watched.layout.grid} and"
+                f" {watched.heads} heads, as its first one (got {layout.grid} and {heads})"
             )
         watched.first = min(watched.first, mark)
         return watched

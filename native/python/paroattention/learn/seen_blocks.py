@@ -1,9 +1,9 @@
 """What sampled queries saw of every block, in their head's own order.
 
-A kernel over offsets cannot tell where in the picture a query lies. The samples themselves can:
-their rows, summed by key block, are an estimate of their query tile's importance that has no such
-blind spot, only noise. Both are blended, the kernel counting as PRIOR samples a tile; so few
-samples change little, and many come near exact maps.
+An offset kernel cannot tell where in the picture a query lies. The samples themselves can: their
+rows, summed by key block, estimate the importance of their query tile, with noise. Both are
+blended. The offset kernel counts as PRIOR samples a tile, so few samples change little, and many
+come near exact maps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .sampling import Sampled, block_sums
 # 2 and 8 retain the same within .002 (.855 and .853 at density .2), 32 less (.846). In tiles of 128
 # 1 and 4 measure the same error (.052 and .076 at .3 and .2), 16 a tenth more (.059 and .083).
 PRIOR = 4.0
-# The same for exact maps of a calibration, which are of another prompt but have no blind spot.
+# The same for exact maps of a calibration, which are of another prompt but know the places.
 EXACT_PRIOR = 16.0
 # Of all layers together; beyond it plans come from the kernels alone.
 MOST_BYTES = 512 << 20

@@ -12,8 +12,8 @@ from .renewal import with_densities
 
 # Queries that must have been seen before a head is judged by the meter.
 _LEAST_QUERIES = 32
-DENSER = "heads made denser: their output was off by more than {limit:.0%}"
-CAPPED = "more heads are off by over {limit:.0%}, but a quarter of all are denser already"
+DENSER = "heads with a measured output error above {limit:.0%} were made denser"
+CAPPED = "more heads have an output error above {limit:.0%}, but a quarter of all is denser already"
 
 
 class Denser:

@@ -15,7 +15,7 @@ from .planning import Key, Planner
 
 
 class Nothing:
-    """What is built ahead of time where masks are not."""
+    """Stands for a builder: with dynamic masks nothing is built ahead of time."""
 
     def cancel(self) -> None:
         pass

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .. import _core
-from ..layout import TokenLayout
+from ..layout import TokenLayout, other_sizes
 from ..learn.seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
 from ..settings import Settings
 
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """What the calls of the step under way are given."""
+    """The plans that the calls of the present step get; see Planner.hold."""
 
     profile: _core.Profile | None
     plans: dict[Key, _core.Plan | str]
@@ -92,8 +92,11 @@ class Planner:
             return self._plans[key]
 
     def hold(self, sigma: float) -> None:
-        """A step at sigma begins: its calls are given the plans of now. New ones may be made while
-        it goes on; which of two threads gets so far first must not decide who is given them."""
+        """A step at sigma begins: all its calls get the plans of this moment.
+
+        New plans may be made during the step. Which of two threads comes first must not decide
+        which call gets them.
+        """
         with self._lock:
             before = self._held
             if self.background and self.profile is not None:
@@ -111,7 +114,7 @@ class Planner:
                 self._builders[name] = self.builder(self.profile, *name)
 
     def running(self, key: Key) -> _core.Plan | str:
-        """The plan of a call in the step under way, or why there is none."""
+        """The plan of a call of the present step, or why there is none."""
         with self._lock:
             held = self._held
             if held is None:
@@ -170,7 +173,7 @@ class Planner:
         return self._ids.get(layer)
 
     def _drop_builders(self) -> None:
-        """Ends background building, but for what the step under way was promised."""
+        """Ends background building, except of plans that the present step holds."""
         held = self._held
         if held is None or held.builders is not self._builders:
             _cancel(self._builders)
@@ -194,11 +197,11 @@ class Planner:
         profile, model = self.profile, self.profile.model
         if (model.heads, model.head_dim) != (key.heads, key.head_dim):
             return (
-                f"the profile has {model.heads} heads of {model.head_dim},"
-                f" the model {key.heads} of {key.head_dim}"
+                f"the profile has {model.heads} heads of size {model.head_dim},"
+                f" the model has {key.heads} heads of size {key.head_dim}"
             )
         if profile.match_grid(key.layout.grid) == "far":
-            return f"grid {key.layout.grid} is far from the calibrated {profile.calibration.grids}"
+            return other_sizes("the profile is", profile.calibration.grids, key.layout.grid)
         return ""
 
     def build(self, profile: _core.Profile, key: Key, builders: dict | None = None) -> _core.Plan:

@@ -1,4 +1,4 @@
-"""New masks before a jury of samples that are newer than those they were made of."""
+"""New masks, judged by samples that are newer than those they were made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work of the host that goes on beside a GPU's: on a thread of its own, or between two calls."""
+"""Work of the host while a GPU computes: on a thread of its own, or between two calls."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Callable
 
 
 class Beside:
-    """What a step's beginning leaves to be done once a GPU has several layers to do, after `calls`
-    of the step's calls; the host is that far ahead then. A step of fewer calls ends with it."""
+    """Host work that becomes due when a step begins, and is done after `calls` of its calls.
+
+    By then the GPU has several layers to compute and does not wait for the host. In a step of fewer
+    calls it is done when the next step begins.
+    """
 
     def __init__(self, calls: int = 8):
         self._most = self._due = self._calls = calls
         self._work = None
 
     def begin(self, work: Callable[[], object]) -> None:
-        """A step begins that leaves this; what the last one left is done by now."""
-        # Steps of few calls are followed by others like them.
+        """A step begins, with this work. That of the last step must be done."""
+        # A step is taken to have as many calls as the last one.
         self._due = min(self._most, max(1, self._calls))
         self._calls, self._work = 0, work
 
@@ -33,8 +36,10 @@ class Beside:
 
 
 class Ahead:
-    """work() on a thread of its own. cancel() keeps what it gives from being used; a daemon, so
-    that a run that is interrupted never waits for it."""
+    """Runs work() on a thread of its own. After cancel() its result goes to give_up(result).
+
+    The thread is a daemon, so that an interrupted run never waits for it.
+    """
 
     def __init__(self, work: Callable[[], object], give_up: Callable[[object], None]):
         self._work, self._give_up = work, give_up

@@ -1,4 +1,4 @@
-"""What samples saw of every block, by layer, once its heads' orders are known."""
+"""Collects sampled rows by layer, and sums them by block once the heads' orders are known."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Layers that a profile lacks: watched as they come, planned, and added to it.
+"""Layers that are not in the profile: they are watched, then planned and added to it.
 
-A profile holds the layers that its run called as grid self-attention. Where a mask, another node or
-a cache kept some of them from that, a later run meets layers that it does not know.
+A profile holds the layers that its run could watch. A mask, another node or a cache may have kept
+some of them from it; a later run then meets layers that the profile does not hold.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ..plan.renewal import with_layers
 from .report import DENSE, OBSERVE, first_line
 from .watched_steps import WatchedSteps
 
-WATCHED = "layers that the profile lacks are watched in this run, then added"
-OBSERVING = "observing: the profile lacks this layer"
+WATCHED = "layers that are not in the profile are watched in this run and added to it"
+OBSERVING = "observing: this layer is not in the profile"
 # Stands in the profile's note before the layers that a run has added.
 COMPLETED = ", completed by "
 # So many added layers are named to the user.
@@ -54,7 +54,7 @@ def named(layers: Collection[str]) -> str:
 
 
 class Missing:
-    """The layers of a session's model that the profile in use lacks.
+    """The layers of a session's model that are not in the profile in use.
 
     Each is watched in the first `steps` steps in which it is called, whatever the others do.
     build(timestep groups, only=layers) -> Profile of what was watched of these layers. note(text):
@@ -70,11 +70,14 @@ class Missing:
         self.added: list[str] = []
 
     def decide(self, layer: str, step: int) -> tuple[str, str]:
-        """(path, reason) of a call of a layer that the profile lacks."""
+        """(path, reason) of a call of a layer that is not in the profile."""
         if layer in self._failed:
             return DENSE, self._failed[layer]
         if not self._watched.enough:
-            return DENSE, f"layer {layer} is not in the profile, and observe_steps is 0"
+            return (
+                DENSE,
+                f"layer {layer} is not in the profile, and observe_steps 0 watches no step",
+            )
         if layer not in self._watched:
             self._note(WATCHED)
         self._watched.add(layer, step)
@@ -89,9 +92,11 @@ class Missing:
         return self._watched.names()
 
     def add(self, layers: list[str], profile: _core.Profile, grid) -> _core.Profile:
-        """Plans of these layers come from what was watched of them. Returns `profile` with them:
-        the plans' own profile may have changed since it was found. Never raises; a layer that
-        cannot be added stays dense, with its reason."""
+        """Makes plans of these layers from what was watched of them. Returns `profile` with them.
+
+        The planner's own profile may have changed since `profile` was found. Never raises: a layer
+        that cannot be added stays dense, with its reason.
+        """
         for layer in layers:
             self._watched.forget(layer)
         try:
@@ -99,12 +104,14 @@ class Missing:
             completed = filled(profile, fresh)
             self._watch.add(fresh, grid)
         except Exception as error:
-            reason = f"a layer that the profile lacks was not added: {first_line(error)}"
+            reason = f"a layer that is not in the profile was not added: {first_line(error)}"
             self._failed |= dict.fromkeys(layers, reason)
             return profile
         found = set(fresh.layer_ids())
         lost = [layer for layer in layers if layer not in found]
-        self._failed |= dict.fromkeys(lost, "a layer that the profile lacks had no finite values")
+        self._failed |= dict.fromkeys(
+            lost, "a layer that is not in the profile was not added: it had no finite values"
+        )
         self.added += [layer for layer in layers if layer in found - set(self.added)]
         return completed
 

@@ -8,7 +8,7 @@ import torch
 
 from ..kernels.cuda_observe import Readback
 
-NOT_FINITE = "output was not finite"
+NOT_FINITE = "the sparse output had NaN or infinite values"
 # Calls that may run out of memory before the rest of a run stays dense: each try costs time.
 _TRIES = 2
 # Layers whose flags lie in one tensor.
@@ -82,7 +82,7 @@ class Faults:
     def refusal(self, layer: str) -> str:
         """Why a layer must not be tried again, or ""."""
         if self._no_memory >= _TRIES:
-            return "out of memory in the sparse kernel"
+            return "the sparse kernel ran out of memory"
         return self._given_up.get(layer, "")
 
     @staticmethod

@@ -85,7 +85,9 @@ class Learning:
         try:
             self._planner.exact = self._find_maps(self.profile, grid)
         except Exception as error:
-            self._report.reasons.note(f"exact maps not used: {first_line(error)}")
+            self._report.reasons.note(
+                f"the exact maps beside the profile are not used: {first_line(error)}"
+            )
         if self._planner.exact is not None:
             self._report.profile_note += ", exact maps"
 
@@ -105,7 +107,7 @@ class Learning:
         if self._no_plan:
             return DENSE, self._no_plan
         if settings.observe_steps == 0:
-            return DENSE, "no profile, and observe_steps is 0"
+            return DENSE, "no saved profile fits, and observe_steps 0 watches no step"
         self._watched.add(_ALL_LAYERS, step)
         return OBSERVE, "observing"
 
@@ -160,7 +162,7 @@ class Learning:
             self._adopt(sigma)
         except Exception as error:
             faults.free(error)
-            self._no_plan = f"no plan could be made: {first_line(error)}"
+            self._no_plan = f"no masks could be made from the watched steps: {first_line(error)}"
 
     def _adopt(self, sigma: float) -> None:
         """The run goes by what it has observed."""
@@ -178,7 +180,7 @@ class Learning:
 
     def _observed_note(self) -> str:
         count = self._watched.count(_ALL_LAYERS)
-        why = f", {self._why}" if self._why else ""
+        why = f"; {self._why}" if self._why else ""
         return f"observed in this run ({count} step{'s'[: count != 1]}){why}"
 
     def complete(self, layers: list[str]) -> None:
@@ -216,7 +218,9 @@ class Learning:
             try:
                 self._save_learned(sigma)
             except Exception as error:
-                self._report.reasons.note(f"profile not built: {first_line(error)}")
+                self._report.reasons.note(
+                    f"the profile of this run could not be made: {first_line(error)}"
+                )
         self.saver.settle()
 
     def _save_learned(self, sigma: float) -> None:

@@ -27,7 +27,7 @@ class Proposals:
         self.renewals: list[tuple[int, int, int]] = []
         # Whether the profile is made of this run's own samples.
         self.own = False
-        # The one that the calls under way are sampled for, and the next one.
+        # The one that the present step's samples judge, and the next one.
         self.proposal: Proposal | None = None
         self._coming: Proposal | None = None
         # What `make` is to make: (step, timestep group, weights, whether the second half begins).

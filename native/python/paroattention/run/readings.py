@@ -1,6 +1,6 @@
-"""What one sampled call leaves to be read when its step is over, where its rows came to the host.
+"""What was sampled in one call, read when its step is over; for rows that came to the host.
 
-learn.device_watch.Reading is the same of a call that was sampled where it lies.
+learn.device_watch.Reading is the same for a call that was sampled on a GPU.
 """
 
 from __future__ import annotations

@@ -192,7 +192,9 @@ class Report:
             lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
             spread = self.count_heads()[0]
             if spread and self._settings.start_density < 1:
-                lines.append(f"heads kept dense: {spread} (they look everywhere at once)")
+                lines.append(
+                    f"heads kept dense: {spread} (their attention is spread over all tokens)"
+                )
         measured = self._watch.meter.measured()
         if measured is not None:
             lines.append("measured: retained mass {:.0%}, error {:.3f}".format(*measured))
@@ -215,7 +217,7 @@ class Report:
         try:
             self.calls.write(self._watch.meter.history, summary)
         except OSError as error:
-            self.reasons.note(f"run log not written: {error}")
+            self.reasons.note(f"the run log could not be written: {error}")
         self.show("finished", self._steps.count)
         return summary
 

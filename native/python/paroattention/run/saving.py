@@ -20,8 +20,8 @@ class Saver:
         return self._save is not None
 
     def store(self, profile, tensors: Callable[[], dict], background: bool) -> None:
-        """tensors(): what its viewer shows, hundreds of megabytes at Wan 14B's size. background:
-        returns before it is written."""
+        """tensors() makes the capture for the viewer, hundreds of megabytes at Wan 14B's size.
+        background: returns before the files are written."""
         self.settle()
         try:
             found = tensors()
@@ -42,4 +42,4 @@ class Saver:
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
-        self._note(f"profile not saved: {error}")
+        self._note(f"the profile could not be saved: {error}")

@@ -273,7 +273,7 @@ class Session:
                     )
             except Exception as error:
                 faults.free(error)
-                return f"not observed: {first_line(error)}"
+                return f"this call could not be observed: {first_line(error)}"
         return ""
 
     def _sample(self, forward, mark, key, plan, q, k, v, out, scale) -> None:
@@ -285,7 +285,7 @@ class Session:
                     self.watch.call(key, plan, q, k, v, out, scale, group, mark)
             except Exception as error:
                 faults.free(error)
-                self.note(f"not sampled: {first_line(error)}")
+                self.note(f"a sparse call could not be sampled: {first_line(error)}")
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 While a run is sparse a few queries of every head are computed densely at every other step. They
 say what the head's present mask keeps of its attention and how far its output is off; they go on
-teaching the offset kernels; and they are the jury when masks are renewed. Masks that every call
+teaching the offset kernels; and they judge new masks. Masks that every call
 finds for itself have nothing to renew: they are metered, and the kernels learn for the profile.
 """
 
@@ -31,15 +31,18 @@ from .target_error import TargetError
 
 @dataclass
 class _Over:
-    """What a step that is over has left to be acted upon. Readings are taken in the order of their
-    marks: sums of floats depend on it, and threads must not."""
+    """What was sampled in a step that is over, and is still to be acted upon.
+
+    Readings are taken in the order of their marks. Sums of floats depend on the order, and results
+    must not depend on which thread came first.
+    """
 
     step: tuple[int, float] = (-1, 0.0)
     readings: list[Reading | HostReading] = field(default_factory=list)
     curves: dict[str, Curves] = field(default_factory=dict)
     # What the planner had for each sampled call: another one may have come since.
     ran: dict[Key, object] = field(default_factory=dict)
-    # Was before the jury in that step.
+    # The proposal that this step's samples judged.
     judged: Proposal | None = None
 
 
