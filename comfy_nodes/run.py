@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import folder_paths
@@ -19,6 +20,16 @@ from .panel import Panel
 from .seen import Seen
 
 log = logging.getLogger("paroattention")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The model call under way: its sigma as a tensor and a number, and the conditionings' numbers
+    by their ids, which are other ones in every run."""
+
+    sigmas: object = None
+    sigma: float = 0.0
+    numbers: dict = field(default_factory=dict)
 
 
 class Run:
@@ -57,29 +68,27 @@ class Run:
         self.seen = Seen()
         self._lock = threading.Lock()
         self.session.entered = self.panel.begin
-        # Of the model call under way: its sigma as a tensor and a number, and the conditionings'
-        # numbers by their ids, which are other ones in every run.
-        self._sigmas, self._sigma = None, 0.0
-        self._numbers: dict = {}
+        self._call = _Call()
 
     # -- during the run ------------------------------------------------------------------------
 
     def begin_call(self, sigmas, conds: dict) -> None:
         """The sampler calls the model at sigmas (B); conds: the guider's conditionings by name."""
         every = itertools.chain.from_iterable(own for own in conds.values() if own)
-        self._numbers = {cond.get("uuid"): number for number, cond in enumerate(every)}
-        self._sigmas, self._sigma = sigmas, float(sigmas.max())
-        self.session.begin_call(self._sigma)
+        numbers = {cond.get("uuid"): number for number, cond in enumerate(every)}
+        self._call = _Call(sigmas, float(sigmas.max()), numbers)
+        self.session.begin_call(self._call.sigma)
 
     def end_call(self) -> None:
-        self._sigmas, self._numbers = None, {}
+        self._call = _Call()
         self.session.end_call()
 
     def begin_forward(self, sigmas, options: dict):
         """Opens a model evaluation at sigmas (B); returns the session's Forward."""
         # A number that is known already is not asked of the device: that would wait for it.
-        known = self._sigmas is not None and options.get("sigmas") is self._sigmas
-        sigma = self._sigma if known else float(sigmas.max())
+        call = self._call
+        known = call.sigmas is not None and options.get("sigmas") is call.sigmas
+        sigma = call.sigma if known else float(sigmas.max())
         return self.session.begin_forward(sigma, conds=self._conds(options))
 
     def _conds(self, options: dict) -> tuple[int, ...] | None:
@@ -90,7 +99,7 @@ class Run:
         if not kinds:
             return None
         pairs = zip(ids, kinds, strict=False)
-        return tuple(self._numbers.get(one, -1 - kind) for one, kind in pairs)
+        return tuple(self._call.numbers.get(one, -1 - kind) for one, kind in pairs)
 
     def came_to(self, step: int) -> None:
         """The sampler says which step it is in: it calls back after each one's first model call."""

@@ -1,7 +1,8 @@
 """python check_exports.py LIBRARY...: each exports its entry points and nothing else.
 
 A C++ runtime's symbols above all must stay inside: another library of the process would bind to
-them, or this one to its. With --own-runtime they must also link no shared C++ runtime.
+them, or this one to its. None may link a library of CUDA. With --own-runtime they must also link no
+shared C++ runtime.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ ENTRIES = {
     "_core": {"PyInit__core"},
     "_torch_ops": {"paro_register_operators", "paro_last_status", "paro_last_error"},
 }
+CUDA = ("libcuda", "libnvrtc", "libtorch_cuda", "libc10_cuda")
 RUNTIMES = ("libstdc++.so", "libgcc_s.so", "libc++.so")
 
 
@@ -41,6 +43,9 @@ def faults(library: str, *, own_runtime: bool) -> list[str]:
             f"{library} exports {sorted(found - wanted)[:10]} more and lacks"
             f" {sorted(wanted - found)}: {len(found)} symbols for {len(wanted)}"
         )
+    cuda = [name for name in needed(library) if name.startswith(CUDA)]
+    if cuda:
+        told.append(f"{library} must find CUDA in the system when it runs, and links {cuda}")
     shared = [name for name in needed(library) if name.startswith(RUNTIMES)]
     if own_runtime and shared:
         told.append(f"{library} was to hold its own C++ runtime and needs {shared}")

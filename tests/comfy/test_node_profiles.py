@@ -397,7 +397,5 @@ def test_a_broken_capture_is_told(model, folders):
     (folders.profiles / "mine.capture.safetensors").write_bytes(b"no capture")
     harness.sample(harness.paro(model, profile="mine"))
     (reason,) = folders.last()["reasons"]
-    assert (
-        reason.startswith("the exact maps beside the profile are not used: ")
-        and folders.steps() == "ssssss"
-    )
+    assert reason.startswith("the exact maps beside the profile are not used: ")
+    assert folders.steps() == "ssssss"

@@ -23,6 +23,7 @@
 #include "paro/cuda/launch.h"
 #include "problem.h"
 #include "rates.h"
+#include "runtime.h"
 
 namespace paro::cuda::bench {
 namespace {
@@ -30,7 +31,7 @@ namespace {
 using Launch = std::function<void(const AttentionParams&)>;
 
 // A kernel for one head_dim and tile.
-struct Kernel {
+struct Candidate {
     std::string name;
     int head_dim, block_q, block_kv;
     bool trace;
@@ -40,11 +41,11 @@ struct Kernel {
     }
 };
 
-std::vector<Kernel> kernels(int head_dim) {
-    std::vector<Kernel> all;
+std::vector<Candidate> kernels(int head_dim) {
+    std::vector<Candidate> all;
     for (const HopperVariant& v : hopper_variants(head_dim)) {
-        all.push_back({v.name, head_dim, v.block_q, v.block_kv, v.trace,
-                       [=](const AttentionParams& p) { v.launch(p, nullptr); }});
+        all.push_back({v.name, head_dim, v.block_q, v.block_kv, v.options.trace,
+                       [&v](const AttentionParams& p) { bench::launch(v, p, nullptr); }});
     }
     for (const int q : {128, 64}) {
         for (const int kv : {128, 64}) {
@@ -73,8 +74,8 @@ const std::map<std::string, std::vector<double>> kTargets = {{"wan1.3b-480p", {6
 class Bench {
    public:
     explicit Bench(const Options& options) : options_(options), watchdog_(options.state, options.seconds) {
-        paro::cuda::check(cudaEventCreate(&begin_), "cudaEventCreate");
-        paro::cuda::check(cudaEventCreate(&end_), "cudaEventCreate");
+        bench::check(cudaEventCreate(&begin_), "cudaEventCreate");
+        bench::check(cudaEventCreate(&end_), "cudaEventCreate");
     }
 
     void run() {
@@ -96,7 +97,7 @@ class Bench {
     }
 
    private:
-    bool wanted(const Kernel& kernel) const {
+    bool wanted(const Candidate& kernel) const {
         return options_.only.empty() || kernel.key().find(options_.only) != std::string::npos;
     }
 
@@ -105,7 +106,7 @@ class Bench {
         const Shape shape{"check", 3, 16, {3, 13, 17}, 10, 70, head_dim};
         Tensors tensors(shape);
         watchdog_.wait(20.0);
-        for (const Kernel& kernel : kernels(head_dim)) {
+        for (const Candidate& kernel : kernels(head_dim)) {
             if (!wanted(kernel) || !watchdog_.step("check " + kernel.key(), kernel.key())) continue;
             std::string verdict;
             bool good = true;
@@ -134,9 +135,9 @@ class Bench {
     // Milliseconds of a launch: the median of groups of at least 3 ms.
     double time(const std::function<void()>& launch) {
         const auto group = [&](int count) {
-            paro::cuda::check(cudaEventRecord(begin_), "cudaEventRecord");
+            bench::check(cudaEventRecord(begin_), "cudaEventRecord");
             for (int i = 0; i < count; ++i) launch();
-            paro::cuda::check(cudaEventRecord(end_), "cudaEventRecord");
+            bench::check(cudaEventRecord(end_), "cudaEventRecord");
             return double{watchdog_.elapsed(begin_, end_, 5.0)} / count;
         };
         group(1);
@@ -177,7 +178,7 @@ class Bench {
     }
 
     void time_attention(const Shape& shape, Tensors& tensors) {
-        const std::vector<Kernel> all = kernels(shape.head_dim);
+        const std::vector<Candidate> all = kernels(shape.head_dim);
         std::map<std::string, std::string> lines;
         for (const double density : densities()) {
             double best = INFINITY;
@@ -186,7 +187,7 @@ class Bench {
                 const Problem problem(shape, tensors, q, kv, density, false);
                 launch_pack_int8(problem.params, nullptr);
                 watchdog_.wait(5.0);
-                for (const Kernel& kernel : all) {
+                for (const Candidate& kernel : all) {
                     const bool fits = kernel.block_q == q && kernel.block_kv == kv && wanted(kernel) && !kernel.trace;
                     const bool portable = kernel.name == "portable";
                     if (!fits || (portable && (density != 1.0 && density != 0.3))) continue;
@@ -222,7 +223,7 @@ class Bench {
     // Where the clocks of a warpgroup's first warp go.
     void trace_attention(const Shape& shape, Tensors& tensors) {
         static const char* const names[] = {"start", "scores", "values", "softmax", "between"};
-        for (const Kernel& kernel : kernels(shape.head_dim)) {
+        for (const Candidate& kernel : kernels(shape.head_dim)) {
             if (!kernel.trace || !wanted(kernel)) continue;
             for (const double density : {1.0, 0.2}) {
                 char name[120];
@@ -231,12 +232,15 @@ class Bench {
                 const Problem problem(shape, tensors, kernel.block_q, kernel.block_kv, density, false);
                 launch_pack_int8(problem.params, nullptr);
                 TraceSums sums;
-                take_trace(shape.head_dim, sums);
-                paro::cuda::check(cudaEventRecord(begin_), name);
+                const Device<std::byte> memory = allocate(sizeof(sums));
+                auto* traced = reinterpret_cast<unsigned long long*>(memory.get());
+                take_trace(shape.head_dim, traced, nullptr);
+                bench::check(cudaEventRecord(begin_), name);
                 kernel.launch(problem.params);
-                paro::cuda::check(cudaEventRecord(end_), name);
+                bench::check(cudaEventRecord(end_), name);
                 const double ms = watchdog_.elapsed(begin_, end_, 5.0);
-                take_trace(shape.head_dim, sums);
+                take_trace(shape.head_dim, traced, nullptr);
+                bench::check(cudaMemcpy(sums, traced, sizeof(sums), cudaMemcpyDeviceToHost), name);
                 for (int group = 0; group < kernel.block_q / 64; ++group) {
                     double all = 0.0;
                     for (int i = 0; i < kTraceNumbers - 1; ++i) all += double(sums[group][i]);

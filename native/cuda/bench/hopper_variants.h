@@ -2,10 +2,10 @@
 // emulated tests, which want all of them right.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <span>
 
+#include "cta_shapes.h"
+#include "launch_kernel.h"
 #include "paro/cuda/params.h"
 
 namespace paro::cuda::bench {
@@ -13,15 +13,16 @@ namespace paro::cuda::bench {
 struct HopperVariant {
     const char* name;  // what it does differently: see HopperOptions
     int head_dim, block_q, block_kv;
-    bool trace;
-    void (*launch)(const AttentionParams&, cudaStream_t);
+    HopperOptions options;
+    Kernel& kernel;
 };
 
 std::span<const HopperVariant> hopper_variants(int head_dim);
+void launch(const HopperVariant& variant, const AttentionParams& p, Stream stream);
 
-// What traced instances of a head_dim added up since the last call: [warpgroup][kTrace...] of hopper_ring.cuh.
+// What traced instances of a head_dim added up since the last call, to device memory: TraceSums.
 constexpr int kTraceNumbers = 6;
-using TraceSums = unsigned long long[2][kTraceNumbers];
-void take_trace(int head_dim, TraceSums& sums);
+using TraceSums = unsigned long long[2][kTraceNumbers];  // [warpgroup][kTrace...] of hopper_ring.cuh
+void take_trace(int head_dim, unsigned long long* sums, Stream stream);
 
 }  // namespace paro::cuda::bench

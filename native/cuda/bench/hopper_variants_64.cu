@@ -1,18 +1,15 @@
-// head_dim 64.
-#include "variant.cuh"
+// Variants of the Hopper kernel for head_dim 64, which hopper_variants.cpp lists.
+#define PARO_TRACE
+#include "attention_hopper_int8.cuh"
 
-namespace paro::cuda::bench {
+namespace paro::cuda {
 
-template <>
-std::span<const HopperVariant> variants_of<64>() {
-    using O = HopperOptions;
-    static constexpr HopperVariant all[] = {
-        variant<64, 128, 2, O{}>("plain"),      variant<64, 128, 2, O{.trace = true}>("trace"),
-        variant<64, 64, 2, O{}>("plain"),       variant<64, 128, 1, O{.ctas = 2}>("x2"),
-        variant<64, 64, 1, O{.ctas = 2}>("x2"), variant<64, 64, 1, O{.ctas = 3}>("x3"),
-    };
-    return all;
-}
-template void take_trace_of<64>(TraceSums&);
+PARO_HOPPER_KERNEL(paro_bench_plain_d64_q128_k128, 64, 128, 128, HopperOptions{false, 1})
+PARO_HOPPER_KERNEL(paro_bench_trace_d64_q128_k128, 64, 128, 128, HopperOptions{true, 1})
+PARO_HOPPER_KERNEL(paro_bench_plain_d64_q128_k64, 64, 128, 64, HopperOptions{false, 1})
+PARO_HOPPER_KERNEL(paro_bench_x2_d64_q64_k128, 64, 64, 128, HopperOptions{false, 2})
+PARO_HOPPER_KERNEL(paro_bench_x2_d64_q64_k64, 64, 64, 64, HopperOptions{false, 2})
+PARO_HOPPER_KERNEL(paro_bench_x3_d64_q64_k64, 64, 64, 64, HopperOptions{false, 3})
+PARO_KERNEL(paro_bench_take_trace_d64, (1), (unsigned long long* out), take_trace(out))
 
-}  // namespace paro::cuda::bench
+}  // namespace paro::cuda

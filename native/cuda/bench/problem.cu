@@ -9,6 +9,7 @@
 #include "paro/cuda/launch.h"
 #include "paro/plan.h"
 #include "problem.h"
+#include "runtime.h"
 
 namespace paro::cuda::bench {
 

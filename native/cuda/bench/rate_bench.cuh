@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "launch_kernel.h"
-#include "paro/cuda/launch.h"
 #include "problem.h"
 #include "ptx_hopper.cuh"
+#include "runtime.h"
 #include "softmax_int8.cuh"
 #include "watchdog.h"
 

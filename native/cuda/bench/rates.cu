@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "launch_kernel.h"
-#include "paro/cuda/launch.h"
 #include "ptx_hopper.cuh"
 #include "rate_bench.cuh"
 #include "rates.h"

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <thread>
 
-#include "paro/cuda/launch.h"
+#include "runtime.h"
 
 namespace paro::cuda::bench {
 namespace {

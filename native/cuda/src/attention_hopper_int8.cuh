@@ -4,9 +4,8 @@
 
 #include <cstddef>
 
-#include "attention_instances.h"
 #include "hopper_ring.cuh"
-#include "launch_kernel.h"
+#include "kernel.cuh"
 #include "output.cuh"
 #include "softmax_int8.cuh"
 
@@ -60,12 +59,12 @@ struct KeyTile {
 
 // A warpgroup that computes 64 query rows. While a tile's scores become weights, o takes in the product of its
 // predecessor's: the special-function unit and the others fill each other's gaps, the other warpgroup fills the rest.
-template <int D, int BLOCK, int GROUPS, HopperOptions O>
+template <int D, int BLOCK_Q, int BLOCK, HopperOptions O>
 struct Consumer {
-    using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
-    using RingState = PipelineState<P::stages>;
+    static constexpr HopperPlan P = hopper_plan(D, BLOCK_Q, BLOCK, O.ctas);
+    using RingState = PipelineState<P.stages>;
     // Whether the next tile is waited for before the scores of this one, or after: as measured.
-    static constexpr bool kEarly = D == 128 && P::stages > 2;
+    static constexpr bool kEarly = D == 128 && P.stages > 2;
     const AttentionParams& p;
     std::uint32_t info;   // shared address of a TileInfo
     std::uint32_t tiles;  // low half of the descriptor of the ring's first tile
@@ -83,9 +82,9 @@ struct Consumer {
 
     // Descriptors of a stage's keys and values.
     __device__ std::uint64_t keys(int stage) const { return descriptor(stage, 0, D); }
-    __device__ std::uint64_t values(int stage) const { return descriptor(stage, P::k_bytes, BLOCK); }
+    __device__ std::uint64_t values(int stage) const { return descriptor(stage, P.k_bytes, BLOCK); }
     __device__ std::uint64_t descriptor(int stage, int offset, int row_bytes) const {
-        const auto low = tiles + static_cast<std::uint32_t>(stage * (P::stage_bytes / 16) + offset / 16);
+        const auto low = tiles + static_cast<std::uint32_t>(stage * (P.stage_bytes / 16) + offset / 16);
         return (tile_descriptor(0, row_bytes) >> 32 << 32) | low;
     }
 
@@ -208,7 +207,7 @@ struct Consumer {
         const std::int32_t maxima = __float_as_int(exponents.offset[0][0] + exponents.offset[0][1]);
         if constexpr (kEarly) {
             fence_schedule(maxima);
-        } else if constexpr (P::stages > 2) {
+        } else if constexpr (P.stages > 2) {
             next = wait_next_tile();
         }
 
@@ -218,7 +217,7 @@ struct Consumer {
         fence_registers(pending.weights[0]);
         trace.template mark<kTraceValues>();
         release(pending.stage);
-        if constexpr (P::stages == 2) next = wait_next_tile();  // which waits for the stage just released
+        if constexpr (P.stages == 2) next = wait_next_tile();  // which waits for the stage just released
         if constexpr (!kEarly) fence_schedule(maxima);
 
         // o takes in those products; this tile's scores become weights.
@@ -308,16 +307,16 @@ __device__ __forceinline__ void normalise(const float* channel, State<D>& state)
 }
 
 // A warpgroup's query tiles, one after another.
-template <int D, int BLOCK, int GROUPS, HopperOptions O>
+template <int D, int BLOCK_Q, int BLOCK, HopperOptions O>
 __device__ __forceinline__ void run_consumer(const AttentionParams& p, TileInfo& info, std::uint32_t queries,
                                              std::uint32_t ring, unsigned char* output, int group) {
-    using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
+    constexpr HopperPlan P = hopper_plan(D, BLOCK_Q, BLOCK, O.ctas);
     const int warp = threadIdx.x % kWarpgroupThreads / 32, row = group * kWarpgroupRows + warp * 16;
     State<D> state;
     // From one lane: ptxas would otherwise make them again in every step.
     const std::uint32_t base = __shfl_sync(0xffffffffu, shared_address(&info), 0);
     const auto tiles = static_cast<std::uint32_t>(tile_descriptor(ring, D));
-    Consumer<D, BLOCK, GROUPS, O> consumer{p, base, __shfl_sync(0xffffffffu, tiles, 0), state, {}, {}};
+    Consumer<D, BLOCK_Q, BLOCK, O> consumer{p, base, __shfl_sync(0xffffffffu, tiles, 0), state, {}, {}};
     consumer.trace.start();
     for (PipelineState<kQueryStages> next_queries;; next_queries.next()) {
         // The next work item and its queries.
@@ -331,39 +330,38 @@ __device__ __forceinline__ void run_consumer(const AttentionParams& p, TileInfo&
         init_state<D>(p.packed.q_scale + first + row, state);
 
         // Its key tiles.
-        consumer.run(tile_descriptor(queries + s * P::q_bytes + group * kWarpgroupRows * D, D));
+        consumer.run(tile_descriptor(queries + s * P.q_bytes + group * kWarpgroupRows * D, D));
         arrive_warp(shared_address(&info.queries_empty[s]));
 
         // o.
         normalise<D>(p.packed.channel + std::int64_t{slot} * D, state);
         const std::int64_t offset = output_offset(p, slot, tile, row + threadIdx.x % 16);
-        store_output<D, 1>(p, state.o, offset, output + (group * 4 + warp) * P::output_bytes);
+        store_output<D, 1>(p, state.o, offset, output + (group * 4 + warp) * P.output_bytes);
     }
     if (threadIdx.x % kWarpgroupThreads == 0) consumer.trace.flush(group);
 }
 
 #endif
 
-template <int D, int BLOCK, int GROUPS, unsigned CODE>
-__global__ void __launch_bounds__((GROUPS + 1) * kWarpgroupThreads, decode(CODE).ctas)
-    attention_hopper_int8_kernel(const __grid_constant__ AttentionParams p) {
+template <int D, int BLOCK_Q, int BLOCK, HopperOptions O>
+__device__ __forceinline__ void attention_hopper_int8_body(const AttentionParams& p) {
 #if defined(PARO_SM90A)
-    constexpr HopperOptions O = decode(CODE);
-    using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
+    constexpr HopperPlan P = hopper_plan(D, BLOCK_Q, BLOCK, O.ctas);
+    constexpr int consumers = BLOCK_Q / kWarpgroupRows;
     PARO_DYNAMIC_SHARED(shared);
-    const std::uint32_t queries = shared_address(shared) + P::queries, ring = queries + P::ring;
-    unsigned char* output = shared + P::output;
-    TileInfo& info = *reinterpret_cast<TileInfo*>(output + (P::info - P::output));
+    const std::uint32_t queries = shared_address(shared) + P.queries, ring = queries + P.ring;
+    unsigned char* output = shared + P.output;
+    TileInfo& info = *reinterpret_cast<TileInfo*>(output + (P.info - P.output));
 
     // Barriers.
     if (threadIdx.x == 0) {
         for (int s = 0; s < kQueryStages; ++s) {
             barrier_init(shared_address(&info.queries_full[s]), 1);
-            barrier_init(shared_address(&info.queries_empty[s]), GROUPS * kArrivals);
+            barrier_init(shared_address(&info.queries_empty[s]), consumers * kArrivals);
         }
-        for (int s = 0; s < P::stages; ++s) {
+        for (int s = 0; s < P.stages; ++s) {
             barrier_init(shared_address(&info.full[s]), 1);
-            barrier_init(shared_address(&info.empty[s]), GROUPS * kArrivals);
+            barrier_init(shared_address(&info.empty[s]), consumers * kArrivals);
         }
         fence_barrier_init();
     }
@@ -373,42 +371,26 @@ __global__ void __launch_bounds__((GROUPS + 1) * kWarpgroupThreads, decode(CODE)
     // the same in a warp.
     const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroupThreads, 0) - 1;
     if (group < 0) {
-        decrease_registers<P::producer>();
+        decrease_registers<P.producer>();
         if (threadIdx.x == 0) Producer<D, BLOCK, P>{p, info, queries, ring, {}}.run();
     } else {
-        increase_registers<P::consumer>();
-        run_consumer<D, BLOCK, GROUPS, O>(p, info, queries, ring, output, group);
+        increase_registers<P.consumer>();
+        run_consumer<D, BLOCK_Q, BLOCK, O>(p, info, queries, ring, output, group);
     }
 #else
     __trap();  // compiled without sm_90a
 #endif
 }
 
-template <int D, int BLOCK, int GROUPS, HopperOptions O>
-void launch_hopper(const AttentionParams& p, cudaStream_t stream) {
-    using P = HopperPlan<D, BLOCK, GROUPS, O.ctas>;
-    check(cudaMemsetAsync(p.packed.counters + p.slots(), 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
-    const int room = multiprocessors() * O.ctas;
-    launch_kernel("attention_hopper_int8_kernel", attention_hopper_int8_kernel<D, BLOCK, GROUPS, encode(O)>,
-                  room < p.work_items() ? room : p.work_items(), P::threads, P::bytes, stream, p);
-}
-
-// As many CTAs as fit a multiprocessor's registers.
-template <int D, int BLOCK, int GROUPS>
-constexpr HopperOptions best_options() {
-    return {.ctas = GROUPS == 2 ? 1 : D == 64 && BLOCK == 64 ? 3 : 2};
-}
-
-template <int D>
-void attention_hopper_int8(const AttentionParams& p, cudaStream_t stream) {
-    const bool few_queries = p.q_blocks.block == 64;
-    if (p.kv_blocks.block == 64) {
-        few_queries ? launch_hopper<D, 64, 1, best_options<D, 64, 1>()>(p, stream)
-                    : launch_hopper<D, 64, 2, best_options<D, 64, 2>()>(p, stream);
-    } else {
-        few_queries ? launch_hopper<D, 128, 1, best_options<D, 128, 1>()>(p, stream)
-                    : launch_hopper<D, 128, 2, best_options<D, 128, 2>()>(p, stream);
-    }
-}
+// The kernel `name` for these sizes; its options are those of hopper_plan and of best_options.
+#define PARO_HOPPER_KERNEL(name, D, Q, K, ...)                                                \
+    PARO_KERNEL(name, (hopper_plan(D, Q, K, (__VA_ARGS__).ctas).threads, (__VA_ARGS__).ctas), \
+                (const __grid_constant__ AttentionParams p), attention_hopper_int8_body<D, Q, K, (__VA_ARGS__)>(p))
+#define PARO_HOPPER_INSTANCE(D, Q, K) \
+    PARO_HOPPER_KERNEL(paro_attention_hopper_int8_d##D##_q##Q##_k##K, D, Q, K, best_options(D, Q, K))
+// All of a head_dim.
+#define PARO_HOPPER_INSTANCES(D)    \
+    PARO_HOPPER_INSTANCE(D, 64, 64) \
+    PARO_HOPPER_INSTANCE(D, 64, 128) PARO_HOPPER_INSTANCE(D, 128, 64) PARO_HOPPER_INSTANCE(D, 128, 128)
 
 }  // namespace paro::cuda

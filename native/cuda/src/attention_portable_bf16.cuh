@@ -5,8 +5,8 @@
 
 #include <cstddef>
 
-#include "attention_instances.h"
-#include "launch_kernel.h"
+#include "cta_shapes.h"
+#include "kernel.cuh"
 #include "output.cuh"
 #include "pack_queries.cuh"
 #include "tile_walk.cuh"
@@ -14,15 +14,12 @@
 namespace paro::cuda {
 namespace {
 
-constexpr int kRows = 32;  // query rows of a warp
-constexpr int kStep = 64;  // keys of a step
-constexpr int kTiles = kStep / 8;
-constexpr int kStages = 2;
+constexpr int kTiles = kStepKeys / 8;
 constexpr float kLog2e = 1.4426950408889634f;
 
 struct StepInfo {
-    std::uint64_t valid[kStages];  // which keys count
-    std::int32_t tile[kStages];    // 2 * key tile + half
+    std::uint64_t valid[kHalfStages];  // which keys count
+    std::int32_t tile[kHalfStages];    // 2 * key tile + half
 };
 
 // Shared memory of a CTA; the mask row follows. Where the output leaves, its rows take the place of what comes first.
@@ -30,15 +27,15 @@ struct StepInfo {
 template <int D, int WARPS>
 struct SharedMemory {
     struct Stage {
-        std::uint16_t k[kStep * D], v[kStep * D];
+        std::uint16_t k[kStepKeys * D], v[kStepKeys * D];
     };
-    std::uint16_t queries[WARPS * kRows * D];
-    Stage ring[kStages];
+    std::uint16_t queries[WARPS * kWarpRows * D];
+    Stage ring[kHalfStages];
     StepInfo info;
 
-    static int bytes(int mask_words) { return static_cast<int>(sizeof(SharedMemory)) + mask_words * 4; }
     __device__ std::uint32_t* mask() { return reinterpret_cast<std::uint32_t*>(this + 1); }
 };
+static_assert(sizeof(SharedMemory<128, 4>) == half_shared_bytes(128, 128, 0));
 
 // Byte of 16-byte piece `piece` of a row of D 16-bit elements, mixed against bank conflicts.
 template <int D>
@@ -73,7 +70,7 @@ struct Gather {
 template <class T, int D, int WARPS>
 __device__ __forceinline__ void copy_queries(const AttentionParams& p, std::int32_t slot, std::int32_t tile,
                                              std::uint32_t to) {
-    using Rows = Gather<T, D, WARPS, WARPS * kRows>;
+    using Rows = Gather<T, D, WARPS, WARPS * kWarpRows>;
     const int row = Rows::row();
     const bool valid = row < p.layout.tokens_in(p.q_blocks, tile);
     const std::int32_t order = p.plan.orders[slot % p.heads];
@@ -83,10 +80,10 @@ __device__ __forceinline__ void copy_queries(const AttentionParams& p, std::int3
 template <class T, int D, int BLOCK, int WARPS>
 __device__ __forceinline__ void copy_step(const AttentionParams& p, std::int32_t slot, const TileWalk<BLOCK>& walk,
                                           std::uint32_t to) {
-    using Rows = Gather<T, D, WARPS, kStep>;
-    const int row = Rows::row(), in_tile = walk.half * kStep + row;
-    const bool valid = row < kStep && ((walk.valid >> row) & 1);
-    const std::uint32_t v_to = to + kStep * D * 2;
+    using Rows = Gather<T, D, WARPS, kStepKeys>;
+    const int row = Rows::row(), in_tile = walk.half * kStepKeys + row;
+    const bool valid = row < kStepKeys && ((walk.valid >> row) & 1);
+    const std::uint32_t v_to = to + kStepKeys * D * 2;
     if (walk.pooled()) {
         const std::int64_t first = std::int64_t{slot} * p.panels * BLOCK;
         const std::int32_t place = valid ? (walk.tile - p.kv_blocks.blocks()) * BLOCK + in_tile : -1;
@@ -188,7 +185,7 @@ __device__ __forceinline__ void softmax(State<D>& state, Scores& s, float scale,
 template <class T, int D>
 __device__ __forceinline__ void accumulate(State<D>& state, const Scores& s, std::uint32_t v) {
 #pragma unroll
-    for (int ks = 0; ks < kStep / 16; ++ks) {
+    for (int ks = 0; ks < kStepKeys / 16; ++ks) {
         std::uint32_t a[2][4];
 #pragma unroll
         for (int mt = 0; mt < 2; ++mt) {
@@ -245,7 +242,7 @@ __device__ __forceinline__ void normalise(State<D>& state) {
 }
 
 template <class T, int D, int BLOCK, int WARPS>
-__global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid_constant__ AttentionParams p) {
+__device__ __forceinline__ void attention_half_body(const AttentionParams& p) {
     using Shared = SharedMemory<D, WARPS>;
     constexpr auto stage_bytes = static_cast<std::uint32_t>(sizeof(typename Shared::Stage));
     PARO_DYNAMIC_SHARED(memory);
@@ -286,7 +283,7 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
     State<D> state;
     init_state<D>(state);
     const float scale = p.sm_scale * kLog2e;
-    const std::uint32_t q_lane = q_shared + row_offset<D>(warp * kRows + lane % 16, lane / 16);
+    const std::uint32_t q_lane = q_shared + row_offset<D>(warp * kWarpRows + lane % 16, lane / 16);
     const int k_lane = row_offset<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
     const int v_lane = static_cast<int>(offsetof(typename Shared::Stage, v)) + row_offset<D>(lane % 16, lane / 16);
     for (int at = 0; under_way > 0; at ^= 1) {
@@ -303,7 +300,7 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
         int last = -1;
         if (step >= 0) {
             bias = BLOCK == 64 ? 6.0f : 7.0f;
-            last = ragged_column<BLOCK, kStep>(p, step / 2 * BLOCK + step % 2 * kStep, share);
+            last = ragged_column<BLOCK, kStepKeys>(p, step / 2 * BLOCK + step % 2 * kStepKeys, share);
         }
 
         // Scores, weights, o and l.
@@ -315,14 +312,14 @@ __global__ void __launch_bounds__(WARPS * 32) attention_bf16_kernel(const __grid
 
     // The output, through shared memory to the tokens' original places.
     normalise<D>(state);
-    const std::int64_t offset = output_offset(p, slot, tile, warp * kRows + lane);
+    const std::int64_t offset = output_offset(p, slot, tile, warp * kWarpRows + lane);
     __syncthreads();
-    store_half<T, D, 2>(p, state.o, offset, memory + warp * kRows * (2 * D + 16));
+    store_half<T, D, 2>(p, state.o, offset, memory + warp * kWarpRows * (2 * D + 16));
 }
 
 // Mean key and value of each grid block, for the tail.
 template <class T, int D>
-__global__ void __launch_bounds__(kPackThreads) pool_kernel(const __grid_constant__ AttentionParams p) {
+__device__ __forceinline__ void pool_means_body(const AttentionParams& p) {
     constexpr int parts = D / 8, rows = kPackThreads / parts;
     __shared__ float scratch[rows][D], sums[2][D];
     const std::int32_t blocks = p.kv_blocks.grid_blocks, slot = static_cast<std::int32_t>(blockIdx.x) / blocks;
@@ -348,33 +345,16 @@ __global__ void __launch_bounds__(kPackThreads) pool_kernel(const __grid_constan
     }
 }
 
-template <class T, int D, int BLOCK, int WARPS>
-void launch_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
-    if (p.panels > 0) {
-        launch_kernel("pool_kernel", pool_kernel<T, D>, std::int64_t{p.slots()} * p.kv_blocks.grid_blocks, kPackThreads,
-                      0, stream, p);
-    }
-    launch_kernel("attention_bf16_kernel", attention_bf16_kernel<T, D, BLOCK, WARPS>, p.work_items(), WARPS * 32,
-                  SharedMemory<D, WARPS>::bytes(p.plan.mask_words), stream, p);
-}
-
-template <class T, int D>
-void launch_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
-    if (p.kv_blocks.block == 64) {
-        p.q_blocks.block == 64 ? launch_portable_bf16<T, D, 64, 2>(p, stream)
-                               : launch_portable_bf16<T, D, 64, 4>(p, stream);
-    } else {
-        p.q_blocks.block == 64 ? launch_portable_bf16<T, D, 128, 2>(p, stream)
-                               : launch_portable_bf16<T, D, 128, 4>(p, stream);
-    }
-}
+#define PARO_HALF_INSTANCE(T, D, Q, K)                                          \
+    PARO_KERNEL(paro_attention_##T##_d##D##_q##Q##_k##K, (portable_threads(Q)), \
+                (const __grid_constant__ AttentionParams p), attention_half_body<T, D, K, Q / kWarpRows>(p))
+#define PARO_HALF_INSTANCES_OF(T, D)                                                                     \
+    PARO_KERNEL(paro_pool_means_##T##_d##D, (kPackThreads), (const __grid_constant__ AttentionParams p), \
+                pool_means_body<T, D>(p))                                                                \
+    PARO_HALF_INSTANCE(T, D, 64, 64)                                                                     \
+    PARO_HALF_INSTANCE(T, D, 64, 128) PARO_HALF_INSTANCE(T, D, 128, 64) PARO_HALF_INSTANCE(T, D, 128, 128)
+// All of a head_dim.
+#define PARO_HALF_INSTANCES(D) PARO_HALF_INSTANCES_OF(f16, D) PARO_HALF_INSTANCES_OF(bf16, D)
 
 }  // namespace
-
-template <int D>
-void attention_portable_bf16(const AttentionParams& p, cudaStream_t stream) {
-    p.dtype == DType::bf16 ? launch_portable_bf16<__nv_bfloat16, D>(p, stream)
-                           : launch_portable_bf16<__half, D>(p, stream);
-}
-
 }  // namespace paro::cuda

@@ -4,8 +4,8 @@
 
 #include <cstddef>
 
-#include "attention_instances.h"
-#include "launch_kernel.h"
+#include "cta_shapes.h"
+#include "kernel.cuh"
 #include "output.cuh"
 #include "softmax_int8.cuh"
 #include "tile_walk.cuh"
@@ -13,34 +13,22 @@
 namespace paro::cuda {
 namespace {
 
-constexpr int kRows = 32;  // query rows of a warp
-constexpr int kStep = 64;  // keys of a step
-constexpr int kTiles = kStep / 8;
-constexpr int kMaxStages = 4;
+constexpr int kTiles = kStepKeys / 8;
 
 // 64 keys of a key tile.
 template <int D>
 struct Stage {
-    std::int8_t k[kStep * D];   // [kStep][D]
-    std::uint8_t v[D * kStep];  // [D][kStep], keys permuted (packed_layout.h)
-    static constexpr int bytes = 2 * kStep * D, v_offset = kStep * D;
+    std::int8_t k[kStepKeys * D];   // [kStepKeys][D]
+    std::uint8_t v[D * kStepKeys];  // [D][kStepKeys], keys permuted (packed_layout.h)
+    static constexpr int bytes = int8_stage_bytes(D), v_offset = kStepKeys * D;
 };
 // What goes with a stage. Written by one thread, read by all after the next barrier.
 struct StepInfo {
-    float2 scale[kMaxStages];         // of k, of v
-    std::uint64_t valid[kMaxStages];  // which keys count
-    std::int32_t tile[kMaxStages];    // 2 * key tile + half
+    float2 scale[kInt8MostStages];         // of k, of v
+    std::uint64_t valid[kInt8MostStages];  // which keys count
+    std::int32_t tile[kInt8MostStages];    // 2 * key tile + half
 };
-
-// Shared memory of a CTA, in this order: the queries, `stages` of the ring, what goes with them, the mask row. The ring
-// is as deep as the launch found room for. Where the output leaves, its rows take the place of what comes first.
-template <int D, int WARPS>
-struct SharedMemory {
-    static constexpr int queries = 0, ring = WARPS * kRows * D;  // bytes from the start
-    static int bytes(int stages, int mask_words) {
-        return ring + stages * Stage<D>::bytes + static_cast<int>(sizeof(StepInfo)) + mask_words * 4;
-    }
-};
+static_assert(sizeof(StepInfo) == kInt8StepBytes);
 
 template <int D>
 struct State {
@@ -55,9 +43,9 @@ using Weights = WeightTiles<2, kTiles>;
 // takes half and gives it the swizzle of 64-byte rows.
 template <int D, int BLOCK, int THREADS>
 __device__ __forceinline__ void copy_step(const AttentionParams& p, std::int64_t tile, int half, std::uint32_t to) {
-    constexpr int copies = kStep * D / 16 / THREADS;  // of keys, and of values
+    constexpr int copies = kStepKeys * D / 16 / THREADS;  // of keys, and of values
     const int thread = threadIdx.x;
-    const std::int8_t* k = p.packed.k + tile * BLOCK * D + half * kStep * D + thread * 16;
+    const std::int8_t* k = p.packed.k + tile * BLOCK * D + half * kStepKeys * D + thread * 16;
 #pragma unroll
     for (int i = 0; i < copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, k + i * THREADS * 16);
     to += Stage<D>::v_offset;
@@ -115,7 +103,7 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
 #pragma unroll
     for (int nt = 0; nt < D / 8; ++nt) {
         std::uint32_t b[4];
-        load_matrices(b, v + nt * 8 * kStep);
+        load_matrices(b, v + nt * 8 * kStepKeys);
 #pragma unroll
         for (int mt = 0; mt < 2; ++mt) {
             std::int32_t sum[4];
@@ -135,7 +123,7 @@ __device__ __forceinline__ void init_state(const AttentionParams& p, std::int32_
                                            State<D>& state) {
     const int lane = threadIdx.x % 32;
     const float* q_scale =
-        p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + warp * kRows;
+        p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + warp * kWarpRows;
 #pragma unroll
     for (int mt = 0; mt < 2; ++mt) {
 #pragma unroll
@@ -172,16 +160,22 @@ __device__ __forceinline__ void normalise(const AttentionParams& p, std::int32_t
     }
 }
 
+// CTAs that the registers of a multiprocessor are to hold.
+PARO_HD constexpr int resident_ctas(int head_dim, int block_q) {
+    return (head_dim == 128 ? 8 : 12) / (block_q / kWarpRows);
+}
+
 template <int D, int BLOCK, int WARPS>
-__global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
-    attention_int8_kernel(const __grid_constant__ AttentionParams p, int stages) {
-    constexpr int threads = WARPS * 32, q_bytes = WARPS * kRows * D;
-    using Shared = SharedMemory<D, WARPS>;
+__device__ __forceinline__ void attention_int8_body(const AttentionParams& p, int stages) {
+    constexpr int threads = WARPS * 32, q_bytes = WARPS * kWarpRows * D;
+    // Shared memory, as int8_shared_bytes counts it: the queries, `stages` of the ring (as deep as the launch found
+    // room for), what goes with them, the mask row. Where the output leaves, its rows take the place of what comes
+    // first.
     PARO_DYNAMIC_SHARED(memory);
-    const std::uint32_t q_shared = shared_address(memory) + Shared::queries, ring = q_shared + Shared::ring;
+    const std::uint32_t q_shared = shared_address(memory), ring = q_shared + q_bytes;
     // Written out: from a function of the struct ptxas orders the loop over key tiles anew, and it takes up to 4 %
     // longer.
-    StepInfo& info = *reinterpret_cast<StepInfo*>(memory + Shared::ring + stages * Stage<D>::bytes);
+    StepInfo& info = *reinterpret_cast<StepInfo*>(memory + q_bytes + stages * Stage<D>::bytes);
     auto* mask = reinterpret_cast<std::uint32_t*>(&info + 1);
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     std::int32_t slot, tile;
@@ -220,9 +214,9 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
     State<D> state;
     init_state<D>(p, slot, tile, warp, state);
     // Lane addresses for ldmatrix; tile bases are multiples of 1024, so the swizzle is in their low bits.
-    const std::uint32_t q_lane = q_shared + tile_offset(warp * kRows + lane % 16, lane / 16 * 16, D);
+    const std::uint32_t q_lane = q_shared + tile_offset(warp * kWarpRows + lane % 16, lane / 16 * 16, D);
     const int k_lane = tile_offset(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 16, D);
-    const int v_lane = Stage<D>::v_offset + tile_offset(lane % 8, lane / 8 * 16, kStep);
+    const int v_lane = Stage<D>::v_offset + tile_offset(lane % 8, lane / 8 * 16, kStepKeys);
     for (int at = 0; under_way > 0; at = at + 1 == stages ? 0 : at + 1) {
         // This step's copies have landed; the next one's are asked for.
         if (stages > 2) {
@@ -262,7 +256,7 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
         }
         if (pooled >= 0) {
             float share;
-            const int ragged = ragged_column<BLOCK, kStep>(p, pooled / 2 * BLOCK + pooled % 2 * kStep, share);
+            const int ragged = ragged_column<BLOCK, kStepKeys>(p, pooled / 2 * BLOCK + pooled % 2 * kStepKeys, share);
             if (ragged >= 0) scale_column<2, kTiles>(weights, ragged, share);
         }
 
@@ -273,33 +267,19 @@ __global__ void __launch_bounds__(WARPS * 32, D == 128 ? 8 / WARPS : 12 / WARPS)
     // The output, through shared memory to the tokens' original places.
     wait_copies<0>();
     normalise<D>(p, slot, state);
-    const std::int64_t offset = output_offset(p, slot, tile, warp * kRows + lane);
+    const std::int64_t offset = output_offset(p, slot, tile, warp * kWarpRows + lane);
     __syncthreads();
-    store_output<D, 2>(p, state.o, offset, memory + warp * kRows * (2 * D + 16));
+    store_output<D, 2>(p, state.o, offset, memory + warp * kWarpRows * (2 * D + 16));
 }
 
-template <int D, int BLOCK, int WARPS>
-void launch_portable_int8(const AttentionParams& p, cudaStream_t stream) {
-    using Shared = SharedMemory<D, WARPS>;
-    // Two CTAs of 128 threads on a multiprocessor at least; deeper rings where there is room.
-    constexpr int wanted = 8 / WARPS;
-    int stages = 2;
-    const int limit = shared_memory_limit();
-    while (stages < 3 && (Shared::bytes(stages + 1, p.plan.mask_words) + 2048) * wanted <= limit) ++stages;
-    launch_kernel("attention_int8_kernel", attention_int8_kernel<D, BLOCK, WARPS>, p.work_items(), WARPS * 32,
-                  Shared::bytes(stages, p.plan.mask_words), stream, p, stages);
-}
+#define PARO_INT8_INSTANCE(D, Q, K)                                                                 \
+    PARO_KERNEL(paro_attention_int8_d##D##_q##Q##_k##K, (portable_threads(Q), resident_ctas(D, Q)), \
+                (const __grid_constant__ AttentionParams p, int stages),                            \
+                attention_int8_body<D, K, Q / kWarpRows>(p, stages))
+// All of a head_dim.
+#define PARO_INT8_INSTANCES(D)    \
+    PARO_INT8_INSTANCE(D, 64, 64) \
+    PARO_INT8_INSTANCE(D, 128, 64) PARO_INT8_INSTANCE(D, 64, 128) PARO_INT8_INSTANCE(D, 128, 128)
 
 }  // namespace
-
-template <int D>
-void attention_portable_int8(const AttentionParams& p, cudaStream_t stream) {
-    if (p.kv_blocks.block == 64) {
-        p.q_blocks.block == 64 ? launch_portable_int8<D, 64, 2>(p, stream) : launch_portable_int8<D, 64, 4>(p, stream);
-    } else {
-        p.q_blocks.block == 64 ? launch_portable_int8<D, 128, 2>(p, stream)
-                               : launch_portable_int8<D, 128, 4>(p, stream);
-    }
-}
-
 }  // namespace paro::cuda

@@ -1,3 +1,7 @@
 #include "attention_portable_int8.cuh"
 
-template void paro::cuda::attention_portable_int8<128>(const AttentionParams& p, cudaStream_t stream);
+namespace paro::cuda {
+
+PARO_INT8_INSTANCES(128)
+
+}  // namespace paro::cuda

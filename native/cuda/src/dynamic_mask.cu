@@ -1,23 +1,18 @@
 // Masks found on the fly (dynamic_mask.h). Means first, then a CTA scores 16 mask rows against all key blocks of its
 // head and picks from them.
-#include <string>
-
-#include "launch_kernel.h"
+#include "kernel.cuh"
 #include "paro/cuda/dynamic_mask.h"
 #include "score_tile.cuh"
 
 namespace paro::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-// Of choosing: scores of two rows a warp fill the shared memory of long sequences, so a CTA had better be wide.
-constexpr int kChoosing = 256, kWarps = kChoosing / 32;
-constexpr int kRows = 16;  // mask rows of a CTA
+constexpr int kWarps = kSelectThreads / 32;
 
 // Mean row of a grid block. Sums in fp32, in a fixed order.
 template <class T, int D>
-__global__ void __launch_bounds__(kThreads) pool_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
-    constexpr int parts = D / 8, rows = kThreads / parts;
+__device__ __forceinline__ void pool_blocks_body(const DynamicMaskParams& p) {
+    constexpr int parts = D / 8, rows = kPoolThreads / parts;
     __shared__ float scratch[rows][D];
     const AttentionParams& base = p.base;
     std::int32_t index = static_cast<std::int32_t>(blockIdx.x);
@@ -170,34 +165,31 @@ __device__ void write_bits(const float* p, std::int32_t cols, Choice choice, std
     }
 }
 
-// Whether probabilities stand after the scores, since more scores come; else in their place.
-PARO_HD bool two_buffers(const AttentionParams& base) { return base.batch > 1; }
-
 template <int D>
-__global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_constant__ DynamicMaskParams p) {
+__device__ __forceinline__ void select_blocks_body(const DynamicMaskParams& p) {
     PARO_DYNAMIC_SHARED(shared);
     const AttentionParams& base = p.base;
     const std::int32_t rows = base.q_blocks.grid_blocks, cols = base.kv_blocks.grid_blocks;
-    const std::int32_t groups = (rows + kRows - 1) / kRows, index = static_cast<std::int32_t>(blockIdx.x);
-    const std::int32_t head = index / groups, first_row = (index - head * groups) * kRows;
-    // Rows start on other banks.
-    const std::int32_t stride = cols + 4;
+    const std::int32_t groups = (rows + kSelectRows - 1) / kSelectRows, index = static_cast<std::int32_t>(blockIdx.x);
+    const std::int32_t head = index / groups, first_row = (index - head * groups) * kSelectRows;
+    // Rows start on other banks. With a batch, probabilities stand after the scores, else in their place.
+    const std::int32_t stride = select_stride(cols);
     auto* scores = reinterpret_cast<float*>(shared);
-    float* sums = two_buffers(base) ? scores + kRows * stride : scores;
+    float* sums = select_two_buffers(base.batch) ? scores + kSelectRows * stride : scores;
     const int warp = threadIdx.x / 32;
     const float share = 1.0f / static_cast<float>(base.batch);
     for (std::int32_t b = 0; b < base.batch; ++b) {
         __syncthreads();
         score_rows<D>(p, b * base.heads + head, first_row, scores, stride);
         __syncthreads();
-        for (int r = warp; r < kRows; r += kWarps) {
+        for (int r = warp; r < kSelectRows; r += kWarps) {
             add_softmax(scores + r * stride, sums + r * stride, cols, share, b == 0);
         }
     }
     __syncwarp();
     const auto asked = static_cast<std::int32_t>(floor(static_cast<double>(p.densities[head]) * cols + 0.5));
     const std::int32_t count = min(cols, max(1, asked));
-    for (int r = warp; r < kRows && first_row + r < rows; r += kWarps) {
+    for (int r = warp; r < kSelectRows && first_row + r < rows; r += kWarps) {
         const float* own = sums + r * stride;
         const std::int64_t row = std::int64_t{head} * rows + first_row + r;
         write_bits(own, cols, choose(own, cols, count), p.masks + row * base.plan.mask_words);
@@ -205,53 +197,21 @@ __global__ void __launch_bounds__(kChoosing) select_blocks_kernel(const __grid_c
     }
 }
 
-template <class T, int D>
-void launch(const DynamicMaskParams& p, cudaStream_t stream) {
-    const AttentionParams& base = p.base;
-    // Scores of a CTA's mask rows, which have to fit shared memory.
-    const std::int64_t block_bytes = std::int64_t{two_buffers(base) ? 2 : 1} * kRows * 4;
-    const std::int64_t bytes = block_bytes * (base.kv_blocks.grid_blocks + 4), room = shared_memory_limit() - 2048;
-    require(bytes <= room, "grid",
-            "must have at most " + std::to_string(room / block_bytes - 4) +
-                " key blocks where every call finds its masks; take larger tiles or static masks",
-            base.kv_blocks.grid_blocks);
-    const std::int64_t blocks = std::int64_t{base.q_blocks.grid_blocks} + base.kv_blocks.grid_blocks;
-    launch_kernel("pool_blocks_kernel", pool_blocks_kernel<T, D>, base.slots() * blocks, kThreads, 0, stream, p);
-    const std::int64_t groups = (base.q_blocks.grid_blocks + kRows - 1) / kRows;
-    launch_kernel("select_blocks_kernel", select_blocks_kernel<D>, base.heads * groups, kChoosing,
-                  static_cast<int>(bytes), stream, p);
-}
-
-template <class T>
-void launch(const DynamicMaskParams& p, cudaStream_t stream) {
-    p.base.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
-}
-
-std::size_t means(const DynamicMaskParams& p, const BlockParams& blocks) {
-    return static_cast<std::size_t>(p.base.slots()) * blocks.grid_blocks * p.base.head_dim;
-}
-
 }  // namespace
 
-std::size_t dynamic_mask_bytes(const DynamicMaskParams& p) {
-    return 4 * (means(p, p.base.q_blocks) + means(p, p.base.kv_blocks));
-}
-void place_dynamic_mask(DynamicMaskParams& p, void* base) {
-    p.q_high = static_cast<std::uint16_t*>(base);
-    p.q_low = p.q_high + means(p, p.base.q_blocks);
-    p.k_high = p.q_low + means(p, p.base.q_blocks);
-    p.k_low = p.k_high + means(p, p.base.kv_blocks);
-}
-
-void launch_dynamic_mask(const DynamicMaskParams& p, cudaStream_t stream) {
-    switch (p.base.dtype) {
-        case DType::f32:
-            return launch<float>(p, stream);
-        case DType::f16:
-            return launch<__half>(p, stream);
-        case DType::bf16:
-            return launch<__nv_bfloat16>(p, stream);
-    }
-}
+#define PARO_POOL_BLOCKS(T, D)                                                                              \
+    PARO_KERNEL(paro_pool_blocks_##T##_d##D, (kPoolThreads), (const __grid_constant__ DynamicMaskParams p), \
+                pool_blocks_body<T, D>(p))
+PARO_POOL_BLOCKS(f32, 64)
+PARO_POOL_BLOCKS(f32, 128)
+PARO_POOL_BLOCKS(f16, 64)
+PARO_POOL_BLOCKS(f16, 128)
+PARO_POOL_BLOCKS(bf16, 64)
+PARO_POOL_BLOCKS(bf16, 128)
+#define PARO_SELECT_BLOCKS(D)                                                                             \
+    PARO_KERNEL(paro_select_blocks_d##D, (kSelectThreads), (const __grid_constant__ DynamicMaskParams p), \
+                select_blocks_body<D>(p))
+PARO_SELECT_BLOCKS(64)
+PARO_SELECT_BLOCKS(128)
 
 }  // namespace paro::cuda

@@ -2,16 +2,12 @@
 // the thread that fills it.
 #pragma once
 
+#include "cta_shapes.h"
 #include "ptx_hopper.cuh"
 #include "softmax_int8.cuh"
 #include "tile_walk.cuh"
 
 namespace paro::cuda {
-
-constexpr int kWarpgroupRows = 64;  // query rows of a warpgroup
-constexpr int kMaxStages = 8;
-constexpr int kQueryStages = 2;         // the next tile's queries, and its keys, come while this one is computed
-constexpr int kWarpgroupThreads = 128;  // threads of a warpgroup
 
 // Consumers free what the producer fills by one arrival a warp, after __syncwarp. compute-sanitizer's racecheck does
 // not follow that: compiled with PARO_EVERY_LANE_ARRIVES each lane speaks for itself.
@@ -20,18 +16,6 @@ constexpr int kArrivals = kWarpgroupThreads;
 #else
 constexpr int kArrivals = kWarpgroupThreads / 32;  // of a warpgroup
 #endif
-
-// What the kernel is compiled with; native/cuda/bench measures them beside each other.
-struct HopperOptions {
-    bool trace = false;  // adds up what each role waits for
-    int ctas = 1;        // of a multiprocessor
-};
-
-// The same as a number: nvcc 13.0 cannot launch kernels with a class as template argument.
-constexpr unsigned encode(const HopperOptions& o) {
-    return static_cast<unsigned>(o.trace) | static_cast<unsigned>(o.ctas) << 1;
-}
-constexpr HopperOptions decode(unsigned code) { return {(code & 1) != 0, static_cast<int>(code >> 1)}; }
 
 // Flags of a key tile: some of its keys do not count, its keys are pooled.
 constexpr std::uint32_t kPartial = 1, kPooled = 2;
@@ -46,39 +30,19 @@ struct TileInfo {
     std::uint64_t queries_full[kQueryStages], queries_empty[kQueryStages];
 };
 
-// Shared memory of a CTA and registers of its threads. Tiles start on 1024 bytes, as their swizzle and wgmma's
-// descriptors want.
-template <int D, int BLOCK, int GROUPS, int CTAS>
-struct HopperPlan {
-    static constexpr int q_bytes = GROUPS * kWarpgroupRows * D;  // a query tile, [rows][D]
-    static constexpr int k_bytes = BLOCK * D;                    // a key tile, [BLOCK][D]; of values [D][BLOCK]
-    static constexpr int stage_bytes = 2 * k_bytes;              // keys, then values
-    static constexpr int output_bytes = 16 * (2 * D + 16);       // a warp's rows of o on their way out
-    static constexpr int warps = GROUPS * kWarpgroupThreads / 32;
-
-    // As many stages as fit beside the rest.
-    static constexpr int fixed = kQueryStages * q_bytes + warps * output_bytes + static_cast<int>(sizeof(TileInfo));
-    static constexpr int budget = (227 << 10) / CTAS - 1024;
-    static constexpr int room = (budget - fixed) / stage_bytes;
-    static constexpr int stages = room < kMaxStages ? room : kMaxStages;
-    static_assert(stages >= 2);
-
-    // Where each part begins, in bytes.
-    static constexpr int queries = 0, ring = kQueryStages * q_bytes, output = ring + stages * stage_bytes,
-                         info = output + warps * output_bytes, bytes = info + static_cast<int>(sizeof(TileInfo));
-
-    static constexpr int threads = (GROUPS + 1) * kWarpgroupThreads;
-    // What the compiler gives each thread at the start; afterwards the producer's few go to the consumers.
-    static constexpr int at_start = (64 << 10) / (CTAS * threads) / 8 * 8;
-    static constexpr int producer = D == 64 ? 32 : 24;
-    static constexpr int left = (at_start * (GROUPS + 1) - producer) / GROUPS / 8 * 8;
-    static constexpr int consumer = left < 240 ? left : 240;
-};
+static_assert(sizeof(TileInfo) == kTileInfoBytes);
 
 #if defined(PARO_TRACE)
 // Clocks of all CTAs together, of the consumers' first warps: what kTrace* name, and last the turns taken.
 enum { kTraceStart, kTraceScores, kTraceValues, kTraceSoftmax, kTraceBetween, kTraceSteps, kTraceSlots };
 static __device__ unsigned long long hopper_trace[2][kTraceSlots];
+// Moves them to `out`, for a kernel of one thread.
+__device__ inline void take_trace(unsigned long long* out) {
+    for (int i = 0; i < 2 * kTraceSlots; ++i) {
+        out[i] = hopper_trace[i / kTraceSlots][i % kTraceSlots];
+        hopper_trace[i / kTraceSlots][i % kTraceSlots] = 0;
+    }
+}
 #endif
 
 #if defined(PARO_SM90A)
@@ -132,12 +96,12 @@ struct PipelineState {
 
 // The producer is one thread. For each work item it loads the queries, then every key tile of its mask row, then says
 // that there are no more.
-template <int D, int BLOCK, class P>
+template <int D, int BLOCK, HopperPlan P>
 struct Producer {
     const AttentionParams& p;
     TileInfo& info;
     std::uint32_t queries, ring;  // shared addresses
-    PipelineState<P::stages> state;
+    PipelineState<P.stages> state;
 
     __device__ void wait_empty() const { barrier_wait(shared_address(&info.empty[state.stage]), state.parity ^ 1); }
 
@@ -156,10 +120,10 @@ struct Producer {
         info.valid[s][1] = high;
         info.tile[s] =
             make_int4(tile, static_cast<std::int32_t>(flags), __float_as_int(scale.x), __float_as_int(scale.y));
-        const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P::stage_bytes;
-        barrier_expect(full, P::stage_bytes);
-        copy_bulk(to, p.packed.k + at * P::k_bytes, P::k_bytes, full);
-        copy_bulk(to + P::k_bytes, p.packed.v + at * P::k_bytes, P::k_bytes, full);
+        const std::uint32_t full = shared_address(&info.full[s]), to = ring + s * P.stage_bytes;
+        barrier_expect(full, P.stage_bytes);
+        copy_bulk(to, p.packed.k + at * P.k_bytes, P.k_bytes, full);
+        copy_bulk(to + P.k_bytes, p.packed.v + at * P.k_bytes, P.k_bytes, full);
         state.next();
     }
 
@@ -185,9 +149,9 @@ struct Producer {
             std::int32_t slot, tile;
             p.work_item(item, slot, tile);
             info.item[s] = item;
-            barrier_expect(full, P::q_bytes);
+            barrier_expect(full, P.q_bytes);
             const std::int64_t at = std::int64_t{slot} * p.q_blocks.blocks() + tile;
-            copy_bulk(queries + s * P::q_bytes, p.packed.q + at * P::q_bytes, P::q_bytes, full);
+            copy_bulk(queries + s * P.q_bytes, p.packed.q + at * P.q_bytes, P.q_bytes, full);
             // Its key tiles.
             const bool in_grid = p.q_blocks.is_grid(tile);
             TileWalk<BLOCK> walk(p, in_grid ? p.mask_row(slot % p.heads, tile) : nullptr);

@@ -1,21 +1,17 @@
 // Exact importance (importance.h) with mma.sync: 128 query rows of a head's order against all keys, 64 at a time.
 // Persistent CTAs, so that what they keep between products and normalising stays small enough for L2.
 #include "importance.cuh"
-#include "launch_kernel.h"
+#include "kernel.cuh"
 
 namespace paro::cuda {
 namespace {
 
-constexpr int kStages = 3;
-
+constexpr int kStages = kImportanceStages;
 // The queries come through the ring, all of it, before the first keys.
-template <int D>
-constexpr int kRingBytes = kStages* kScoreKeys* D * 2;
-static_assert(kImportanceRows * 128 * 2 <= kRingBytes<128>);
+static_assert(kImportanceRows * 128 * 2 <= importance_ring_bytes(128, kStages));
 
 template <class T, int D>
-__global__ void __launch_bounds__(kScoreThreads, kImportanceResident)
-    importance_kernel(const __grid_constant__ ImportanceParams p) {
+__device__ __forceinline__ void importance_body(const ImportanceParams& p) {
     PARO_DYNAMIC_SHARED(shared);
     __shared__ float4 log_sums[kImportanceRows / 4];
     constexpr int stage_bytes = kScoreKeys * D * 2;
@@ -63,38 +59,14 @@ __global__ void __launch_bounds__(kScoreThreads, kImportanceResident)
     }
 }
 
-template <class T, int D>
-void launch(const ImportanceParams& p, cudaStream_t stream) {
-    launch_kernel("importance_kernel", importance_kernel<T, D>, p.workers, kScoreThreads, kRingBytes<D>, stream, p);
-}
-
-template <class T>
-void launch(const ImportanceParams& p, cudaStream_t stream) {
-    p.base.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
-}
-
 }  // namespace
 
-void set_importance(ImportanceParams& p, Path path, int capability) {
-    require(p.base.dtype != DType::f32, "dtype", "must be f16 or bf16 for exact importance", "f32");
-    require(p.base.q_blocks.block == kImportanceBlock && p.base.kv_blocks.block == kImportanceBlock, "block_q",
-            "must be 64 here", p.base.q_blocks.block);
-    require(path != Path::hopper || capability == 90, "path", "must fit the GPU",
-            "hopper: compute capability " + std::to_string(capability) + " is not 90");
-    p.path = path == Path::automatic && capability == 90 ? Path::hopper : path == Path::hopper ? path : Path::portable;
-    const std::int32_t halves = (p.base.q_blocks.grid_blocks + kImportanceHalves - 1) / kImportanceHalves;
-    const int resident = p.path == Path::hopper ? kImportanceHopperResident : kImportanceResident;
-    p.workers = std::min(p.base.slots() * halves, multiprocessors() * resident);
-}
-
-std::size_t importance_bytes(const ImportanceParams& p) {
-    return sizeof(float) * kImportanceRows * static_cast<std::size_t>(p.workers) * p.base.kv_blocks.grid_blocks;
-}
-void place_importance(ImportanceParams& p, void* base) { p.block_logs = static_cast<float*>(base); }
-
-void launch_importance(const ImportanceParams& p, cudaStream_t stream) {
-    if (p.path == Path::hopper) return launch_importance_hopper(p, stream);
-    p.base.dtype == DType::bf16 ? launch<__nv_bfloat16>(p, stream) : launch<__half>(p, stream);
-}
+#define PARO_IMPORTANCE(T, D)                                                     \
+    PARO_KERNEL(paro_importance_##T##_d##D, (kScoreThreads, kImportanceResident), \
+                (const __grid_constant__ ImportanceParams p), importance_body<T, D>(p))
+PARO_IMPORTANCE(f16, 64)
+PARO_IMPORTANCE(f16, 128)
+PARO_IMPORTANCE(bf16, 64)
+PARO_IMPORTANCE(bf16, 128)
 
 }  // namespace paro::cuda

@@ -1,13 +1,11 @@
 // What both kernels of exact importance share.
 #pragma once
 
+#include "cta_shapes.h"
 #include "paro/cuda/importance.h"
 #include "score_tile.cuh"
 
 namespace paro::cuda {
-
-constexpr int kImportanceRows = 128, kImportanceBlock = 64, kImportanceHalves = kImportanceRows / kImportanceBlock;
-static_assert(kImportanceBlock == kScoreKeys);
 
 // 128 query rows of a head's order: what a CTA does at a time. Neighbours share a slot, so that its keys stay in L2.
 struct ImportanceItem {
@@ -137,10 +135,5 @@ __device__ void sum_blocks(const ImportanceParams& p, const float* block_logs, c
         if (lane % 16 == 0 && lane / 16 < halves) out[std::int64_t{lane / 16} * cols + col] = sum;
     }
 }
-
-// Kernel of sm_90a.
-void launch_importance_hopper(const ImportanceParams& p, cudaStream_t stream);
-// CTAs of an SM.
-constexpr int kImportanceResident = 3, kImportanceHopperResident = 2;
 
 }  // namespace paro::cuda

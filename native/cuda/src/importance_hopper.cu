@@ -1,19 +1,16 @@
 // Exact importance (importance.h) for sm_90a: as importance.cu, with wgmma. Two warpgroups of 64 rows share each tile
 // of keys; the product of the next tile is under way while exponentials of this one are taken.
 #include "importance.cuh"
-#include "launch_kernel.h"
+#include "kernel.cuh"
 #include "ptx_hopper_half.cuh"
 
 namespace paro::cuda {
 namespace {
 
-constexpr int kThreads = 256, kStages = 4;
-
+constexpr int kThreads = kImportanceHopperThreads, kStages = kImportanceHopperStages;
 template <int D>
 constexpr int kStageBytes = kScoreKeys* D * 2;
-template <int D>
-constexpr int kRingBytes = kStages* kStageBytes<D>;
-static_assert(kImportanceRows * 128 * 2 <= kRingBytes<128>);
+static_assert(kImportanceRows * 128 * 2 <= importance_ring_bytes(128, kStages));
 
 #if defined(PARO_SM90A)
 
@@ -119,8 +116,7 @@ __device__ void sum_items(const ImportanceParams& p, std::uint32_t ring, float4*
 #endif
 
 template <class T, int D>
-__global__ void __launch_bounds__(kThreads, kImportanceHopperResident)
-    importance_hopper_kernel(const __grid_constant__ ImportanceParams p) {
+__device__ __forceinline__ void importance_hopper_body(const ImportanceParams& p) {
 #if defined(PARO_SM90A)
     PARO_DYNAMIC_SHARED(shared);
     __shared__ float4 log_sums[kImportanceRows / 4];
@@ -128,21 +124,14 @@ __global__ void __launch_bounds__(kThreads, kImportanceHopperResident)
 #endif
 }
 
-template <class T, int D>
-void launch(const ImportanceParams& p, cudaStream_t stream) {
-    launch_kernel("importance_hopper_kernel", importance_hopper_kernel<T, D>, p.workers, kThreads, kRingBytes<D>,
-                  stream, p);
-}
-
-template <class T>
-void launch(const ImportanceParams& p, cudaStream_t stream) {
-    p.base.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
-}
-
 }  // namespace
 
-void launch_importance_hopper(const ImportanceParams& p, cudaStream_t stream) {
-    p.base.dtype == DType::bf16 ? launch<__nv_bfloat16>(p, stream) : launch<__half>(p, stream);
-}
+#define PARO_IMPORTANCE(T, D)                                                             \
+    PARO_KERNEL(paro_importance_hopper_##T##_d##D, (kThreads, kImportanceHopperResident), \
+                (const __grid_constant__ ImportanceParams p), importance_hopper_body<T, D>(p))
+PARO_IMPORTANCE(f16, 64)
+PARO_IMPORTANCE(f16, 128)
+PARO_IMPORTANCE(bf16, 64)
+PARO_IMPORTANCE(bf16, 128)
 
 }  // namespace paro::cuda

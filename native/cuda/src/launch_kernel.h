@@ -1,46 +1,41 @@
 // What every launch goes through: sizes checked, errors thrown with the kernel's name.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
+#include <string>
 
-#include "paro/cuda/launch.h"
+#include "cta_shapes.h"
+#include "paro/cuda/params.h"
 #include "paro/error.h"
 
 #if defined(PARO_EMULATE)
-#include "emulated_launch.h"  // the same functions on a CPU (tests/cuda/emulator)
+#include "emulated_kernel.h"  // class Kernel on a CPU (tests/cuda/emulator)
 #else
-#include <cuda_runtime.h>
+#include "driver/kernel.h"
+#endif
 
 namespace paro::cuda {
 
 // Of the current device.
-inline int device_attribute(cudaDeviceAttr which) {
-    int device = 0, value = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-    return value;
-}
-inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+int multiprocessors();
 // Bytes of shared memory of a multiprocessor.
-inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor); }
+int shared_memory_limit();
+// Zeros in device memory, in the stream's turn.
+void fill_zeros(void* to, std::size_t bytes, Stream stream);
 
+// `args`: of the very types that the kernel was compiled with.
 template <class... P>
-void launch_kernel(const char* name, void (*kernel)(P...), std::int64_t grid, int threads, int shared_bytes,
-                   cudaStream_t stream, const std::type_identity_t<std::remove_const_t<P> >&... args) {
+void launch_kernel(Kernel& kernel, std::int64_t grid, int threads, int shared_bytes, Stream stream, const P&... args) {
     require(grid > 0 && grid <= std::numeric_limits<std::int32_t>::max(), "grid", "must be 1 to 2^31 - 1 CTAs", grid);
-    // 48 KB without asking hold a kernel's static shared memory too.
-    if (shared_bytes > 32 << 10) {
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
-    }
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(grid));
-    config.blockDim = dim3(static_cast<unsigned>(threads));
-    config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
-    config.stream = stream;
-    check(cudaLaunchKernelEx(&config, kernel, args...), name);
+    require(kernel.parameter_bytes() == parameter_bytes<P...>(), kernel.name(),
+            "must be given the parameters that it was compiled with, " + std::to_string(kernel.parameter_bytes()) +
+                " bytes: the library's two halves are of different builds",
+            parameter_bytes<P...>());
+    const void* const arguments[] = {&args...};
+    kernel.launch(static_cast<unsigned>(grid), static_cast<unsigned>(threads), static_cast<unsigned>(shared_bytes),
+                  stream, const_cast<void**>(arguments));
 }
 
 }  // namespace paro::cuda
-#endif

@@ -1,22 +1,12 @@
 // What a plan keeps of the attention of sampled queries. Keys and values are read once, in the head's order: a block of
 // keys is in or out for a whole row, so one pass makes both outputs, the exact one and the one that the plan would
 // give.
-#include "launch_kernel.h"
+#include "kernel.cuh"
 #include "output.cuh"
 #include "samples.cuh"
 
 namespace paro::cuda {
 namespace {
-
-constexpr int kResident = 2;
-constexpr int kStats = 8;  // floats beside a row's two outputs: maximum, sums (all, sparse), grid mass, mass inside
-
-// 64-key blocks overlap the next copy with this block's work; a 128-key block fills the ring alone, and the other CTA
-// of the SM works meanwhile.
-template <int BLOCK>
-constexpr int kStages = BLOCK == 64 ? 2 : 1;
-template <int D, int BLOCK>
-constexpr int kSharedBytes = (kSampleRows + kStages<BLOCK> * 2 * BLOCK) * D * 2;
 
 // Index of a grid place in an order: paro/axis_order.h, the inverse of LayoutParams::token.
 __device__ __forceinline__ std::int32_t index_in_order(const SampleParams& p, std::int32_t order, std::int32_t place) {
@@ -190,7 +180,7 @@ __device__ __forceinline__ void store_partial(const MeterParams& p, const MeterS
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        float* to = p.partial + (std::int64_t{index} * kSampleRows + row + 8 * half) * (kStats + 2 * D);
+        float* to = p.partial + (std::int64_t{index} * kSampleRows + row + 8 * half) * (kMeterStats + 2 * D);
         const float all = quad_sum(state.all[half]), kept = quad_sum(state.kept[half]);
         const float grid = quad_sum(state.grid[half]), inside = quad_sum(state.inside[half]);
         if (lane % 4 == 0) {
@@ -198,7 +188,7 @@ __device__ __forceinline__ void store_partial(const MeterParams& p, const MeterS
             to[4] = inside;
         }
         if (!p.outputs) continue;
-        to += kStats + lane % 4 * 2;
+        to += kMeterStats + lane % 4 * 2;
 #pragma unroll
         for (int nt = 0; nt < D / 8; ++nt) {
             *reinterpret_cast<float2*>(to + nt * 8) =
@@ -210,7 +200,7 @@ __device__ __forceinline__ void store_partial(const MeterParams& p, const MeterS
 }
 
 template <class T, int D, int BLOCK>
-__global__ void __launch_bounds__(kScoreThreads) meter_kernel(const __grid_constant__ MeterParams p) {
+__device__ __forceinline__ void meter_body(const MeterParams& p) {
     PARO_DYNAMIC_SHARED(shared);
     constexpr int q_bytes = kSampleRows * D * 2, stage_bytes = 2 * BLOCK * D * 2;
     const SampleParams& sample = p.sample;
@@ -237,7 +227,7 @@ __global__ void __launch_bounds__(kScoreThreads) meter_kernel(const __grid_const
     MeterState<D> state;
     state.start();
     const float scale = base.sm_scale * kLog2E;
-    stream_tiles<kStages<BLOCK>>(
+    stream_tiles<meter_stages(BLOCK)>(
         end - begin, [] {},
         [&](int t, int stage) {
             using Rows = RowCopy<T, D, BLOCK>;
@@ -270,8 +260,9 @@ __device__ __forceinline__ float warp_sum(float x) {
 
 // A warp per sampled row: its splits put together.
 template <int D>
-__global__ void __launch_bounds__(kScoreThreads) meter_rows_kernel(const __grid_constant__ MeterParams p) {
-    constexpr int warps = kScoreThreads / 32, per_item = kSampleRows / warps, stride = kStats + 2 * D, own = D / 32;
+__device__ __forceinline__ void meter_rows_body(const MeterParams& p) {
+    constexpr int warps = kScoreThreads / 32, per_item = kSampleRows / warps, stride = kMeterStats + 2 * D,
+                  own = D / 32;
     const SampleParams& sample = p.sample;
     const std::int32_t index = static_cast<std::int32_t>(blockIdx.x), number = index / per_item;
     const int lane = threadIdx.x % 32, row = (index - number * per_item) * warps + threadIdx.x / 32;
@@ -289,8 +280,8 @@ __global__ void __launch_bounds__(kScoreThreads) meter_rows_kernel(const __grid_
         if (!p.outputs) continue;
 #pragma unroll
         for (int i = 0; i < own; ++i) {
-            exact[i] += from[kStats + i * 32 + lane] * weight;
-            sparse[i] += from[kStats + D + i * 32 + lane] * weight;
+            exact[i] += from[kMeterStats + i * 32 + lane] * weight;
+            sparse[i] += from[kMeterStats + D + i * 32 + lane] * weight;
         }
     }
     float error = 0.0f, norm = 0.0f;
@@ -309,7 +300,7 @@ __global__ void __launch_bounds__(kScoreThreads) meter_rows_kernel(const __grid_
 }
 
 // A CTA per head.
-__global__ void __launch_bounds__(kScoreThreads) meter_heads_kernel(const __grid_constant__ MeterParams p) {
+__device__ __forceinline__ void meter_heads_body(const MeterParams& p) {
     __shared__ float4 sums[kScoreThreads];
     const std::int32_t head = static_cast<std::int32_t>(blockIdx.x), thread = threadIdx.x;
     const float4* rows = p.rows + std::int64_t{head} * p.sample.queries;
@@ -331,52 +322,16 @@ __global__ void __launch_bounds__(kScoreThreads) meter_heads_kernel(const __grid
     if (thread == 0) p.out[head] = make_float2(sums[0].x / sums[0].y, sums[0].z / sums[0].w);
 }
 
-template <class T, int D, int BLOCK>
-void launch(const MeterParams& p, cudaStream_t stream) {
-    const std::int64_t items = p.sample.items();
-    launch_kernel("meter_kernel", meter_kernel<T, D, BLOCK>, items * p.sample.splits, kScoreThreads,
-                  kSharedBytes<D, BLOCK>, stream, p);
-    launch_kernel("meter_rows_kernel", meter_rows_kernel<D>, items * (kSampleRows / (kScoreThreads / 32)),
-                  kScoreThreads, 0, stream, p);
-    launch_kernel("meter_heads_kernel", meter_heads_kernel, p.sample.base.heads, kScoreThreads, 0, stream, p);
-}
-
-template <class T, int D>
-void launch(const MeterParams& p, cudaStream_t stream) {
-    p.sample.base.kv_blocks.block == 64 ? launch<T, D, 64>(p, stream) : launch<T, D, 128>(p, stream);
-}
-
-template <class T>
-void launch(const MeterParams& p, cudaStream_t stream) {
-    p.sample.base.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
-}
-
-std::size_t partial_floats(const MeterParams& p) {
-    const auto rows = static_cast<std::size_t>(p.sample.items()) * p.sample.splits * kSampleRows;
-    return rows * (kStats + 2 * p.sample.base.head_dim);
-}
-
-// Two CTAs of an SM, and no split without a block.
-std::int32_t meter_splits(const SampleParams& p) {
-    const std::int32_t wanted = multiprocessors() * kResident / p.items();
-    return std::max(1, std::min(wanted, p.base.kv_blocks.blocks() / 2));
-}
-
 }  // namespace
 
-void set_meter(MeterParams& p) { p.sample.splits = meter_splits(p.sample); }
-
-std::size_t meter_bytes(const MeterParams& p) {
-    const auto rows = static_cast<std::size_t>(p.sample.base.heads) * p.sample.queries;
-    return sizeof(float) * (partial_floats(p) + 4 * rows);
-}
-void place_meter(MeterParams& p, void* base) {
-    p.partial = static_cast<float*>(base);
-    p.rows = reinterpret_cast<float4*>(p.partial + partial_floats(p));
-}
-
-void launch_meter(const MeterParams& p, cudaStream_t stream) {
-    p.sample.base.dtype == DType::bf16 ? launch<__nv_bfloat16>(p, stream) : launch<__half>(p, stream);
-}
+#define PARO_METER(T, D, K)                                                                             \
+    PARO_KERNEL(paro_meter_##T##_d##D##_k##K, (kScoreThreads), (const __grid_constant__ MeterParams p), \
+                meter_body<T, D, K>(p))
+#define PARO_METER_OF(T) PARO_METER(T, 64, 64) PARO_METER(T, 64, 128) PARO_METER(T, 128, 64) PARO_METER(T, 128, 128)
+PARO_METER_OF(f16)
+PARO_METER_OF(bf16)
+PARO_KERNEL(paro_meter_rows_d64, (kScoreThreads), (const __grid_constant__ MeterParams p), meter_rows_body<64>(p))
+PARO_KERNEL(paro_meter_rows_d128, (kScoreThreads), (const __grid_constant__ MeterParams p), meter_rows_body<128>(p))
+PARO_KERNEL(paro_meter_heads, (kScoreThreads), (const __grid_constant__ MeterParams p), meter_heads_body(p))
 
 }  // namespace paro::cuda

@@ -1,21 +1,13 @@
 // Offset-kernel sums from sampled queries (paro/offset_kernel.h). The first launch finds every row's maximum and sum
 // over all keys, the second goes over the grid's keys again and bins probabilities: reading k twice moves fewer bytes
 // than storing scores. Bins are integers, so neither the order of CTAs nor of atomics shows in a bit.
-#include "launch_kernel.h"
-#include "paro/error.h"
+#include "kernel.cuh"
 #include "samples.cuh"
 
 namespace paro::cuda {
 namespace {
 
-constexpr int kStages = 3;
-// CTAs that an SM is expected to hold, and the least tiles that make a CTA worth its start.
-constexpr int kResident = 4, kLeastTiles = 4;
-// Bins and tables of offsets stay in shared memory up to these sizes.
-constexpr int kSharedBins = 1 << 13, kSharedTables = 1 << 11;
-
-template <int D>
-constexpr int kRingBytes = kStages* kScoreKeys* D * 2;
+constexpr int kStages = kObserveStages;
 
 struct Range {
     std::int32_t begin, end;  // keys
@@ -38,7 +30,7 @@ __device__ __forceinline__ void copy_keys(const AttentionParams& p, std::int32_t
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kScoreThreads) observe_rows_kernel(const __grid_constant__ ObserveParams p) {
+__device__ __forceinline__ void observe_rows_body(const ObserveParams& p) {
     PARO_DYNAMIC_SHARED(shared);
     const SampleParams& sample = p.sample;
     const std::int32_t index = static_cast<std::int32_t>(blockIdx.x), number = index / sample.splits;
@@ -259,8 +251,8 @@ __device__ __forceinline__ void keep_tile(const ObserveParams& p, const SampleIt
 
 // bins_shared, tables_shared: 0 where they stay in global memory.
 template <class T, int D>
-__global__ void __launch_bounds__(kScoreThreads)
-    observe_bins_kernel(const __grid_constant__ ObserveParams p, std::int32_t bins_shared, std::int32_t tables_shared) {
+__device__ __forceinline__ void observe_bins_body(const ObserveParams& p, std::int32_t bins_shared,
+                                                  std::int32_t tables_shared) {
     PARO_DYNAMIC_SHARED(shared);
     __shared__ KeyPlaces places;
     __shared__ float log_sum[kSampleRows];
@@ -270,7 +262,7 @@ __global__ void __launch_bounds__(kScoreThreads)
     // Pairs first: they take long and run beside the rest.
     if (static_cast<std::int32_t>(blockIdx.x) < heads) {
         count_pairs(p, static_cast<std::int32_t>(blockIdx.x), reinterpret_cast<std::int32_t*>(shared),
-                    kRingBytes<D> / 4);
+                    observe_ring_bytes(D) / 4);
         return;
     }
     const std::int32_t index = static_cast<std::int32_t>(blockIdx.x) - heads, number = index / sample.splits;
@@ -280,7 +272,7 @@ __global__ void __launch_bounds__(kScoreThreads)
     copy_samples<T, D>(sample, item, ring + (kStages - 1) * stage_bytes);
 
     Bins bins{nullptr, reinterpret_cast<unsigned long long*>(p.sums) + std::int64_t{item.head} * p.all_bins()};
-    auto* words = reinterpret_cast<std::uint32_t*>(shared + kRingBytes<D>);
+    auto* words = reinterpret_cast<std::uint32_t*>(shared + observe_ring_bytes(D));
     const std::int32_t* tables = p.tables;
     if (bins_shared > 0) {
         bins.low = words;
@@ -332,45 +324,17 @@ __global__ void __launch_bounds__(kScoreThreads)
     }
 }
 
-template <class T, int D>
-void launch(const ObserveParams& p, cudaStream_t stream) {
-    const std::int64_t work = std::int64_t{p.sample.items()} * p.sample.splits;
-    launch_kernel("observe_rows_kernel", observe_rows_kernel<T, D>, work, kScoreThreads, kRingBytes<D>, stream, p);
-    const std::int32_t* sides = p.sample.sides;
-    const std::int32_t tables = 2 * (sides[0] + sides[1] + sides[2]) - 3;
-    const std::int32_t bins_shared = p.all_bins() <= kSharedBins ? p.all_bins() : 0;
-    const std::int32_t tables_shared = tables <= kSharedTables ? tables : 0;
-    launch_kernel("observe_bins_kernel", observe_bins_kernel<T, D>, work + p.sample.base.heads, kScoreThreads,
-                  kRingBytes<D> + 4 * (bins_shared + tables_shared), stream, p, bins_shared, tables_shared);
-}
-
-template <class T>
-void launch(const ObserveParams& p, cudaStream_t stream) {
-    p.sample.base.head_dim == 128 ? launch<T, 128>(p, stream) : launch<T, 64>(p, stream);
-}
-
 }  // namespace
 
-void set_samples(SampleParams& p, const Sizes& sizes) {
-    require(p.queries >= 1 && p.queries <= 4096, "queries", "must be 1 to 4096 a head", p.queries);
-    require(p.base.dtype != DType::f32, "dtype", "must be f16 or bf16 to observe", "f32");
-    for (int axis = 0; axis < 3; ++axis) p.sides[axis] = sizes.grid[axis];
-    const std::int32_t share = (p.queries + p.base.batch - 1) / p.base.batch;
-    p.row_tiles = (share + kSampleRows - 1) / kSampleRows;
-    const std::int32_t tiles = (p.base.layout.length() + kScoreKeys - 1) / kScoreKeys;
-    const std::int32_t wanted = multiprocessors() * kResident / p.items();
-    p.splits = std::max(1, std::min(wanted, tiles / kLeastTiles));
-}
-
-std::size_t observe_bytes(const ObserveParams& p) {
-    return sizeof(float) * 2 * kSampleRows * static_cast<std::size_t>(p.sample.items()) * p.sample.splits;
-}
-void place_observe(ObserveParams& p, void* base) { p.partial = static_cast<float2*>(base); }
-
-void launch_observe(const ObserveParams& p, cudaStream_t stream) {
-    const std::int64_t axes = std::int64_t{p.bins[0]} + p.bins[1] + p.bins[2];
-    require(axes <= 1536, "bins", "must be at most 512 an axis", axes);
-    p.sample.base.dtype == DType::bf16 ? launch<__nv_bfloat16>(p, stream) : launch<__half>(p, stream);
-}
+#define PARO_OBSERVE(T, D)                                                                                       \
+    PARO_KERNEL(paro_observe_rows_##T##_d##D, (kScoreThreads), (const __grid_constant__ ObserveParams p),        \
+                observe_rows_body<T, D>(p))                                                                      \
+    PARO_KERNEL(paro_observe_bins_##T##_d##D, (kScoreThreads),                                                   \
+                (const __grid_constant__ ObserveParams p, std::int32_t bins_shared, std::int32_t tables_shared), \
+                observe_bins_body<T, D>(p, bins_shared, tables_shared))
+PARO_OBSERVE(bf16, 128)
+PARO_OBSERVE(bf16, 64)
+PARO_OBSERVE(f16, 128)
+PARO_OBSERVE(f16, 64)
 
 }  // namespace paro::cuda

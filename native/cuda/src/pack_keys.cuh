@@ -8,7 +8,7 @@ namespace paro::cuda {
 
 template <int D, int BLOCK>
 struct KeyTile {
-    static constexpr int lanes = D / kRowPart, threads = BLOCK * lanes, warps = threads / 32;
+    static constexpr int lanes = D / kRowPart, threads = pack_key_threads(D, BLOCK), warps = threads / 32;
     static constexpr int words = D / 4;  // of a row of s8
 
     // Rows of v in s8 on their way to columns, and sums per warp; used one after the other.
@@ -161,8 +161,7 @@ __device__ __forceinline__ void store_means(const AttentionParams& p, std::int32
 }
 
 template <class T, int D, int BLOCK>
-__global__ void __launch_bounds__(KeyTile<D, BLOCK>::threads)
-    pack_keys_kernel(const __grid_constant__ AttentionParams p) {
+__device__ __forceinline__ void pack_keys_body(const AttentionParams& p) {
     using Tile = KeyTile<D, BLOCK>;
     __shared__ typename Tile::Shared shared;
     const std::int32_t blocks = p.kv_blocks.blocks(), index = static_cast<std::int32_t>(blockIdx.x);
@@ -193,8 +192,7 @@ __global__ void __launch_bounds__(KeyTile<D, BLOCK>::threads)
 }
 
 template <int D, int BLOCK>
-__global__ void __launch_bounds__(KeyTile<D, BLOCK>::threads)
-    pack_pooled_kernel(const __grid_constant__ AttentionParams p) {
+__device__ __forceinline__ void pack_pooled_body(const AttentionParams& p) {
     using Tile = KeyTile<D, BLOCK>;
     __shared__ typename Tile::Shared shared;
     const auto index = static_cast<std::int32_t>(blockIdx.x);

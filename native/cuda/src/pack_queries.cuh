@@ -5,7 +5,6 @@
 
 namespace paro::cuda {
 
-constexpr int kPackThreads = 256;
 // Tokens sampled for the key shift: any vector is exact there, a mean is a good one.
 constexpr int kShiftSamples = 512;
 
@@ -131,7 +130,7 @@ __device__ void sum_chunk(const AttentionParams& p, std::int32_t slot, std::int3
 // 256 / (D / 32) packed query rows: gathered, rotated, one scale a row.
 template <class T, int D>
 __device__ void pack_query_rows(const AttentionParams& p, std::int32_t index) {
-    constexpr int lanes = D / kRowPart, rows = kPackThreads / lanes;
+    constexpr int lanes = D / kRowPart, rows = packed_rows(D);
     const BlockParams& blocks = p.q_blocks;
     const int lane = threadIdx.x % lanes;
     const std::int32_t padded = blocks.blocks() * blocks.block;
@@ -166,8 +165,7 @@ __device__ void pack_query_rows(const AttentionParams& p, std::int32_t index) {
 
 // Sums first: what follows waits for them, and the queries fill the chip meanwhile. sums: CTAs that sum.
 template <class T, int D>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_queries_kernel(const __grid_constant__ AttentionParams p, std::int32_t sums) {
+__device__ __forceinline__ void pack_queries_body(const AttentionParams& p, std::int32_t sums) {
     const auto index = static_cast<std::int32_t>(blockIdx.x);
     if (index < sums) {
         sum_chunk<T, D>(p, index / p.chunks, index % p.chunks);

@@ -98,15 +98,6 @@ std::byte* align(void* base) {
 
 }  // namespace
 
-LaunchError::LaunchError(const char* what, cudaError_t code)
-    : std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code)), code_(code) {}
-
-void check(cudaError_t code, const char* what) {
-    if (code == cudaSuccess) return;
-    cudaGetLastError();  // what is not sticky must not meet the next call
-    throw LaunchError(what, code);
-}
-
 void set_sizes(AttentionParams& p, const Sizes& sizes) {
     require(p.batch >= 1, "batch", "must be at least 1", p.batch);
     require(p.heads >= 1, "heads", "must be at least 1", p.heads);

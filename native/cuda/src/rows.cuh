@@ -4,12 +4,11 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "cta_shapes.h"
 #include "paro/cuda/params.h"
 #include "ptx.cuh"
 
 namespace paro::cuda {
-
-constexpr int kRowPart = 32;  // elements of a row that a thread holds
 
 __device__ __forceinline__ void widen(std::uint32_t pair, float& low, float& high, __nv_bfloat16) {
     low = __uint_as_float(pair << 16);

@@ -6,8 +6,6 @@
 
 namespace paro::cuda {
 
-constexpr int kSampleRows = 64;
-
 // At most 64 sampled queries of a head in one batch entry: numbers first .. first + count - 1 of the head.
 struct SampleItem {
     std::int32_t slot, head, first, count;

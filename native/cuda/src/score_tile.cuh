@@ -40,7 +40,7 @@ __device__ __forceinline__ float log2_fast(float x) {
 
 namespace paro::cuda {
 
-constexpr int kScoreKeys = 64, kScoreTiles = kScoreKeys / 8, kScoreThreads = 128;
+constexpr int kScoreTiles = kScoreKeys / 8;
 constexpr float kLog2E = 1.4426950408889634f;
 
 __device__ __forceinline__ float minus_infinity() { return __int_as_float(0xff800000); }

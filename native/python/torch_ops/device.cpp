@@ -2,7 +2,6 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#include "paro/cuda/launch.h"
 #include "paro/error.h"
 
 #if defined(_WIN32)
@@ -33,23 +32,10 @@ CurrentStream find_current_stream() {
 
 }  // namespace
 
-DeviceScope::DeviceScope(std::int32_t device) {
+DeviceScope::DeviceScope(std::int32_t device) : current_(device) {
     static const CurrentStream current_stream = find_current_stream();
     require(current_stream != nullptr, "torch", "must export aoti_torch_get_current_cuda_stream", "a build without it");
-    void* stream = nullptr;
-    require(current_stream(device, &stream) == AOTI_TORCH_SUCCESS, "device", "must have a current stream", device);
-    stream_ = static_cast<cudaStream_t>(stream);
-    int major = 0, minor = 0;
-    cuda::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-    cuda::check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
-    capability_ = major * 10 + minor;
-    cuda::check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != device) cuda::check(cudaSetDevice(device), "cudaSetDevice");
-    if (before_ == device) before_ = -1;
-}
-
-DeviceScope::~DeviceScope() {
-    if (before_ >= 0) cudaSetDevice(before_);
+    require(current_stream(device, &stream_) == AOTI_TORCH_SUCCESS, "device", "must have a current stream", device);
 }
 
 }  // namespace paro::torch_ops

@@ -43,7 +43,7 @@ bool guard(Call call) noexcept {
         keep(Status::out_of_memory, "no memory on the host");
     } catch (const cuda::LaunchError& error) {
         // Loading a kernel takes memory too.
-        keep(error.code() == cudaErrorMemoryAllocation ? Status::out_of_memory : Status::failed, error.what());
+        keep(error.out_of_memory() ? Status::out_of_memory : Status::failed, error.what());
     } catch (const paro::Error& error) {
         keep(Status::refused, error.what());
     } catch (const std::exception& error) {

@@ -147,9 +147,7 @@ Tensor dynamic_plan(const Tensor& q, const Tensor& k, const Tensor& orders, cons
     p.densities = data<float>(densities);
     p.schedule = first + layout.schedule();
     p.masks = reinterpret_cast<std::uint32_t*>(first + layout.masks());
-    cuda::check(cudaMemcpyAsync(first + layout.orders(), orders.data_ptr(), sizeof(std::int32_t) * base.heads,
-                                cudaMemcpyDeviceToDevice, scope.stream()),
-                "cudaMemcpyAsync");
+    cuda::copy_on_device(first + layout.orders(), orders.data_ptr(), sizeof(std::int32_t) * base.heads, scope.stream());
     cuda::launch_dynamic_mask(p, scope.stream());
     return words;
 }

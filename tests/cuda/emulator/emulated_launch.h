@@ -7,7 +7,6 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime_api.h>
 #include <vector_functions.h>
 #include <vector_types.h>
 
@@ -18,8 +17,6 @@
 #include <cstring>
 #include <functional>
 #include <type_traits>
-
-#include "paro/error.h"
 
 // The toolkit's attributes mean nothing to this compiler. One CTA at a time: shared memory may be static.
 #undef __shared__
@@ -184,20 +181,3 @@ inline unsigned __reduce_max_sync(unsigned mask, unsigned x) {
     for (int bit = 1; bit < 32; bit *= 2) x = max(x, __shfl_xor_sync(mask, x, bit));
     return x;
 }
-
-namespace paro::cuda {
-
-// Few, so that persistent kernels take several turns.
-inline int multiprocessors() { return 2; }
-inline int shared_memory_limit() { return paro::emulator::kSharedBytes; }
-
-template <class... P>
-void launch_kernel(const char* name, void (*kernel)(P...), std::int64_t grid, int threads, int shared_bytes,
-                   cudaStream_t, const std::type_identity_t<std::remove_const_t<P>>&... args) {
-    require(shared_bytes <= paro::emulator::kSharedBytes, name, "must fit the shared memory", shared_bytes);
-    // What a kernel reads without having written it must show.
-    std::memset(paro::emulator::dynamic_shared, 0xff, paro::emulator::kSharedBytes);
-    paro::emulator::run(static_cast<unsigned>(grid), static_cast<unsigned>(threads), [&] { kernel(args...); });
-}
-
-}  // namespace paro::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "emulated_launch.h"
+#include "paro/error.h"
 
 namespace paro::cuda {
 

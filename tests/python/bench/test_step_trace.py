@@ -4,14 +4,14 @@ import pytest
 from paroattention.bench import step_trace
 
 MS = 1_000_000
-HOPPER = "void paro::cuda::attention_hopper_int8_kernel<128, 128, 2>(Params)"
+HOPPER = "paro_attention_hopper_int8_d128_q128_k128"
 COPY = "Memcpy HtoD (Pinned -> Device)"
 
 
 def test_kinds_by_the_kernels_names():
     assert step_trace.kind_of(HOPPER) == "attention"
-    assert step_trace.kind_of("paro::cuda::pack_pooled_kernel<64>") == "packing"
-    assert step_trace.kind_of("paro::cuda::pool_blocks_kernel") == "masks"
+    assert step_trace.kind_of("paro_pack_pooled_d64_k128") == "packing"
+    assert step_trace.kind_of("paro_pool_blocks_bf16_d128") == "masks"
     assert step_trace.kind_of("Memcpy DtoH (Device -> Pinned)") == "copies to the host"
     assert step_trace.kind_of("cutlass_gemm_s8") == step_trace.REST
 

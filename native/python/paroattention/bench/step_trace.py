@@ -10,12 +10,12 @@ import torch
 
 # By the names of kernels and copies; what none of them fits is the rest of the model.
 KINDS = {
-    "attention": ("attention_hopper_", "attention_int8_", "attention_bf16_"),
-    "packing": ("pack_",),
-    "observation": ("observe_",),
-    "meter": ("meter_",),
-    "masks": ("pool_kernel", "pool_blocks_", "select_blocks_", "sort_rows_"),
-    "exact maps": ("importance_",),
+    "attention": ("paro_attention_",),
+    "packing": ("paro_pack_",),
+    "observation": ("paro_observe_",),
+    "meter": ("paro_meter_",),
+    "masks": ("paro_pool_", "paro_select_blocks_", "paro_sort_rows"),
+    "exact maps": ("paro_importance_",),
     # ComfyUI's own copies (weights, latents) are among them.
     "copies to the device": ("Memcpy HtoD",),
     "copies to the host": ("Memcpy DtoH",),

@@ -2,7 +2,7 @@
 // to `stream` of the current device and nothing waits.
 #pragma once
 
-#include "paro/cuda/launch.h"
+#include "paro/cuda/params.h"
 
 namespace paro::cuda {
 
@@ -23,6 +23,6 @@ void place_dynamic_mask(DynamicMaskParams& p, void* base);
 // Blocks' scores: softmax(mean q . mean k) over the grid's key blocks, the last one weighed by its tokens, mean over
 // the batch. A row keeps its round(density * blocks) greatest, at least one; ties go to the lower index. Two launches.
 // Throws Error where rows are too long.
-void launch_dynamic_mask(const DynamicMaskParams& p, cudaStream_t stream);
+void launch_dynamic_mask(const DynamicMaskParams& p, Stream stream);
 
 }  // namespace paro::cuda

@@ -2,7 +2,7 @@
 // `stream` of the current device and nothing waits.
 #pragma once
 
-#include "paro/cuda/launch.h"
+#include "paro/cuda/params.h"
 
 namespace paro::cuda {
 
@@ -24,6 +24,6 @@ void place_importance(ImportanceParams& p, void* base);
 
 // One launch, one pass over q k^T: the sum over a block is kept as a logarithm until the row's sum over all keys is
 // known. Tiles of 128 are sums of these of 64. Rows that are not finite are left out.
-void launch_importance(const ImportanceParams& p, cudaStream_t stream);
+void launch_importance(const ImportanceParams& p, Stream stream);
 
 }  // namespace paro::cuda

@@ -1,8 +1,6 @@
 // Launch functions. All work goes to `stream` of the current device; nothing here waits or allocates. Errors are thrown
-// as paro::Error (bad argument) or LaunchError (what CUDA says), and leave the process usable.
+// as paro::Error (bad argument) or LaunchError (what the driver says), and leave the process usable.
 #pragma once
-
-#include <cuda_runtime_api.h>
 
 #include <stdexcept>
 #include <string>
@@ -12,19 +10,15 @@
 
 namespace paro::cuda {
 
+// What the driver or its lack kept from running. The text names the call or the kernel, and what to do where one can.
 class LaunchError : public std::runtime_error {
    public:
-    LaunchError(const char* what, cudaError_t code);
-    cudaError_t code() const noexcept { return code_; }
+    LaunchError(const std::string& text, bool out_of_memory)
+        : std::runtime_error(text), out_of_memory_(out_of_memory) {}
+    bool out_of_memory() const noexcept { return out_of_memory_; }
 
    private:
-    cudaError_t code_;
-};
-// Throws LaunchError unless `code` is cudaSuccess; clears the error state of the thread.
-void check(cudaError_t code, const char* what);
-
-struct Sizes {
-    std::int32_t prefix, grid[3], suffix, block_q, block_kv;  // grid F, H, W
+    bool out_of_memory_;
 };
 
 // Fills everything that follows from batch, heads, head_dim, precision, tail and sizes: layout, blocks, panels, chunks.
@@ -44,19 +38,22 @@ void place_plan(AttentionParams& p, const void* words);
 
 // int8: q, k, v in original order to the packed tiles of params.h. The first does both of the others' work in fewer
 // launches.
-void launch_pack_int8(const AttentionParams& p, cudaStream_t stream);
-void launch_pack_queries_int8(const AttentionParams& p, cudaStream_t stream);
-void launch_pack_keys_int8(const AttentionParams& p, cudaStream_t stream);
+void launch_pack_int8(const AttentionParams& p, Stream stream);
+void launch_pack_queries_int8(const AttentionParams& p, Stream stream);
+void launch_pack_keys_int8(const AttentionParams& p, Stream stream);
 // The attention itself; needs the packed tiles. o is written whole.
-void launch_attention_portable_int8(const AttentionParams& p, cudaStream_t stream);
-void launch_attention_hopper_int8(const AttentionParams& p, cudaStream_t stream);
+void launch_attention_portable_int8(const AttentionParams& p, Stream stream);
+void launch_attention_hopper_int8(const AttentionParams& p, Stream stream);
 // Without quantisation; reads q, k, v in their original places. Pools for the tail first.
-void launch_attention_portable_bf16(const AttentionParams& p, cudaStream_t stream);
+void launch_attention_portable_bf16(const AttentionParams& p, Stream stream);
 
 // The path that a call takes on a device of this compute capability, major * 10 + minor: `path` itself unless
 // automatic. Throws Error where it cannot run, saying why.
 Path choose_path(const AttentionParams& p, Path path, int capability);
 // The attention of a call on a path that choose_path returned; int8 needs the packed tiles.
-void launch_attention(const AttentionParams& p, Path path, cudaStream_t stream);
+void launch_attention(const AttentionParams& p, Path path, Stream stream);
+
+// Bytes from one place in device memory to another.
+void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream);
 
 }  // namespace paro::cuda

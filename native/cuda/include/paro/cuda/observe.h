@@ -2,7 +2,7 @@
 // to `stream` of the current device and nothing waits.
 #pragma once
 
-#include "paro/cuda/launch.h"
+#include "paro/cuda/params.h"
 
 namespace paro::cuda {
 
@@ -48,12 +48,12 @@ void set_samples(SampleParams& p, const Sizes& sizes);
 // Two launches. Sums are of integers: the same bits whatever the order.
 std::size_t observe_bytes(const ObserveParams& p);
 void place_observe(ObserveParams& p, void* base);
-void launch_observe(const ObserveParams& p, cudaStream_t stream);
+void launch_observe(const ObserveParams& p, Stream stream);
 
 // Three launches. set_meter, after set_samples, shares keys out by blocks and not by tiles.
 void set_meter(MeterParams& p);
 std::size_t meter_bytes(const MeterParams& p);
 void place_meter(MeterParams& p, void* base);
-void launch_meter(const MeterParams& p, cudaStream_t stream);
+void launch_meter(const MeterParams& p, Stream stream);
 
 }  // namespace paro::cuda

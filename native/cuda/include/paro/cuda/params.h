@@ -21,6 +21,14 @@ enum class DType : std::int32_t { f32, f16, bf16 };
 enum class Precision : std::int32_t { int8, bf16, int4 };
 enum class Path : std::int32_t { automatic, portable, hopper };
 
+// A CUstream or cudaStream_t.
+using Stream = void*;
+
+// What a call's layout and blocks follow from (set_sizes in launch.h).
+struct Sizes {
+    std::int32_t prefix, grid[3], suffix, block_q, block_kv;  // grid F, H, W
+};
+
 // Quotients by a divisor known at launch. Exact for 0 <= n < 2^31.
 struct FastDiv {
     std::uint32_t divisor, multiplier, shift;
