@@ -304,7 +304,7 @@ def test_the_panel_goes_with_its_node_and_leaves_no_value(loaded):
     page.js(f"window.toasts = []; {PANEL}.toast = (kind, text) => toasts.push([kind, text])")
     button(page, "calibrate")
     assert page.wait("toasts.length && toasts") == [
-        ["error", "the node is muted, bypassed or leads nowhere"]
+        ["error", "the node is muted, bypassed or not connected to an output"]
     ]
     page.js(f"app.graph.remove({NODE})")
     assert page.js(f"paro.panels.has({json.dumps(ident)})") is False
