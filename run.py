@@ -20,6 +20,7 @@ from pathlib import Path
 from tools.setup import comfyui, console, native, python_env, system, viewer
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say, stream
+from tools.wheels import make
 
 REPO = Path(__file__).resolve().parent
 
@@ -76,6 +77,13 @@ def view(paths: Paths, arguments: argparse.Namespace) -> int:
         if code := demo(paths, argparse.Namespace(out=str(file.parent))):
             return code
     return call([str(program), str(file), *arguments.options], os.environ.copy())
+
+
+def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
+    """Installable packages with the kernels inside, for systems without a compiler."""
+    set_up(paths, with_tests=False)
+    make.make(paths, tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve())
+    return 0
 
 
 def call(command: list[str], env: dict[str, str]) -> int:
@@ -230,6 +238,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     one.add_argument("options", nargs=argparse.REMAINDER, help="go to paro-viewer")
     one.set_defaults(run=view)
+    one = commands.add_parser("wheels", help="build and check the wheels for Linux and Windows")
+    one.add_argument("--system", choices=make.SYSTEMS, action="append", help="only for this system")
+    one.add_argument("--out", default=str(REPO / "out" / "wheels"), help="folder (out/wheels)")
+    one.set_defaults(run=wheels)
     return parser.parse_args(argv)
 
 

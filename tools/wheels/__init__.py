@@ -1,0 +1,1 @@
+"""`run.py wheels`: builds the wheels for Linux and Windows on one Linux machine; checks them."""
