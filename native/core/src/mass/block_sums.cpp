@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "grid/spare.h"
+
 namespace paro {
 
 namespace {
 
-// Millions of bytes a kernel and order: those of the thread's last sums serve the next ones, since fresh pages cost as
-// much as what is written to them.
-thread_local std::vector<double> spare_memory;
+// Millions of bytes a kernel and order.
+Spares<std::vector<double>> spare_memory;
 
 }  // namespace
 
@@ -30,7 +31,9 @@ double sum_of(std::span<const float> values) {
     return sum;
 }
 
-BlockSums::~BlockSums() { spare_memory = std::move(memory_); }
+BlockSums::~BlockSums() {
+    if (!memory_.empty()) spare_memory.give(std::move(memory_));
+}
 
 BlockSums::BlockSums(const OffsetKernel& kernel, const FlatGrid& grid, std::int32_t block_q, std::int32_t block_kv)
     : grid_(grid),
@@ -85,7 +88,7 @@ void BlockSums::make_tables(const OffsetKernel& kernel) {
         ++count;
     }
     const std::int64_t one = lines_ * width_, both = kernel_axis(kernel, grid_.axis[1]).bins->count() * both_width_;
-    memory_ = std::move(spare_memory);
+    memory_ = spare_memory.take();
     // Never smaller: growing again would fill what is written anyway.
     memory_.resize(std::max(memory_.size(), static_cast<std::size_t>(count * (2 * one + both))));
     double* next = memory_.data();

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "paro/paint.h"
@@ -30,13 +32,16 @@ class ColorTable {
     std::vector<Rgba> color_;
 };
 
-const ColorTable& color_table(const Style& style) {
-    thread_local std::vector<ColorTable> tables;
-    for (const ColorTable& table : tables) {
-        if (table.style() == style) return table;
+// The newest tables are kept: a panel asks for the same ones in every frame.
+std::shared_ptr<const ColorTable> color_table(const Style& style) {
+    static std::mutex mutex;
+    static std::vector<std::shared_ptr<const ColorTable>> tables;
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (const auto& table : tables) {
+        if (table->style() == style) return table;
     }
     if (tables.size() > 8) tables.clear();
-    return tables.emplace_back(style);
+    return tables.emplace_back(std::make_shared<const ColorTable>(style));
 }
 
 struct Run {
@@ -138,7 +143,8 @@ void paint(const Field& field, const View& view, const Style& style, int width, 
     if (field.rows == 0 || field.cols == 0) return;
     const std::vector<Run> ys = runs(view.y0, view.y1, height, field.rows);
     const std::vector<Run> xs = runs(view.x0, view.x1, width, field.cols);
-    const ColorTable& colors = color_table(style);
+    const std::shared_ptr<const ColorTable> table = color_table(style);
+    const ColorTable& colors = *table;
     for (int y = 0; y < height; ++y) {
         if (ys[y].begin >= ys[y].end) continue;
         const bool as_above = y > 0 && ys[y - 1].begin == ys[y].begin && ys[y - 1].end == ys[y].end;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "grid/spare.h"
 #include "paro/error.h"
 
 namespace paro {
@@ -24,12 +25,15 @@ std::uint32_t descending_key(float value) {
 
 float value_of(std::uint32_t key) { return std::bit_cast<float>((key >> 31) != 0 ? key : ~key & 0x7fffffffu); }
 
-// Stable, so that equal values keep the order of their indices. Four passes of 8 bits. The result lives until the
-// next call on this thread: a fresh allocation of this size costs as much as a pass.
-const std::vector<Item>& sorted_items(const BlockMap& map) {
+// What is sorted, and room for it to be sorted into.
+using Items = std::array<std::vector<Item>, 2>;
+Spares<Items> spare_items;
+
+// Stable, so that equal values keep the order of their indices. Four passes of 8 bits. The result is the first of both.
+const std::vector<Item>& sorted_items(const BlockMap& map, Items& memory) {
     constexpr int kBits = 8, kPasses = 4;
     constexpr std::uint32_t kBuckets = 1u << kBits;
-    thread_local std::vector<Item> items, other;
+    auto& [items, other] = memory;
     std::array<std::vector<std::uint32_t>, kPasses> count;
     for (auto& pass : count) pass.assign(kBuckets, 0);
     items.resize(map.value.size());
@@ -96,7 +100,8 @@ BlockRanking rank_blocks(const BlockMap& map) {
     ranking.cols = map.cols;
     ranking.entry.resize(map.value.size());
     ranking.mass.resize(map.value.size() + 1);
-    const std::vector<Item>& items = sorted_items(map);
+    Borrowed memory(spare_items);
+    const std::vector<Item>& items = sorted_items(map, *memory);
     const auto cols = static_cast<std::uint32_t>(map.cols);
     const auto tiles = static_cast<std::size_t>(map.rows);
     std::vector<bool> seen(static_cast<std::size_t>(map.rows), false);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grid/spare.h"
 #include "paro/error.h"
 #include "paro/thread_pool.h"
 
@@ -56,8 +57,10 @@ BuiltHead build_head(std::span<const OffsetKernel> groups, const Grid& grid, dou
                      std::optional<AxisOrder> fixed) {
     require(!groups.empty(), "groups", "must hold at least one kernel", groups.size());
     BuiltHead built;
-    // Kept until the order is known. By thread, since fresh memory costs as much as what is written to it.
-    thread_local std::vector<std::array<OrderMap, 6>> maps;
+    // Kept until the order is known.
+    static Spares<std::vector<std::array<OrderMap, 6>>> spares;
+    Borrowed borrowed(spares);
+    std::vector<std::array<OrderMap, 6>>& maps = *borrowed;
     maps.resize(std::max(maps.size(), groups.size()));
     for (std::size_t group = 0; group < groups.size(); ++group) {
         const OffsetKernel& kernel = groups[group];
@@ -109,9 +112,10 @@ HeadPlan plan_head(const Bins& bins, const ProfileHead& head, std::size_t group,
         full.order = head.order;
         return full;
     }
-    thread_local BlockMap map;
-    head_importance(bins, head, group, layout.grid, block_q, block_kv, known, place, map);
-    return plan_head(map, own);
+    static Spares<BlockMap> spares;
+    Borrowed map(spares);
+    head_importance(bins, head, group, layout.grid, block_q, block_kv, known, place, *map);
+    return plan_head(*map, own);
 }
 
 std::vector<HeadPlan> plan_heads(const Profile& profile, const LayerRequest& request, const KnownBlocks& known) {

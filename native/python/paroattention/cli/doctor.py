@@ -1,41 +1,96 @@
-"""`doctor`: what would run on this machine, and why not faster."""
+"""`doctor`: what would run on this machine, why not faster, and whether it computes rightly.
+
+Its output is what a bug report needs. It names no folder of the user.
+"""
 
 from __future__ import annotations
 
+import argparse
 import platform
+from pathlib import Path
 
 import torch
 
 from .. import _core
+from ..kernels import cuda, self_test
 from ..kernels.capability import unsupported
+from ..limits import HEAD_DIMS
 
 
-def _gpu(index: int) -> str:
-    reason = unsupported(torch.empty((1, 1, 1, 64), dtype=torch.bfloat16, device=f"cuda:{index}"))
-    return f"{reason}; models on it run dense" if reason else "int8 and bf16 kernels"
-
-
-def _lines() -> list[str]:
-    lines = [
+def _software() -> list[str]:
+    missing = cuda.load()
+    return [
         f"paroattention {_core.__version__}, torch {torch.__version__},"
         f" Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"GPU kernels: {missing or 'in this build'}",
+    ]
+
+
+def _processor() -> list[str]:
+    lines = [
         f"CPU kernels: {_core.active_isa()} of {', '.join(_core.available_isas())},"
-        f" {torch.get_num_threads()} threads",
+        f" {torch.get_num_threads()} threads"
     ]
     if _core.active_isa() == "scalar":
-        lines.append("  slow: this processor has neither AVX2 nor AVX-512")
+        lines.append("  slow: this processor has no AVX2 and no AVX-512")
     elif _core.active_isa() == "avx2":
-        lines.append("  int8 is about as fast as fp32: this processor has no AVX-512 VNNI")
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            name = torch.cuda.get_device_name(index)
-            major, minor = torch.cuda.get_device_capability(index)
-            lines.append(f"GPU {index}: {name} (sm_{major}{minor}): {_gpu(index)}")
-    else:
-        lines.append("GPU: none that torch can use")
+        lines.append("  this processor has no AVX-512 VNNI: int8 is about as fast as fp32")
     return lines
 
 
+def _driver() -> str:
+    """The newest CUDA that NVIDIA's driver knows, such as "13.0"."""
+    version = torch._C._cuda_getDriverVersion()
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _gpus() -> list[str]:
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
+        return [f"GPU: none that torch can use ({built or 'torch is built without CUDA'})"]
+    lines = [f"NVIDIA's driver: for CUDA {_driver()} and older; torch: CUDA {torch.version.cuda}"]
+    for index in range(torch.cuda.device_count()):
+        name, place = torch.cuda.get_device_name(index), f"cuda:{index}"
+        major, minor = torch.cuda.get_device_capability(index)
+        memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+        shape = (1, 1, 1, HEAD_DIMS[0])
+        reason = unsupported(torch.empty(shape, dtype=torch.bfloat16, device=place))
+        does = f"{reason}; models on it run dense" if reason else "int8 and bf16 kernels"
+        lines.append(f"GPU {index}: {name} (sm_{major}{minor}), {memory:.0f} GiB: {does}")
+    return lines
+
+
+def _tests() -> tuple[list[str], bool]:
+    """Lines on every device's kernels, and whether all compute rightly."""
+    devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    lines, right = [], True
+    for device in devices:
+        results, seconds = self_test.timed(device)
+        faults = [one for one in results if one.fault]
+        right = right and not faults
+        if results:
+            good = f"{len(results) - len(faults)} of {len(results)} kernels compute rightly"
+            lines.append(f"Self-test on {device}: {good} ({seconds:.1f} s)")
+        lines += [f"  {one.name}: {one.fault}" for one in faults]
+    return lines, right
+
+
+def _report(lines: list[str], path: Path) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main(arguments: list[str]) -> int:
-    print("\n".join(_lines()))
-    return 0
+    parser = argparse.ArgumentParser(prog="paroattention doctor", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out the self-test of every kernel"
+    )
+    parser.add_argument("--report", type=Path, help="also write the output to this file")
+    options = parser.parse_args(arguments)
+    lines, right = [*_software(), *_processor(), *_gpus()], True
+    if not options.quick:
+        tested, right = _tests()
+        lines += tested
+    print("\n".join(lines))
+    if options.report:
+        _report(lines, options.report)
+    return 0 if right else 1
