@@ -33,7 +33,26 @@ def test_doctor_says_what_runs_here(capsys):
     out = capsys.readouterr().out
     assert f"paroattention {_core.__version__}" in out and "torch" in out
     assert f"CPU kernels: {_core.active_isa()}" in out
-    assert "GPU" in out
+    assert "GPU: none that torch can use" in out or "NVIDIA's driver" in out
+    assert "Self-test on cpu: 8 of 8 kernels compute rightly" in out
+
+
+def test_doctor_writes_a_report_without_folders(tmp_path, capsys):
+    assert run("doctor", "--quick", "--report", tmp_path / "report.txt") == 0
+    text = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out and "Self-test" not in text
+    assert str(Path.home()) not in text and str(tmp_path) not in text
+
+
+def test_doctor_ends_with_1_where_a_kernel_is_wrong(monkeypatch, capsys):
+    from paroattention.kernels import self_test
+
+    wrong = self_test.Result("portable", "int8", 64, 128, 0.5, "dense attention is off by 0.500")
+    monkeypatch.setattr(self_test, "run", lambda device: [wrong])
+    assert run("doctor") == 1
+    out = capsys.readouterr().out
+    assert "0 of 1 kernels compute rightly" in out
+    assert "portable int8, head_dim 64, blocks of 128x128: dense attention is off by 0.500" in out
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())
@@ -41,7 +60,7 @@ def test_doctor_says_why_not_faster(isa, capsys):
     before = _core.active_isa()
     try:
         _core.set_isa(isa)
-        assert run("doctor") == 0
+        assert run("doctor", "--quick") == 0
     finally:
         _core.set_isa(before)
     out = capsys.readouterr().out

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "grid/spare.h"
+#include "paro/spare.h"
 
 namespace paro {
 

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <string>
 
-#include "grid/spare.h"
 #include "paro/error.h"
+#include "paro/spare.h"
 
 namespace paro {
 

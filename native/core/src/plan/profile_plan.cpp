@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "grid/spare.h"
 #include "paro/error.h"
+#include "paro/spare.h"
 #include "paro/thread_pool.h"
 
 namespace paro {

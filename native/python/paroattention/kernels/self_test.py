@@ -42,7 +42,8 @@ class Result:
     @property
     def name(self) -> str:
         tile = f"{self.tile}x{self.tile}"
-        return f"{self.path} {self.precision}, head_dim {self.head_dim}, blocks of {tile}"
+        path = "CPU" if self.path == "auto" else self.path
+        return f"{path} {self.precision}, head_dim {self.head_dim}, blocks of {tile}"
 
 
 def paths(device: torch.device) -> list[tuple[str, str]]:
