@@ -156,15 +156,15 @@ def test_a_compiler_that_does_not_work(python, source, tmp_path):
 @pytest.mark.parametrize("missing", ["zlib", "nlohmann/json"])
 def test_a_library_without_headers(python, source, tmp_path, missing):
     """CMake is told to look nowhere, and for zlib's test where a stand-in for the other one is."""
-    options = ["-C", "cmake.define.CMAKE_IGNORE_PREFIX_PATH=/usr;/usr/local;/"]
-    options += ["-C", "cmake.define.CMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON"]
+    options = ["--config-settings", "cmake.define.CMAKE_IGNORE_PREFIX_PATH=/usr;/usr/local;/"]
+    options += ["--config-settings", "cmake.define.CMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON"]
     if missing == "zlib":
         stand_in = tmp_path / "json"
         stand_in.mkdir()
         (stand_in / "nlohmann_jsonConfig.cmake").write_text("set(nlohmann_json_FOUND TRUE)\n")
         version = "set(PACKAGE_VERSION 3.12.0)\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n"
         (stand_in / "nlohmann_jsonConfigVersion.cmake").write_text(version)
-        options += ["-C", f"cmake.define.nlohmann_json_DIR={stand_in}"]
+        options += ["--config-settings", f"cmake.define.nlohmann_json_DIR={stand_in}"]
     before = state(source)
     offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     sentence = reason(install(python, source, *options, **offline))
