@@ -6,6 +6,8 @@ Its output is what a bug report needs. It names no folder of the user.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import os
 import platform
 from pathlib import Path
 
@@ -39,16 +41,23 @@ def _processor() -> list[str]:
 
 
 def _driver() -> str:
-    """The newest CUDA that NVIDIA's driver knows, such as "13.0"."""
-    version = torch._C._cuda_getDriverVersion()
-    return f"{version // 1000}.{version % 1000 // 10}"
+    """What NVIDIA's driver says of itself. torch does not pass it on."""
+    version = ctypes.c_int()
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        failed = library.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return "not found"
+    if failed:
+        return f"does not tell its version (error {failed})"
+    return f"for CUDA {version.value // 1000}.{version.value % 1000 // 10} and older"
 
 
 def _gpus() -> list[str]:
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
         return [f"GPU: none that torch can use ({built or 'torch is built without CUDA'})"]
-    lines = [f"NVIDIA's driver: for CUDA {_driver()} and older; torch: CUDA {torch.version.cuda}"]
+    lines = [f"NVIDIA's driver: {_driver()}; torch: CUDA {torch.version.cuda}"]
     for index in range(torch.cuda.device_count()):
         name, place = torch.cuda.get_device_name(index), f"cuda:{index}"
         major, minor = torch.cuda.get_device_capability(index)
