@@ -301,7 +301,7 @@ def test_what_needs_16_bits_refuses_32(good):
         if operator == "dynamic_plan":
             _overload(operator)(*arguments)
             continue
-        with pytest.raises(RuntimeError, match="dtype must be f16 or bf16"):
+        with pytest.raises(RuntimeError, match="dtype must be float16 or bfloat16"):
             _overload(operator)(*arguments)
 
 

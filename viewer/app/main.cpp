@@ -105,7 +105,7 @@ Options parse(int count, char** values) {
                 usage("--size must read WxH, for instance 1280x720");
             }
         } else if (arg.starts_with("--"))
-            usage(arg + " is no option");
+            usage(arg + " is not an option");
         else if (!out.file.empty())
             usage("only one FILE can be opened");
         else

@@ -14,10 +14,10 @@ PARO_KERNELS(HD, paro_importance)
 PARO_KERNELS(HD, paro_importance_hopper)
 
 void set_importance(ImportanceParams& p, Path path, int capability) {
-    require(p.base.dtype != DType::f32, "dtype", "must be f16 or bf16 for exact importance", "f32");
+    require(p.base.dtype != DType::f32, "dtype", "must be float16 or bfloat16 for exact importance", "float32");
     require(p.base.q_blocks.block == kImportanceBlock && p.base.kv_blocks.block == kImportanceBlock, "block_q",
-            "must be 64 here", p.base.q_blocks.block);
-    require(path != Path::hopper || capability == 90, "path", "must fit the GPU",
+            "must be 64 for exact importance", p.base.q_blocks.block);
+    require(path != Path::hopper || capability == 90, "path", "must fit the GPU; take automatic",
             "hopper: compute capability " + std::to_string(capability) + " is not 90");
     p.path = path == Path::automatic && capability == 90 ? Path::hopper : path == Path::hopper ? path : Path::portable;
     const std::int32_t halves = (p.base.q_blocks.grid_blocks + kImportanceHalves - 1) / kImportanceHalves;

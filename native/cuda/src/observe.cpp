@@ -24,7 +24,7 @@ constexpr int kSharedBins = 1 << 13, kSharedTables = 1 << 11;
 
 void set_samples(SampleParams& p, const Sizes& sizes) {
     require(p.queries >= 1 && p.queries <= 4096, "queries", "must be 1 to 4096 a head", p.queries);
-    require(p.base.dtype != DType::f32, "dtype", "must be f16 or bf16 to observe", "f32");
+    require(p.base.dtype != DType::f32, "dtype", "must be float16 or bfloat16 to observe", "float32");
     for (int axis = 0; axis < 3; ++axis) p.sides[axis] = sizes.grid[axis];
     const std::int32_t share = (p.queries + p.base.batch - 1) / p.base.batch;
     p.row_tiles = (share + kSampleRows - 1) / kSampleRows;

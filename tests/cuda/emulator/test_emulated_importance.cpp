@@ -115,10 +115,10 @@ TEST_CASE("emulated importance leaves out rows that are not finite") {
 
 TEST_CASE("emulated importance refuses what it cannot take") {
     Problem problem = observe_problem({0, {4, 8, 9}, 0}, 64, DType::f32, 1, true);
-    CHECK_THROWS_WITH(importance_of(problem), "dtype must be f16 or bf16 for exact importance (got f32)");
+    CHECK_THROWS_WITH(importance_of(problem), "dtype must be float16 or bfloat16 for exact importance (got float32)");
     problem.dtype = DType::f16;
     problem.block_q = 128;
-    CHECK_THROWS_WITH(importance_of(problem), "block_q must be 64 here (got 128)");
+    CHECK_THROWS_WITH(importance_of(problem), "block_q must be 64 for exact importance (got 128)");
 }
 
 }  // namespace paro

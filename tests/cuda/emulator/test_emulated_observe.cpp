@@ -179,7 +179,7 @@ TEST_CASE("emulated observing refuses what it cannot take") {
     Sampled sampled{observe_problem({0, {2, 3, 4}, 0}, 64, DType::f32, 1, true), 4};
     const Bins bins = Bins::even(sampled.problem.layout.grid);
     const std::vector<std::int32_t> places = sampled.places();
-    CHECK_THROWS_WITH(observe(sampled, bins, places), "dtype must be f16 or bf16 to observe (got f32)");
+    CHECK_THROWS_WITH(observe(sampled, bins, places), "dtype must be float16 or bfloat16 to observe (got float32)");
     sampled.problem.dtype = DType::f16;
     sampled.queries = 0;
     CHECK_THROWS_WITH(observe(sampled, bins, places), "queries must be 1 to 4096 a head (got 0)");

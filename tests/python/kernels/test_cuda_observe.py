@@ -303,6 +303,6 @@ def test_bad_arguments_are_named():
 
     importance, orders = cuda_observe.block_importance, ["FHW"] * 2
     refused("one order per head, 2 (got 1)", importance, q, k, layout, ["FHW"], 64, 64, SCALE)
-    refused("orders must be of FHW", importance, q, k, layout, ["FHW", "XYZ"], 64, 64, SCALE)
+    refused("orders must hold only FHW", importance, q, k, layout, ["FHW", "XYZ"], 64, 64, SCALE)
     refused("path must be one of auto", importance, q, k, layout, orders, 64, 64, SCALE, path="")
     refused("block_q must lie in 1..4096", importance, q, k, layout, ["FHW"] * 2, 0, 64, SCALE)

@@ -295,7 +295,7 @@ def block_importance(
         raise _core.Error(f"orders {rule} (got {len(orders)})")
     for order in orders:
         if order not in _core.ORDERS:
-            raise _core.Error(f"orders must be of {', '.join(_core.ORDERS)} (got {order!r})")
+            raise _core.Error(f"orders must hold only {', '.join(_core.ORDERS)} (got {order!r})")
     for name, block in (("block_q", block_q), ("block_kv", block_kv)):
         if not 1 <= block <= MAX_BLOCK:
             raise _core.Error(f"{name} must lie in 1..{MAX_BLOCK} (got {block})")
