@@ -196,7 +196,8 @@ RunLog parse_run_log(std::string_view text_of_file) {
         begin = end + 1;
         ++number_of_line;
         if (raw.find_first_not_of(" \t\r") == std::string_view::npos || read_line(raw, log)) continue;
-        if (log.skipped++ == 0) log.first_problem = "line " + std::to_string(number_of_line) + " is not a line of a run log";
+        if (log.skipped++ == 0)
+            log.first_problem = "line " + std::to_string(number_of_line) + " is not a line of a run log";
     }
     return log;
 }
