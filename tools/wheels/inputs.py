@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..setup import viewer
+from ..setup import system, viewer
 from ..setup.paths import Paths
 from ..setup.python_env import NETWORK, PIP
 from ..setup.steps import SetupError, hash_file, run_logged, stage
@@ -41,7 +41,6 @@ DEBIAN_PYTHONS = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
 ZLIB_FILE = "zlib_1.2.13.dfsg.orig.tar.bz2"
 ZLIB_SHA256 = "71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-ARCHIVE = "http://deb.debian.org/debian"
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,15 @@ class Inputs:
     def _apt(self, release: str) -> Path:
         """A state of apt's own for another release than this machine's."""
         folder = self.folder / "debian" / release
-        signed = f"[signed-by={KEYRING}] {ARCHIVE} {release} main\n"
+        own = system.debian_release()
+        source = system.find_source(own, Path("/etc/apt")) if own else None
+        if source is None:
+            raise SetupError(
+                "Headers of a Python that is not on this machine come from Debian, which it is not",
+                "build on Debian, or install that Python with pyenv",
+            )
+        # This machine's own mirror has the other releases too.
+        signed = f"[signed-by={KEYRING}] {source[0]} {release} main\n"
 
         def build() -> None:
             if not KEYRING.is_file():
