@@ -22,6 +22,7 @@ class Build:
     def __init__(self, inputs: Inputs, system: str):
         self.inputs, self.system = inputs, system
         self.folder = inputs.paths.build / f"wheel-{system}"
+        self.log = inputs.paths.logs / f"wheel-{system}.log"
         self.pythons: list[PythonTarget] = (
             inputs.linux_pythons() if system == "linux" else inputs.windows_pythons()
         )
@@ -43,7 +44,7 @@ class Build:
         found[f"paro-viewer{end}"] = self.folder / "viewer" / f"paro-viewer{end}"
         for name, file in found.items():
             if not file.is_file():
-                raise SetupError(f"the build for {self.system} left no {name}", "", self.inputs.log)
+                raise SetupError(f"the build for {self.system} left no {name}", "", self.log)
         return found
 
     def _options(self) -> list[str]:
@@ -75,15 +76,15 @@ class Build:
         if shutil.which("ccache"):
             options |= {f"CMAKE_{name}_COMPILER_LAUNCHER": "ccache" for name in ("C", "CXX")}
         named = [f"-D{name}={value}" for name, value in options.items()]
-        # No path of this machine in what is shipped: assertions and debug sections name their file.
-        maps = f"-ffile-prefix-map={REPO}=. -ffile-prefix-map={inputs.paths.cache}=cache"
-        named += [f"-DCMAKE_{name}_FLAGS={self._flags(maps)}" for name in ("C", "CXX")]
+        flags = self._flags(prefix / "include")
+        named += [f"-DCMAKE_{name}_FLAGS={flags}" for name in ("C", "CXX")]
         return ["-G", "Ninja", *named, *viewer.ensure_libraries(inputs.paths)]
 
-    def _flags(self, maps: str) -> str:
+    def _flags(self, headers: Path) -> str:
+        # No path of this machine in what is shipped: assertions and debug sections name their file.
+        maps = f"-ffile-prefix-map={REPO}=. -ffile-prefix-map={self.inputs.paths.cache}=cache"
         if self.system == "linux":
             # zig checks undefined behaviour, and optimises for this processor, unless told not to.
-            headers = self.inputs.prefix() / "include"
             return f"-mcpu=x86_64 -fno-sanitize=all -g0 -isystem {headers} {maps}"
         return maps
 
@@ -92,8 +93,7 @@ class Build:
         tool = shutil.which(command[0], path=str(paths.scripts)) or command[0]
         cache = str(self.inputs.folder / "zig-cache")
         env = paths.environment(ZIG_GLOBAL_CACHE_DIR=cache, ZIG_LOCAL_CACHE_DIR=cache)
-        log = paths.logs / f"wheel-{self.system}.log"
-        run_logged(f"{name} for {self.system}", [tool, *command[1:]], log, TODO, env=env)
+        run_logged(f"{name} for {self.system}", [tool, *command[1:]], self.log, TODO, env=env)
 
 
 def check_host() -> None:

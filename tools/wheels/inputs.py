@@ -1,14 +1,13 @@
 """What wheels are built with: compilers, Pythons' and torch's headers, zlib, nlohmann/json.
 
 Everything comes from the package index, Debian's archive or this machine, into the cache. Versions
-and hashes are pinned where a source is compiled into the wheels.
+are pinned, and the hash of zlib's source.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -191,7 +190,7 @@ class Inputs:
         if version not in DEBIAN_PYTHONS:
             raise SetupError(
                 f"No headers of Python {version} were found on this machine",
-                f"install Python {version} with pyenv, or name other versions by --python",
+                f"install Python {version} with pyenv",
             )
         return PythonTarget(version, self._debian_headers(version), suffix)
 
@@ -308,11 +307,3 @@ class Inputs:
         }
         named = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         self.run(f"apt-get {' '.join(words)}", ["apt-get", *named, *words], cwd=folder)
-
-
-def capture(command: list[str]) -> str:
-    """What a tool prints; SetupError where it fails."""
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise SetupError(f"{command[0]} failed: {run.stderr.strip()[:300]}")
-    return run.stdout

@@ -84,10 +84,6 @@ def _tests() -> tuple[list[str], bool]:
     return lines, right
 
 
-def _report(lines: list[str], path: Path) -> None:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="paroattention doctor", description=__doc__)
     parser.add_argument(
@@ -99,7 +95,8 @@ def main(arguments: list[str]) -> int:
     if not options.quick:
         tested, right = _tests()
         lines += tested
-    print("\n".join(lines))
+    text = "\n".join(lines)
+    print(text)
     if options.report:
-        _report(lines, options.report)
+        options.report.write_text(f"{text}\n", encoding="utf-8")
     return 0 if right else 1
