@@ -1,6 +1,9 @@
 """ComfyUI side of PAROAttention: nodes, attention override, token layouts, profiles, page."""
 
-from . import routes  # noqa: F401  (adds the page's routes to ComfyUI's server)
+from comfy.model_management import get_torch_device
+
+# Importing routes adds them to ComfyUI's server.
+from . import first_test, routes  # noqa: F401
 from .nodes import ParoExtension
 
 # From the plugin's root, as ComfyUI reads it.
@@ -8,4 +11,5 @@ WEB_DIRECTORY = "./comfy_nodes/web"
 
 
 async def comfy_entrypoint() -> ParoExtension:
+    first_test.begin(get_torch_device())
     return ParoExtension()

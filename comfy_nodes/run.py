@@ -10,7 +10,7 @@ from pathlib import Path
 
 import folder_paths
 
-from . import policy, routes, store
+from . import first_test, policy, routes, store
 from .identity import fingerprint
 from .identity.changes import Changes
 from .inputs import AUTO, NONE, PROFILE_WORDS
@@ -45,6 +45,8 @@ class Run:
         if request.profile not in PROFILE_WORDS:
             self.named = store.load_for(request.profile, self.identity)
         settings, changed = policy.for_steps(request.settings, len(sigmas) - 1)
+        # Before the tile is chosen: it may be one that this GPU computes wrongly.
+        untrusted = first_test.told(patcher.load_device)
         settings = policy.for_device(settings, patcher.load_device)
         saves = settings.calibrate or request.save_as or request.profile == AUTO
         self.panel = Panel(request.node_id)
@@ -61,6 +63,8 @@ class Run:
             seed=seed,
         )
         self.panel.open(self.session)
+        for line in untrusted:
+            self.session.note(line)
         runlog = self.session.report.calls.runlog
         runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None

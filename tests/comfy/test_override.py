@@ -252,8 +252,8 @@ def test_without_the_native_library_nodes_register_run_dense_and_say_what_to_ins
     assert result["nodes"] == ["PAROAttention", "PAROCalibrate", "PAROCompare", "PAROInspect"]
     assert result["same model"] and result["equal"] and result["valid"] is True
     for shown in result["shown"]:
-        assert "no binary for this Python" in shown and "pip install ." in shown
-    assert "pip install ." in done.stderr
+        assert "no binary for this Python" in shown and "pip install paroattention==" in shown
+    assert "pip install paroattention==" in done.stderr
 
 
 def test_a_library_of_another_version_is_refused():
@@ -262,3 +262,53 @@ def test_a_library_of_another_version_is_refused():
     assert not native._problem(native.plugin_version())
     problem = native._problem("0.0.9")
     assert "0.0.9" in problem and native.plugin_version() in problem and "pip install" in problem
+
+
+COMMANDS = {
+    r"D:\Comfy UI\python_embeded\python.exe": r"python_embeded\python.exe -m pip install",
+    r"C:\Users\me\c\.venv\Scripts\python.exe":
+        r"%USERPROFILE%\c\.venv\Scripts\python.exe -m pip install",
+    r"C:\Users\me\my c\python.exe": r'"%USERPROFILE%\my c\python.exe" -m pip install',
+    r"E:\my c\python.exe": r'"E:\my c\python.exe" -m pip install',
+    "/home/me/my c/bin/python": r"~/my\ c/bin/python -m pip install",
+    "/opt/venv/bin/python3": "/opt/venv/bin/python3 -m pip install",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("python", COMMANDS)
+def test_the_command_that_installs_is_this_pythons_and_does_not_name_the_user(python):
+    home = r"C:\Users\me" if "\\" in python else "/home/me"
+    pip = harness.part("native").pip
+    assert pip(python, home, has_pip=True) == COMMANDS[python]
+    told = COMMANDS[python].removesuffix(" -m pip install")
+    assert pip(python, home, has_pip=False) == f"uv pip install --python {told}"
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "version", "told"),
+    [
+        ("linux", "x86_64", (3, 14), "pip install paroattention=="),
+        ("win32", "AMD64", (3, 13), "pip install paroattention=="),
+        ("win32", "AMD64", (3, 14), "There is no wheel for Python 3.14"),
+        ("darwin", "arm64", (3, 12), "There is no wheel for Python 3.12"),
+    ],
+)
+def test_what_to_install_is_known_for_each_system(monkeypatch, system, machine, version, told):
+    native = harness.part("native")
+    monkeypatch.setattr(native.sys, "platform", system)
+    monkeypatch.setattr(native.platform, "machine", lambda: machine)
+    monkeypatch.setattr(native.sys, "version_info", (*version, 0))
+    assert told in native.how_to_install()
+    assert ("pip install ." in native.how_to_install()) == ("no wheel" in told)
+
+
+def test_a_library_that_is_not_there_is_told_apart_from_one_that_does_not_load():
+    native = harness.part("native")
+    absent = ModuleNotFoundError("No module named 'paroattention'", name="paroattention")
+    assert "is not installed. Run `" in native._failed(absent)
+    assert "does not load (OSError: broken)" in native._failed(OSError("broken"))
+    old = ImportError("paroattention needs torch 2.9 or newer, and this is 2.7", name="torch")
+    assert native._failed(old) == (
+        "PAROAttention does not run here: paroattention needs torch 2.9 or newer, and this is 2.7."
+        " Until then everything runs dense."
+    )

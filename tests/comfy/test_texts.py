@@ -112,9 +112,12 @@ def test_the_registry_finds_what_it_wants():
     assert project["project"]["urls"]["Repository"]
     text = (harness.REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
     wanted = [line for line in text.splitlines() if not line.startswith("#")]
-    # torch is ComfyUI's own: a node that asks for one may replace it.
-    own = [line for line in project["project"]["dependencies"] if not line.startswith("torch")]
-    assert wanted == own
+    # torch is ComfyUI's own: a package that asks for one may replace it.
+    own = project["project"]["dependencies"]
+    assert not any(line.startswith("torch") for line in own)
+    library = f"paroattention=={project['project']['version']}; sys_platform == "
+    assert wanted[: len(own)] == own and len(wanted) == len(own) + 2
+    assert all(line.startswith(library) for line in wanted[len(own) :])
 
 
 def test_no_code_installs_or_evaluates():

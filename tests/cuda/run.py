@@ -52,7 +52,7 @@ def _build() -> str:
     """Whether the operators' library shares its C++ runtime with the process."""
     from paroattention.kernels import cuda
 
-    needed = check_exports.needed(str(cuda._LIBRARY)) if cuda._LIBRARY.exists() else set()
+    needed = check_exports.needed(str(cuda.LIBRARY)) if cuda.LIBRARY.exists() else set()
     shared = any(name.startswith(check_exports.RUNTIMES) for name in needed)
     return "shared C++ runtime" if shared else "own C++ runtime"
 

@@ -114,7 +114,7 @@ def test_a_library_of_something_else_says_so(tmp_path):
 import torch
 from pathlib import Path
 from paroattention.kernels import cuda
-cuda._LIBRARY = Path({str(Path(torch.__file__).parent / "lib" / "libc10.so")!r})
+cuda.LIBRARY = Path({str(Path(torch.__file__).parent / "lib" / "libc10.so")!r})
 print(cuda.load())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

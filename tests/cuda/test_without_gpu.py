@@ -79,7 +79,7 @@ def test_gpu_paths_are_refused_on_a_cpu():
 
 
 def test_a_build_without_kernels_says_so(monkeypatch):
-    monkeypatch.setattr(cuda, "_LIBRARY", Path("/nowhere/_torch_ops.so"))
+    monkeypatch.setattr(cuda, "LIBRARY", Path("/nowhere/_torch_ops.so"))
     monkeypatch.setattr(cuda, "_loaded", False)
     monkeypatch.setattr(cuda, "_missing", None)
     assert "no CUDA kernels" in cuda.load()
@@ -88,7 +88,7 @@ def test_a_build_without_kernels_says_so(monkeypatch):
 def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path):
     broken = tmp_path / "_torch_ops.so"
     broken.write_bytes(b"not a library")
-    monkeypatch.setattr(cuda, "_LIBRARY", broken)
+    monkeypatch.setattr(cuda, "LIBRARY", broken)
     monkeypatch.setattr(cuda, "_loaded", False)
     monkeypatch.setattr(cuda, "_missing", None)
     assert "do not load" in cuda.load()
@@ -99,7 +99,7 @@ def operators(monkeypatch):
     library = os.environ.get("PARO_TORCH_OPS")
     if not library:
         pytest.skip("PARO_TORCH_OPS names no library")
-    monkeypatch.setattr(cuda, "_LIBRARY", Path(library))
+    monkeypatch.setattr(cuda, "LIBRARY", Path(library))
     monkeypatch.setattr(cuda, "_loaded", hasattr(torch.ops.paro, "attention"))
     monkeypatch.setattr(cuda, "_missing", None)
     assert cuda.load() is None

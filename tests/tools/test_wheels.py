@@ -53,7 +53,9 @@ def test_pip_installs_it_and_finds_what_it_records(tmp_path):
     assert sorted(name for name, *_ in record) == sorted(names)
     assert all(digest for name, digest, _ in record if not name.endswith("RECORD"))
     assert f"Version: {pack.project()['version']}\n" in metadata
-    assert "Requires-Dist: torch>=2.9\n" in metadata and f"{info}/licenses/other.txt" in names
+    # pip must not exchange ComfyUI's torch.
+    assert "Requires-Dist: numpy" in metadata and "Requires-Dist: torch" not in metadata
+    assert f"{info}/licenses/other.txt" in names
 
 
 def test_only_the_package_is_in_it(tmp_path):
@@ -63,6 +65,17 @@ def test_only_the_package_is_in_it(tmp_path):
 
 def test_versions_agree():
     assert pack.require_one_version() == pack.project()["version"]
+
+
+@pytest.mark.parametrize("file", ["CMakeLists.txt", "requirements.txt"])
+def test_a_version_that_differs_is_named(tmp_path, monkeypatch, file):
+    for name in ("CMakeLists.txt", "requirements.txt", "pyproject.toml"):
+        text = (pack.REPO / name).read_text(encoding="utf-8")
+        other = text.replace(pack.project()["version"], "0.9.7") if name == file else text
+        (tmp_path / name).write_text(other, encoding="utf-8")
+    monkeypatch.setattr(pack, "REPO", tmp_path)
+    with pytest.raises(SetupError, match=rf"{file} must name .* \(got 0.9.7\)"):
+        pack.require_one_version()
 
 
 def test_a_wheel_without_fault_is_listed(tmp_path):

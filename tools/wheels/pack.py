@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 
@@ -96,12 +97,23 @@ def _record(files: dict[str, bytes], own: str) -> bytes:
     return ("\n".join([*lines, f"{own},,"]) + "\n").encode()
 
 
+# What names the version beside pyproject.toml.
+_VERSIONS = {
+    "CMakeLists.txt": r"project\(paroattention VERSION ([\d.]+) ",
+    "requirements.txt": r"^paroattention==([^;\s]+)",
+}
+
+
 def require_one_version() -> str:
     """The version, where every file that names one agrees."""
     version = project()["version"]
-    cmake = (REPO / "CMakeLists.txt").read_text(encoding="utf-8")
-    if f"VERSION {version} " not in cmake:
-        raise SetupError(
-            f"CMakeLists.txt must name the version of pyproject.toml, {version}", "make them agree"
-        )
+    for file, pattern in _VERSIONS.items():
+        text = (REPO / file).read_text(encoding="utf-8")
+        named = set(re.findall(pattern, text, re.MULTILINE))
+        if named != {version}:
+            raise SetupError(
+                f"{file} must name the version of pyproject.toml, {version}"
+                f" (got {', '.join(sorted(named)) or 'none'})",
+                "make them agree",
+            )
     return version

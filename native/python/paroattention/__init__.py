@@ -4,6 +4,7 @@ Needs torch and numpy only. `attention` runs a `Plan`; `Session` is one sampling
 plans and goes sparse; `Profile` is what is saved and shared; `reference` is the plain oracle.
 """
 
+from . import torch_version  # noqa: F401, I001  (first: it says so where torch is missing or too old)
 from . import layout, metrics, settings
 from ._core import (
     MAX_PROFILE_NAME,
@@ -22,7 +23,7 @@ from ._core import (
     suggest_profile_name,
     validate_profile_name,
 )
-from .kernels import reference
+from .kernels import reference, tested_once
 from .kernels.attention import attention, unsupported
 from .kernels.cuda import preferred_tile
 from .layout import TokenLayout
@@ -63,6 +64,7 @@ __all__ = [
     "session",
     "settings",
     "suggest_profile_name",
+    "tested_once",
     "unsupported",
     "validate_profile_name",
 ]

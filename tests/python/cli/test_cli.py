@@ -44,31 +44,6 @@ def test_doctor_writes_a_report_without_folders(tmp_path, capsys):
     assert str(Path.home()) not in text and str(tmp_path) not in text
 
 
-@pytest.mark.parametrize(
-    ("code", "text"),
-    [
-        (0, "for CUDA 12.8 and older"),
-        (3, "does not tell its version (error 3)"),
-        (None, "not found"),
-    ],
-)
-def test_doctor_tells_the_driver(monkeypatch, code, text):
-    from paroattention.cli import doctor
-
-    class Driver:
-        def __init__(self, name):
-            if code is None:
-                raise OSError(name)
-
-        @staticmethod
-        def cuDriverGetVersion(version):
-            version._obj.value = 12080
-            return code
-
-    monkeypatch.setattr(doctor.ctypes, "CDLL", Driver)
-    assert doctor._driver() == text
-
-
 def test_doctor_ends_with_1_where_a_kernel_is_wrong(monkeypatch, capsys):
     from paroattention.kernels import self_test
 

@@ -6,15 +6,13 @@ Its output is what a bug report needs. It names no folder of the user.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import os
 import platform
 from pathlib import Path
 
 import torch
 
 from .. import _core
-from ..kernels import cuda, self_test
+from ..kernels import cuda, driver, self_test
 from ..kernels.capability import unsupported
 from ..limits import HEAD_DIMS
 
@@ -40,24 +38,11 @@ def _processor() -> list[str]:
     return lines
 
 
-def _driver() -> str:
-    """What NVIDIA's driver says of itself. torch does not pass it on."""
-    version = ctypes.c_int()
-    try:
-        library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-        failed = library.cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return "not found"
-    if failed:
-        return f"does not tell its version (error {failed})"
-    return f"for CUDA {version.value // 1000}.{version.value % 1000 // 10} and older"
-
-
 def _gpus() -> list[str]:
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
         return [f"GPU: none that torch can use ({built or 'torch is built without CUDA'})"]
-    lines = [f"NVIDIA's driver: {_driver()}; torch: CUDA {torch.version.cuda}"]
+    lines = [f"NVIDIA's driver: {driver.version()}; torch: CUDA {torch.version.cuda}"]
     for index in range(torch.cuda.device_count()):
         name, place = torch.cuda.get_device_name(index), f"cuda:{index}"
         major, minor = torch.cuda.get_device_capability(index)

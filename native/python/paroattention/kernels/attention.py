@@ -87,7 +87,8 @@ def attention(
     on_device = q.device.type == "cuda" and isinstance(plan, FoundMasks)
     if not (on_device or isinstance(plan, _core.Plan)):
         raise _core.Error(f"plan must be a Plan (got {type(plan).__name__})")
-    reason = unsupported(q, plan)
+    # A path that is named is wanted as it is, by the self-test above all.
+    reason = unsupported(q, plan, precision if path == "auto" else "")
     if reason:
         raise _core.Error(f"q and plan must be what a kernel can take (got: {reason})")
     if sm_scale is not None and not (math.isfinite(sm_scale) and sm_scale > 0):

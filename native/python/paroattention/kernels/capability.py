@@ -8,11 +8,15 @@ from __future__ import annotations
 import torch
 
 from ..limits import DTYPES, HEAD_DIMS, TILES, one_of
-from . import cuda
+from . import cuda, trust
 
 
-def unsupported(q: torch.Tensor, plan=None) -> str | None:
-    """Why `attention` cannot take q (B, H, N, D), and the plan if given; None where it can."""
+def unsupported(q: torch.Tensor, plan=None, precision: str = "") -> str | None:
+    """Why `attention` cannot take q (B, H, N, D); None where it can.
+
+    plan: what has block_q and block_kv, a Plan or Settings, if the tile is to be looked at too.
+    precision: if kernels are to be left out that the self-test of this GPU found wrong.
+    """
     if q.device.type not in ("cpu", "cuda"):
         return f"no kernel for device {q.device.type} in this build"
     on_gpu = q.device.type == "cuda"
@@ -27,7 +31,17 @@ def unsupported(q: torch.Tensor, plan=None) -> str | None:
     major, minor = torch.cuda.get_device_capability(q.device)
     if major < 8:
         return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
-    return None if plan is None else _tile_refused(plan.block_q, plan.block_kv)
+    if plan is None:
+        return None
+    tile = (plan.block_q, plan.block_kv)
+    if refused := _tile_refused(*tile):
+        return refused
+    if precision and trust.path(q.device, precision, q.shape[-1], tile) is None:
+        return (
+            f"the self-test found the {precision} kernel for head_dim {q.shape[-1]} wrong on this"
+            " GPU: update NVIDIA's driver, or send the output of `python -m paroattention doctor`"
+        )
+    return None
 
 
 def _tile_refused(block_q: int, block_kv: int) -> str | None:

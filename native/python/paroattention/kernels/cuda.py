@@ -17,12 +17,12 @@ import torch
 
 from .. import _core
 from ..limits import DTYPES, TILES, one_of
-from . import operators, plan_store
+from . import operators, plan_store, trust
 from .head_orders import FoundMasks
 
 PRECISIONS = {"int8": 0, "bf16": 1}
 PATHS = {"auto": 0, "portable": 1, "hopper": 2}
-_LIBRARY = Path(_core.__file__).with_name("_torch_ops.dll" if os.name == "nt" else "_torch_ops.so")
+LIBRARY = Path(_core.__file__).with_name("_torch_ops.dll" if os.name == "nt" else "_torch_ops.so")
 
 _lock = threading.Lock()
 _missing: str | None = None
@@ -36,11 +36,11 @@ def load() -> str | None:
         if _loaded:
             return _missing
         _loaded = True
-        if not _LIBRARY.exists():
+        if not LIBRARY.exists():
             _missing = "this build has no CUDA kernels (PARO_BUILD_CUDA was off)"
             return _missing
         try:
-            operators.load(_LIBRARY)
+            operators.load(LIBRARY)
         except (OSError, RuntimeError) as error:
             _missing = f"the CUDA kernels do not load: {str(error).splitlines()[0][:200]}"
         return _missing
@@ -57,9 +57,20 @@ def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
             raise _core.Error(f"PARO_TILE must be {one_of(TILES)} (got {asked!r})")
         return int(asked)
     device = torch.device(device)
-    if device.type != "cuda" or precision != "int8" or load() is not None:
+    if device.type != "cuda" or load() is not None:
         return 64
-    return 128 if torch.cuda.get_device_capability(device) == (9, 0) else 64
+    wide = precision == "int8" and torch.cuda.get_device_capability(device) == (9, 0)
+    first, second = (128, 64) if wide else (64, 128)
+    if trust.every_head_dim(device, precision, first):
+        return first
+    return second if trust.every_head_dim(device, precision, second) else first
+
+
+def _trusted(path: str, q: torch.Tensor, precision: str, plan) -> str:
+    """The path, in place of "auto" that which the self-test of this GPU found right."""
+    if path != "auto":
+        return path
+    return trust.path(q.device, precision, q.shape[-1], (plan.block_q, plan.block_kv)) or path
 
 
 def layout(plan: _core.Plan) -> tuple[int, ...]:
@@ -127,7 +138,7 @@ def attention(
     broken: torch.Tensor | None = None,
 ):
     """As paroattention.attention, which has checked the arguments, on the device of q."""
-    dtype = q.dtype
+    dtype, path = q.dtype, _trusted(path, q, precision, plan)
     if precision != "int8" and dtype == torch.float32:
         q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
     q, k, v = (aligned(x) for x in (q, k, v))
@@ -165,6 +176,7 @@ def attention_releasing(
     q, k, v = (aligned(x) for x in tensors)
     tensors.clear()
     batch, heads, _, head_dim = q.shape
+    path = _trusted(path, q, "int8", plan)
     dtype, scale = list(DTYPES).index(q.dtype), float(sm_scale or head_dim**-0.5)
     on_device, sizes, ops = words(plan, q.device), layout(plan), torch.ops.paro
     queries = run(ops.pack_queries.default, q, on_device, *sizes, scale)

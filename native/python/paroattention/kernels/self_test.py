@@ -7,6 +7,7 @@ compiler or a faulty card does to a kernel shows here, before a sampling run.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from dataclasses import dataclass
 
@@ -18,52 +19,39 @@ from ..limits import HEAD_DIMS, TILES
 from . import reference
 from .attention import attention
 from .capability import unsupported
+from .trust import Kernel, paths
 
 # Relative error to float64 of a call with logits of deviation 1, about twice what is measured on an
 # H200 and on CPUs (INT8 .015, bf16 .002): a wrong instruction is off by much more.
 LIMITS = {"int8": 0.03, "bf16": 0.006}
 # Ragged blocks on the grid in both tiles, text before and behind it.
 _GRID, _PREFIX, _SUFFIX, _HEADS = (3, 9, 13), 7, 20, 2
+NO_MEMORY = "it could not be tested: the GPU has no memory left"
 DENSE, SPARSE, TAIL = "dense", "sparse", "sparse with the tail"
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Kernel):
     """One kernel's check. error: relative, or None where it could not run; fault: why it is not to
     be trusted, "" where it is."""
 
-    path: str
-    precision: str
-    head_dim: int
-    tile: int
     error: float | None
     fault: str
 
-    @property
-    def name(self) -> str:
-        tile = f"{self.tile}x{self.tile}"
-        path = "CPU" if self.path == "auto" else self.path
-        return f"{path} {self.precision}, head_dim {self.head_dim}, blocks of {tile}"
 
-
-def paths(device: torch.device) -> list[tuple[str, str]]:
-    """(path, precision) of the kernels that calls on a device may take."""
-    if device.type != "cuda":
-        return [("auto", "int8"), ("auto", "bf16")]
-    found = [("portable", "int8"), ("portable", "bf16")]
-    if torch.cuda.get_device_capability(device) == (9, 0):
-        found.insert(0, ("hopper", "int8"))
-    return found
+def kernels(device: torch.device) -> list[Kernel]:
+    """Every kernel that calls on a device may take; empty where it has none."""
+    tried = torch.empty((1, 1, 1, HEAD_DIMS[0]), dtype=torch.bfloat16, device=device)
+    if unsupported(tried):
+        return []
+    kinds = itertools.product(paths(device), HEAD_DIMS, TILES)
+    return [Kernel(*path, head_dim, tile) for path, head_dim, tile in kinds]
 
 
 def run(device: torch.device | str) -> list[Result]:
     """The check of every kernel for this device; empty where it has none. Never raises."""
     device = torch.device(device)
-    tried = torch.empty((1, 1, 1, HEAD_DIMS[0]), dtype=torch.bfloat16, device=device)
-    if unsupported(tried):
-        return []
-    kinds = itertools.product(paths(device), HEAD_DIMS, TILES)
-    return [_check(device, *path, head_dim, tile) for path, head_dim, tile in kinds]
+    return [check(device, kernel) for kernel in kernels(device)]
 
 
 def timed(device: torch.device | str) -> tuple[list[Result], float]:
@@ -72,16 +60,19 @@ def timed(device: torch.device | str) -> tuple[list[Result], float]:
     return run(device), time.perf_counter() - started
 
 
-def _check(device, path: str, precision: str, head_dim: int, tile: int) -> Result:
-    found = (path, precision, head_dim, tile)
+def check(device: torch.device, kernel: Kernel) -> Result:
+    """One kernel's dense, sparse and tail attention against float64. Never raises."""
+    found = (kernel.path, kernel.precision, kernel.head_dim, kernel.tile)
     try:
         errors = {kind: _error(device, *found, kind) for kind in (DENSE, SPARSE, TAIL)}
+    except torch.OutOfMemoryError:
+        return Result(*found, None, NO_MEMORY)
     except Exception as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         return Result(*found, None, f"it failed: {text[0][:200]}")
-    kind = max(errors, key=lambda name: errors[name])
-    limit, fault = LIMITS[precision], ""
-    # NaN is above no limit.
+    # NaN is above every other error.
+    kind = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
+    limit, fault = LIMITS[kernel.precision], ""
     if not errors[kind] <= limit:
         fault = f"{kind} attention is off by {errors[kind]:.3f}, at most {limit} is expected"
     return Result(*found, errors[kind], fault)

@@ -240,7 +240,8 @@ class Session:
                 return *self.learning.missing.decide(layer, forward.step), None
         if not self.steps.allowed(forward.step):
             return DENSE, OUTSIDE, None
-        why = self.faults.refusal(layer) or unsupported(q)
+        settings = self.settings
+        why = self.faults.refusal(layer) or unsupported(q, settings, settings.precision)
         if why:
             return DENSE, why, None
         return SPARSE, "", key
