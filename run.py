@@ -20,28 +20,33 @@ from pathlib import Path
 from tools.setup import comfyui, console, native, python_env, system, viewer
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say, stream
-from tools.wheels import make
+from tools.wheels import make, pack, trial
 
 REPO = Path(__file__).resolve().parent
 
 
-def set_up(paths: Paths, *, with_tests: bool) -> Path:
-    """Everything that the demo and the tests stand on. Returns ComfyUI's folder."""
+def set_up(paths: Paths, *, with_tests: bool, wheel: str = "") -> Path:
+    """Everything that the demo and the tests stand on; the library from a wheel if one is given.
+    Returns ComfyUI's folder."""
     start = time.monotonic()
     say(f"Setting up in {paths.cache}")
     python_env.check_python()
-    system.ensure(with_tests, paths.logs)
+    if not wheel:
+        system.ensure(with_tests, paths.logs)
     python_env.ensure_venv(paths)
     folder, pinned = comfyui.ensure(paths)
     say(f"ComfyUI {comfyui.version(folder)} in {folder}")
     python_env.ensure_packages(paths, folder, pinned)
-    native.ensure_package(paths)
+    if wheel:
+        native.install_wheel(paths, Path(wheel).expanduser().resolve())
+    else:
+        native.ensure_package(paths)
     say(f"Set-up is ready after {time.monotonic() - start:.0f} s.\n")
     return folder
 
 
 def demo(paths: Paths, arguments: argparse.Namespace) -> int:
-    comfy = set_up(paths, with_tests=False)
+    comfy = set_up(paths, with_tests=False, wheel=arguments.wheel)
     driver = [str(paths.python), str(REPO / "tools" / "demo" / "driver.py")]
     driver += [
         "--out",
@@ -74,13 +79,16 @@ def view(paths: Paths, arguments: argparse.Namespace) -> int:
     file = Path(arguments.file).resolve() if arguments.file else REPO / "out/demo/demo.json"
     if not arguments.file and not file.is_file():
         say("The viewer shows the demo's profile, which is not there yet: running the demo first.")
-        if code := demo(paths, argparse.Namespace(out=str(file.parent))):
+        if code := demo(paths, argparse.Namespace(out=str(file.parent), wheel="")):
             return code
     return call([str(program), str(file), *arguments.options], os.environ.copy())
 
 
 def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
     """Installable packages with the kernels inside, for systems without a compiler."""
+    if arguments.trial:
+        wheel = Path(arguments.out).resolve() / pack.name("linux")
+        return 0 if trial.sound(trial.run(paths, wheel, arguments.python or [*trial.TRIALS])) else 1
     set_up(paths, with_tests=False)
     make.make(paths, tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve())
     return 0
@@ -221,6 +229,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.add_argument(
         "--out", default=str(REPO / "out" / "demo"), help="folder for the report (out/demo)"
     )
+    one.add_argument(
+        "--wheel", default="", help="install this wheel instead of compiling: needs no compiler"
+    )
     one.set_defaults(run=demo)
     one = commands.add_parser("test", help="run all tests")
     one.add_argument("--quick", action="store_true", help="leave out the slow ones")
@@ -241,6 +252,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one = commands.add_parser("wheels", help="build and check the wheels for Linux and Windows")
     one.add_argument("--system", choices=make.SYSTEMS, action="append", help="only for this system")
     one.add_argument("--out", default=str(REPO / "out" / "wheels"), help="folder (out/wheels)")
+    one.add_argument(
+        "--try", action="store_true", dest="trial",
+        help="instead, try the wheel for Linux under each CPython, in ComfyUI",
+    )  # fmt: skip
+    one.add_argument(
+        "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"
+    )
     one.set_defaults(run=wheels)
     return parser.parse_args(argv)
 

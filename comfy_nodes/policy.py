@@ -6,7 +6,6 @@ PARO_MIN_GAIN (a share, 0.05) and PARO_FEW_STEPS (8) in the environment set othe
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 
@@ -20,17 +19,10 @@ _APART = re.compile(
 )
 
 
-def _number(name: str, default: float) -> float:
-    try:
-        return float(os.environ.get(name, ""))
-    except ValueError:
-        return default
-
-
 # Below this predicted share of a run's time sparse attention is not worth its error.
-MIN_GAIN = _number("PARO_MIN_GAIN", 0.05)
+MIN_GAIN = paro.settings.from_environment("PARO_MIN_GAIN", 0.05)
 # Runs of up to so many steps watch only the first one.
-FEW_STEPS = _number("PARO_FEW_STEPS", 8)
+FEW_STEPS = paro.settings.from_environment("PARO_FEW_STEPS", 8)
 
 
 def for_steps(settings, steps: int) -> tuple[object, str]:

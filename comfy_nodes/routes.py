@@ -12,11 +12,7 @@ import asyncio
 import ipaddress
 import json
 import logging
-import os
 import re
-import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -28,10 +24,8 @@ from . import inputs, store
 from .native import MISSING, paro
 
 MAX_BYTES = 64 << 20
-MAX_VIEWERS = 8
 CHANGED = "paro.profiles"
 log = logging.getLogger("paroattention")
-_viewers: list[subprocess.Popen] = []
 
 
 class Refusal(Exception):
@@ -190,34 +184,16 @@ async def open_viewer(request: web.Request) -> web.Response:
     inputs.require_text("name", name)
     store.check_name(name)
     path = store.capture(name) or _existing(name)
-    program = viewer_program()
+    viewers = paro.desktop_viewer
+    program = viewers.program()
     if program is None:
         raise Refusal(501, "paro-viewer is not installed on the machine that runs ComfyUI")
-    if not has_display():
+    if not viewers.has_display():
         told = "the machine that runs ComfyUI has no display: the node PARO Inspect shows a picture"
         raise Refusal(501, told)
-    _viewers[:] = [viewer for viewer in _viewers if viewer.poll() is None]
-    if len(_viewers) >= MAX_VIEWERS:
-        raise Refusal(429, f"{MAX_VIEWERS} viewers are open already: close one first")
-    quiet = subprocess.DEVNULL
-    command = [program, str(path)]
-    _viewers.append(
-        subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    )
+    if not viewers.show(program, path):
+        raise Refusal(429, f"{viewers.MAX_OPEN} viewers are open already: close one first")
     return web.json_response({"name": name})
-
-
-def viewer_program() -> str | None:
-    """paro-viewer beside the native library, else on the path."""
-    beside = str(Path(paro.__file__).resolve().parent)
-    return shutil.which("paro-viewer", path=beside) or shutil.which("paro-viewer")
-
-
-def has_display() -> bool:
-    """Whether a window can be opened for whoever sits at this machine."""
-    if not sys.platform.startswith("linux"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def tell_changed(name: str = "") -> None:

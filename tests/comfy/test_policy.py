@@ -214,12 +214,6 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
     assert reason == words
 
 
-@pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
-def test_limits_from_the_environment(policy, monkeypatch, text, value):
-    monkeypatch.setenv("PARO_SOME_LIMIT", text)
-    assert policy._number("PARO_SOME_LIMIT", 0.05) == value
-
-
 def test_steps_outside_of_the_percents_gain_nothing(policy):
     settings = SimpleNamespace(start_percent=0.0, end_percent=0.5)
     assert policy.predicted_gain(settings, layout(), 1.0, 10, 0, 0.5) == pytest.approx(0.25)

@@ -25,9 +25,10 @@ def started(module, monkeypatch, tmp_path):
         def poll(self):
             return None
 
-    monkeypatch.setattr(module.subprocess, "Popen", Viewer)
-    monkeypatch.setattr(module, "viewer_program", lambda: "/opt/paro-viewer")
-    monkeypatch.setattr(module, "_viewers", [])
+    viewers = module.paro.desktop_viewer
+    monkeypatch.setattr(viewers.subprocess, "Popen", Viewer)
+    monkeypatch.setattr(viewers, "program", lambda: "/opt/paro-viewer")
+    monkeypatch.setattr(viewers, "_open", [])
     monkeypatch.setenv("DISPLAY", ":99")
     return commands
 
@@ -72,7 +73,7 @@ def test_no_more_than_eight(module, saved, started):
 
 
 def test_without_a_viewer(module, saved, started, monkeypatch):
-    monkeypatch.setattr(module, "viewer_program", lambda: None)
+    monkeypatch.setattr(module.paro.desktop_viewer, "program", lambda: None)
     ((status, answer),) = view(module, "seen")
     assert status == 501 and "paro-viewer" in answer["error"] and not started
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from . import system
 from .paths import REPO, Paths
 from .python_env import PIP
-from .steps import hash_text, hash_tree, run_logged, stage
+from .steps import SetupError, hash_file, hash_text, hash_tree, run_logged, stage
 
 SOURCES = ("native", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
 BUILD_TODO = "read the compiler's message in the log; after a fix run the same command again"
@@ -61,6 +61,23 @@ def ensure_package(paths: Paths) -> None:
         )
 
     stage(paths.stamps / "package", hash_text(sources(), toolchain(paths)), build)
+
+
+def install_wheel(paths: Paths, wheel: Path) -> None:
+    """The package paroattention from a wheel, in the place of one that was built."""
+    if wheel.suffix != ".whl" or not wheel.is_file():
+        raise SetupError(
+            f"--wheel must name a file that ends in .whl (got {wheel})",
+            "build one with: python3 run.py wheels",
+        )
+
+    def install() -> None:
+        command = [str(paths.python), *PIP, "install", "--no-deps", "--force-reinstall", str(wheel)]
+        todo = "choose the wheel of this system (out/wheels)"
+        log = paths.logs / "package.log"
+        run_logged("installing the wheel", command, log, todo, env=paths.environment())
+
+    stage(paths.stamps / "package", hash_text("wheel", hash_file(wheel)), install)
 
 
 def ensure_tests(paths: Paths) -> Path:

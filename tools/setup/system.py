@@ -88,7 +88,8 @@ def _not_found_on_disk(headers: list[tuple[Need, str]]) -> list[Need]:
 
 
 def ensure(with_tests: bool, logs: Path) -> None:
-    """Installs what is missing, or says how to. Throws SetupError for what nothing can replace."""
+    """Installs what a build needs and is missing, or says how to. Throws SetupError for what
+    nothing can replace."""
     needs = missing(with_tests)
     if not needs:
         return

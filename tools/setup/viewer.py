@@ -99,11 +99,12 @@ def ensure_system(paths: Paths, with_tests: bool) -> None:
     say(f"{names} not found: tests that need it fail. To install it: {command}")
 
 
-def ensure_libraries(paths: Paths) -> list[str]:
-    """CMake's arguments for the libraries' sources: none where it can fetch them itself."""
-    folder = paths.cache / "imgui-bundle-1.93.0"
+def ensure_libraries(paths: Paths, *, pinned: bool = False) -> list[str]:
+    """CMake's arguments for the libraries' sources: none where it can fetch them itself. pinned:
+    those of the source package in any case, which are known to the byte."""
+    folder = library_folder(paths)
     stamp = folder / ".paro-stamp"
-    if not stamp.is_file():
+    if not stamp.is_file() and not pinned:
         git = shutil.which("git")
         log = paths.logs / "viewer-git.log"
         with Progress("looking for Dear ImGui's git repository"):
@@ -121,6 +122,10 @@ def ensure_libraries(paths: Paths) -> list[str]:
 
     stage(stamp, SDIST_SHA256, unpack)
     return [f"-DFETCHCONTENT_SOURCE_DIR_{key}={folder / name}" for key, name in FOLDERS.items()]
+
+
+def library_folder(paths: Paths) -> Path:
+    return paths.cache / "imgui-bundle-1.93.0"
 
 
 def write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

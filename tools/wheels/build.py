@@ -56,6 +56,12 @@ class Build:
             inputs.mingw()
             # Device code is the same: that of the build for Linux.
             images = inputs.paths.build / "wheel-linux" / "native" / "cuda"
+            if not any(images.glob("*.fatbin*")):
+                raise SetupError(
+                    "The wheel for Windows takes its kernels from the build for Linux,"
+                    " which is not there yet",
+                    "run: python3 run.py wheels --system linux --system windows",
+                )
             options |= {"PARO_KERNEL_IMAGES": images, "PARO_CUDA_VERSION": NVRTC_VERSION}
         options |= {
             "CMAKE_TOOLCHAIN_FILE": HERE / f"toolchain_{self.system}.cmake",
@@ -78,7 +84,7 @@ class Build:
         named = [f"-D{name}={value}" for name, value in options.items()]
         flags = self._flags(prefix / "include")
         named += [f"-DCMAKE_{name}_FLAGS={flags}" for name in ("C", "CXX")]
-        return ["-G", "Ninja", *named, *viewer.ensure_libraries(inputs.paths)]
+        return ["-G", "Ninja", *named, *viewer.ensure_libraries(inputs.paths, pinned=True)]
 
     def _flags(self, headers: Path) -> str:
         # No path of this machine in what is shipped: assertions and debug sections name their file.

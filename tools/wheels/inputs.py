@@ -155,7 +155,7 @@ class Inputs:
 
     def licenses(self) -> dict[str, Path]:
         """Of what is compiled into the wheels, by the name of their file there."""
-        libraries = self.paths.cache / "imgui-bundle-1.93.0"
+        libraries = viewer.library_folder(self.paths)
         found = {
             "dear-imgui.txt": libraries / "imgui" / "imgui" / "LICENSE.txt",
             "implot.txt": libraries / "implot" / "implot" / "LICENSE",

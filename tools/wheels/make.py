@@ -1,4 +1,4 @@
-"""From sources to checked wheels."""
+"""From sources to what is published: checked wheels, the source package, the plugin's archive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..setup.paths import Paths
 from ..setup.steps import hash_file, say
-from . import check, pack
+from . import archive, check, pack, source
 from .build import Build, check_host
 from .inputs import Inputs
 
@@ -15,7 +15,8 @@ SYSTEMS = ("linux", "windows")
 
 
 def make(paths: Paths, systems: tuple[str, ...], out: Path) -> list[Path]:
-    """Builds, packs and checks a wheel for each system. Raises SetupError."""
+    """Builds, packs and checks a wheel for each system, the source package and the plugin's
+    archive. Raises SetupError."""
     check_host()
     version = pack.require_one_version()
     say(f"Wheels of paroattention {version}")
@@ -24,13 +25,20 @@ def make(paths: Paths, systems: tuple[str, ...], out: Path) -> list[Path]:
         started = time.monotonic()
         built = Build(inputs, system).run()
         wheel = pack.wheel(system, built, inputs.licenses(), out)
-        files = check.check(wheel, system)
-        say(f"\n{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB")
-        say(f"  sha256 {hash_file(wheel)}")
-        for name, size in files:
-            if size > 100_000 or "licenses/" in name:
-                say(f"  {size:>10} {name}")
-        say(f"  and {sum(size <= 100_000 for _, size in files)} small files; nothing to object to")
-        say(f"  made in {time.monotonic() - started:.0f} s")
+        _tell(wheel, check.check(wheel, system), time.monotonic() - started)
         made.append(wheel)
+    for path in (source.make(inputs, out), archive.make(out)):
+        _tell(path, [], 0)
+        made.append(path)
     return made
+
+
+def _tell(path: Path, files: list[tuple[str, int]], seconds: float) -> None:
+    say(f"\n{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
+    say(f"  sha256 {hash_file(path)}")
+    for name, size in files:
+        if size > 100_000 or "licenses/" in name:
+            say(f"  {size:>10} {name}")
+    if files:
+        small = sum(size <= 100_000 for _, size in files)
+        say(f"  and {small} small files; nothing to object to; made in {seconds:.0f} s")

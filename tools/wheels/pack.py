@@ -59,12 +59,17 @@ def sources() -> dict[str, bytes]:
     }
 
 
+def name(system: str) -> str:
+    """A wheel's file name."""
+    about = project()
+    return f"{about['name']}-{about['version']}-{TAGS[system]}.whl"
+
+
 def wheel(system: str, built: dict[str, Path], licenses: dict[str, Path], folder: Path) -> Path:
     """Writes the wheel and returns it. built: compiled files by their names in the package.
     licenses: of what is compiled into them, by name."""
     about = project()
-    name = f"{about['name']}-{about['version']}"
-    info, tag = f"{name}.dist-info", TAGS[system]
+    info, tag = f"{about['name']}-{about['version']}.dist-info", TAGS[system]
     files = sources()
     files |= {f"paroattention/{file}": path.read_bytes() for file, path in built.items()}
     files |= {
@@ -78,7 +83,7 @@ def wheel(system: str, built: dict[str, Path], licenses: dict[str, Path], folder
     ).encode()
     files[f"{info}/RECORD"] = _record(files, f"{info}/RECORD")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{tag}.whl"
+    path = folder / name(system)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in sorted(files, key=lambda file: (file.startswith(info), file)):
             entry = zipfile.ZipInfo(file, DATE)

@@ -310,7 +310,7 @@ def test_with_its_outputs_closed(saved):
 
 
 def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
-    from paroattention.cli import viewer as viewer_cli
+    from paroattention import desktop_viewer
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["view", "x.json"]) == 1
@@ -318,6 +318,6 @@ def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
     program = tmp_path / "paro-viewer"
     program.write_text('#!/bin/sh\necho "seen $*"\nexit 3\n')
     program.chmod(0o755)
-    assert viewer_cli.program() == str(program)
+    assert desktop_viewer.program() == str(program)
     assert main(["view", "x.json", "--theme", "light"]) == 3
     assert "seen x.json --theme light" in capfd.readouterr().out

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-NAME = "paro-viewer"
-
-
-def program() -> str | None:
-    """paro-viewer beside this package, else on the path."""
-    return shutil.which(NAME, path=str(Path(__file__).resolve().parents[1])) or shutil.which(NAME)
+from .. import desktop_viewer
 
 
 def main(arguments: list[str]) -> int:
     """Runs the viewer with these arguments; returns its exit code, 1 where there is none."""
-    found = program()
+    found = desktop_viewer.program()
     if found is None:
         print(
-            f"error: {NAME} is not installed. Build it with `python3 run.py view`, or install this "
-            "package with --config-settings=cmake.define.PARO_BUILD_VIEWER=ON",
+            f"error: {desktop_viewer.NAME} is not installed. It is in the wheel of this package;"
+            " from source, build it with `python3 run.py view`",
             file=sys.stderr,
         )
         return 1
