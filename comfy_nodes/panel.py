@@ -36,37 +36,57 @@ class NodeProgress:
 
 
 class StepTimes:
-    """Seconds of the run's steps, by what they were: dense (observed ones too) or sparse."""
+    """Seconds of the run's steps, by what they were: dense by the model's own attention, dense by
+    ours, or sparse. dense_calls: the session's; it knows how long both take for a call."""
 
-    def __init__(self):
-        self._open: tuple[int, float, dict] | None = None
+    def __init__(self, dense_calls=None):
+        self._open: tuple[int, float, tuple[int, int]] | None = None
+        self._calls = dense_calls
         self.dense: list[float] = []
+        self.ours: list[float] = []
         self.sparse: list[float] = []
+        # Of a step that is dense by ours: calls.
+        self._count = 0
 
-    def begin(self, step: int | None, paths: dict) -> None:
-        """A model evaluation of this step begins; None: the run ends. paths: counts so far."""
-        now = time.perf_counter()
+    def begin(self, step: int | None, sparse: int, ours: int, model: int) -> None:
+        """A model evaluation of this step begins; None: the run ends. Calls so far, by what they
+        were: sparse, dense by ours, dense by the model's own attention."""
+        now, counts = time.perf_counter(), (sparse, ours, model)
         if self._open is not None:
             if self._open[0] == step:
                 return
-            before = self._open[2]
-            ran = {path for path, count in paths.items() if count > before.get(path, 0)}
-            if ran:
-                (self.sparse if "sparse" in ran else self.dense).append(now - self._open[1])
-        self._open = None if step is None else (step, now, dict(paths))
+            ran = [count - before for count, before in zip(counts, self._open[2], strict=True)]
+            kinds = (self.sparse, self.ours, self.dense)
+            kind = next((kind for kind, count in zip(kinds, ran, strict=True) if count), None)
+            if kind is not None:
+                kind.append(now - self._open[1])
+            if kind is self.ours:
+                self._count = ran[1]
+        self._open = None if step is None else (step, now, counts)
 
     @property
     def dense_seconds(self) -> float | None:
-        """Of a dense step; the first one also loads and warms up, so it counts only alone."""
-        steps = self.dense[1:] or self.dense
-        return sum(steps) / len(steps) if steps else None
+        """Of a step by the model's own attention. Where the run has none it follows from a call
+        that was computed by both. The first step also loads and warms up, so it counts only alone.
+        """
+        if self.dense:
+            return _mean(self.dense[1:] or self.dense)
+        both = self._calls.seconds if self._calls is not None else None
+        if not self.ours or both is None:
+            return None
+        return _mean(self.ours[1:] or self.ours) + (both[0] - both[1]) * self._count
 
     @property
     def saved(self) -> float | None:
-        """Seconds against the dense steps of the same run; None without both kinds."""
-        if not self.sparse or not self.dense:
+        """Seconds against steps that are dense by the model's own; None while that is not known."""
+        dense, ours = self.dense_seconds, self.ours[1:]
+        if not self.sparse or dense is None:
             return None
-        return self.dense_seconds * len(self.sparse) - sum(self.sparse)
+        return dense * len(self.sparse + ours) - sum(self.sparse) - sum(ours)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 class Panel:
@@ -80,10 +100,14 @@ class Panel:
         self._known: tuple[int, dict] | None = None
 
     def open(self, session) -> None:
-        self._session = session
+        self._session, self.times = session, StepTimes(session.dense_calls)
 
-    def begin(self, step: int) -> None:
-        self.times.begin(step, self._session.report.paths)
+    def begin(self, step: int | None) -> None:
+        """A model evaluation of this step begins; None: the run ends."""
+        calls = self._session.report.calls
+        model = calls.by["model"]
+        ours = sum(calls.by.values()) - model
+        self.times.begin(step, calls.paths["sparse"], ours, model)
 
     def __call__(self, text: str, step: int, steps: int) -> None:
         self.progress(text, step, steps)

@@ -315,7 +315,7 @@ class Run:
         if ok and not session.report.paths and not session.report.reasons.told_dense:
             session.note(self.seen.told(), dense=True)
         times = self.panel.times
-        times.begin(None, session.report.paths)
+        self.panel.begin(None)
         told = policy.slower(times.dense_seconds, times.sparse)
         if told:
             session.note(told)

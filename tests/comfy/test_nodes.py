@@ -75,11 +75,13 @@ def test_a_target_error_takes_the_densitys_place(model, folders):
     assert densities[0] == densities[1] < densities[3] and densities[2] < densities[3]
 
 
-def test_the_target_error_is_optional(model):
+def test_what_came_later_is_optional(model):
     node = harness.part("nodes").PAROAttention
     known = node.GET_NODE_INFO_V1()["input"]
-    assert list(known["optional"]) == ["target_error"] and "density" in known["required"]
+    assert list(known["optional"]) == ["target_error", "dense_steps"]
+    assert "density" in known["required"]
     assert known["optional"]["target_error"][1]["default"] == 0
+    assert known["optional"]["dense_steps"][1]["default"] == "int8"
     assert node.validate_inputs(density=0.3, target_error=0) is True
 
 

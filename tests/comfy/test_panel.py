@@ -86,25 +86,32 @@ def test_an_interrupted_run_ends_as_stopped(model, sent):
     assert states(sent)[-1]["state"] == "stopped" and states(sent)[-1]["done"]
 
 
-def test_step_times():
-    times = harness.part("panel").StepTimes()
-    clock = iter([0.0, 5.0, 6.0, 7.0, 7.5, 8.0])
-    harness.part("panel").time = SimpleNamespace(perf_counter=lambda: next(clock))
-    try:
-        counts = {}
-        for step, path in (
-            (0, "observe"),
-            (1, "observe"),
-            (2, "dense"),
-            (3, "sparse"),
-            (4, "sparse"),
-        ):
-            times.begin(step, counts)
-            counts[path] = counts.get(path, 0) + 1
-        times.begin(None, counts)
-    finally:
-        import time
+def times_of(monkeypatch, steps, clock, dense_calls=None):
+    """StepTimes of steps that are "sparse", "ours" or "model", beginning at the clock's seconds."""
+    panel = harness.part("panel")
+    ticks = iter(clock)
+    monkeypatch.setattr(panel, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    times, counts = panel.StepTimes(dense_calls), {"sparse": 0, "ours": 0, "model": 0}
+    for step, kind in enumerate(steps):
+        times.begin(step, **counts)
+        counts[kind] += 4
+    times.begin(None, **counts)
+    return times
 
-        harness.part("panel").time = time
-    assert times.dense == [5.0, 1.0, 1.0] and times.sparse == [0.5, 0.5]
+
+def test_step_times(monkeypatch):
+    clock = [0.0, 5.0, 6.0, 7.0, 7.5, 8.0]
+    times = times_of(monkeypatch, ["model"] * 3 + ["sparse"] * 2, clock)
+    assert times.dense == [5.0, 1.0, 1.0] and times.sparse == [0.5, 0.5] and times.ours == []
     assert times.dense_seconds == 1.0 and times.saved == 1.0
+
+
+def test_steps_that_are_dense_by_ours_are_compared_with_one_call_by_the_models_own(monkeypatch):
+    clock = [0.0, 5.0, 6.0, 6.5, 7.0]
+    steps, calls = ["ours"] * 2 + ["sparse"] * 2, SimpleNamespace(seconds=(0.5, 0.25))
+    times = times_of(monkeypatch, steps, clock, calls)
+    # A step of 1 s has four calls, each of which takes a quarter of a second more.
+    assert times.ours == [5.0, 1.0] and times.dense_seconds == 2.0
+    assert times.saved == 2.0 * 3 - (0.5 + 0.5) - 1.0
+    calls.seconds = None
+    assert times.dense_seconds is None and times.saved is None

@@ -27,10 +27,20 @@ class Host:
     """Runs a session's layers; keeps what dense() gave, what was ours and what was saved.
 
     limit: the meter's. Random attention is off by more than any model's, so it is none by default.
+    dense_steps: whether 8 bits are faster, and so chosen, depends on the processor.
     """
 
     def __init__(
-        self, settings=None, *, sigmas=SIGMAS, grid=GRID, heads=2, head_dim=64, limit=0.0, **given
+        self,
+        settings=None,
+        *,
+        sigmas=SIGMAS,
+        grid=GRID,
+        heads=2,
+        head_dim=64,
+        limit=0.0,
+        dense_steps="model",
+        **given,
     ):
         self.layout, self.heads, self.head_dim = TokenLayout(grid), heads, head_dim
         self.layers = ["double.0.0", "double.1.0"]
@@ -39,7 +49,7 @@ class Host:
         given.setdefault("model", MODEL)
         given.setdefault("save_profile", lambda profile, tensors: self.saved.append(profile))
         given.setdefault("progress", lambda text, step, steps: self.texts.append((step, text)))
-        settings = replace(settings or Settings(), meter_limit=limit)
+        settings = replace(settings or Settings(), meter_limit=limit, dense_steps=dense_steps)
         self.session = Session(settings, sigmas, runlog=KeptLog(), **given)
 
     def dense(self, q, k, v):

@@ -10,7 +10,18 @@ from problems import GRID
 
 # Of 3 x 3 blocks: round(0.3 * 9), and one more for a query tile left without any.
 DENSITY = 4 / 9
-LINE = {"step", "sigma", "layer", "heads", "path", "reason", "density", "retained", "error"}
+LINE = {
+    "step",
+    "sigma",
+    "layer",
+    "heads",
+    "path",
+    "reason",
+    "attention",
+    "density",
+    "retained",
+    "error",
+}
 MEASURED = {"head_retained", "head_error"}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from .. import _core
 from ..limits import DTYPES, HEAD_DIMS, TILES, one_of
 from . import cuda, trust
 
@@ -49,6 +50,12 @@ def _tile_refused(block_q: int, block_kv: int) -> str | None:
         if block not in TILES:
             return f"{name} {block} is not {one_of(TILES)}"
     return None
+
+
+def fast_at_density_1(q: torch.Tensor) -> bool:
+    """Whether the int8 kernel that q would get computes all blocks faster than torch's dense
+    attention: on GPUs, and on processors with AVX-512 VNNI."""
+    return q.device.type == "cuda" or "vnni" in _core.active_isa()
 
 
 def observed_in_torch(q: torch.Tensor, tile: tuple[int, int] = TILES[:1] * 2) -> str | None:

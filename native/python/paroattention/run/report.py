@@ -67,15 +67,20 @@ class CallLog:
     def __init__(self, runlog: RunLog | None):
         self.runlog = runlog or RunLog(None)
         self.paths: Counter[str] = Counter()
+        # Dense calls by what computed them.
+        self.by: Counter[str] = Counter()
         self._lines: dict[tuple[int, str], dict] = {}
         # By step and layer, the call that the line is of.
         self._calls: dict[tuple[int, str], Mark] = {}
         # Of sparse calls, by density, density_total and retained of their plans.
         self._ran: Counter[tuple[float, float, float]] = Counter()
 
-    def add(self, forward, mark: Mark, layer: str, heads: int, path: str, reason: str, plan):
-        """Logs one call. plan: what it ran; None for a dense one."""
+    def add(self, forward, mark: Mark, layer: str, heads: int, path: str, reason: str, plan, by):
+        """Logs one call. plan: what it ran; None for a dense one. by: what computed it, the
+        precision of our kernels or "model"."""
         self.paths[path] += 1
+        if plan is None:
+            self.by[by] += 1
         if plan is not None:
             # What masks that are found on the fly keep is measured, never estimated.
             retained = _UNKNOWN if plan.retained is None else plan.retained
@@ -92,6 +97,7 @@ class CallLog:
             "heads": list(range(heads)),
             "path": path,
             "reason": reason,
+            "attention": by,
             "density": plan.density if plan else 1.0,
             "retained": plan.retained if plan else 1.0,
             "error": None,
@@ -142,11 +148,12 @@ class Report:
         planner,
         watch,
         reasons: Reasons,
+        dense_calls,
         runlog: RunLog | None,
         progress: Callable[[str, int, int], None] | None,
     ):
         self._settings, self._steps, self._planner, self._watch = settings, steps, planner, watch
-        self.reasons, self.calls = reasons, CallLog(runlog)
+        self.reasons, self.calls, self.dense_calls = reasons, CallLog(runlog), dense_calls
         self._progress = progress or (lambda text, step, steps: None)
         self.profile_note = ""
         self.grid: tuple[int, int, int] | None = None
@@ -168,9 +175,10 @@ class Report:
         finally:
             self.seconds[what] += time.perf_counter() - started
 
-    def call(self, forward, mark, layer: str, heads: int, path: str, reason: str, plan) -> None:
-        """Logs one call; see CallLog.add."""
-        self.calls.add(forward, mark, layer, heads, path, reason, plan)
+    def call(self, forward, mark, layer, heads: int, path: str, reason: str, plan, ours) -> None:
+        """Logs one call; see CallLog.add. ours: whether our kernels computed it."""
+        by = CPU_PRECISION[self._settings.precision] if ours else "model"
+        self.calls.add(forward, mark, layer, heads, path, reason, plan, by)
         if reason not in ("", BETWEEN, OUTSIDE) and path in (DENSE, FALLBACK):
             self.reasons.note(reason, dense=True)
 
@@ -245,6 +253,8 @@ class Report:
             "renewals": [list(entry) for entry in watch.proposals.renewals],
             "precision": CPU_PRECISION[settings.precision] if planned else "dense",
             "tail": settings.tail and planned,
+            "dense_calls": dict(self.calls.by),
+            "dense_error": self.dense_calls.error,
             "mask": settings.mask,
             "block_q": settings.block_q,
             "block_kv": settings.block_kv,

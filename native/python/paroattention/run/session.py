@@ -19,10 +19,11 @@ from ..settings import ModelInfo, Settings
 from ..steps import Forward, Steps
 from . import faults
 from .beside import Beside
+from .dense_calls import DenseCalls
 from .learning import Learning
 from .model_calls import ModelCalls
 from .observation import Observation
-from .report import DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Reasons, Report, first_line
+from .report import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Reasons, Report, first_line
 from .watching import Watch
 
 
@@ -62,9 +63,9 @@ class Session:
         self.observer = Observer(settings.queries, seed, keep_rows=save_profile is not None)
         reasons = Reasons()
         self.watch = Watch(settings, self.observer, self.planner, reasons.note)
-        self.report = Report(
-            settings, self.steps, self.planner, self.watch, reasons, runlog, progress
-        )
+        self.dense_calls = DenseCalls(settings, self._run_ours, reasons.note)
+        told = reasons, self.dense_calls, runlog, progress
+        self.report = Report(settings, self.steps, self.planner, self.watch, *told)
         keep, seen = self.watch.blocks.keep, self.observer
         observation = Observation(settings, self.model, self.steps, seen, sampler, keep)
         self.learning = Learning(
@@ -206,9 +207,11 @@ class Session:
                     path, reason, plan = DENSE, plan, None
                 else:
                     ran = self.planner.for_call(plan, q, k, scale)
-                    out = self._run_sparse(layer, q, k, v, ran, scale)
+                    out = self._run_ours(layer, q, k, v, ran, scale)
                     if out is None:
                         path, reason, plan = FALLBACK, faults.NOT_FINITE, None
+            elif path == OBSERVE or reason in (BETWEEN, OUTSIDE):
+                out = self._dense_by_ours(layer, q, k, v, layout, scale, dense)
         except Exception as error:
             path, reason, plan, out = FALLBACK, first_line(error), None, None
             self.faults.failed(layer, error)
@@ -218,11 +221,11 @@ class Session:
         seconds = time.perf_counter() - started
         if path == OBSERVE:
             reason = self._observe(forward, mark, layer, q, k, layout, scale) or reason
-        elif ours and self.watch.sampling:
+        elif path == SPARSE and self.watch.sampling:
             self._sample(forward, mark, key, ran, q, k, v, out, scale)
         with self._lock:
             self.report.seconds["attention"] += seconds
-            self.report.call(forward, mark, layer, q.shape[1], path, reason, plan)
+            self.report.call(forward, mark, layer, q.shape[1], path, reason, plan, ours)
             if self._beside.called():
                 self._guarded(self._beside.run)
         return out, ours
@@ -241,7 +244,8 @@ class Session:
         if not self.steps.allowed(forward.step):
             return DENSE, OUTSIDE, None
         settings = self.settings
-        why = self.faults.refusal(layer) or unsupported(q, settings, settings.precision)
+        why = self.faults.refusal(layer) or self.dense_calls.wrong
+        why = why or unsupported(q, settings, settings.precision)
         if why:
             return DENSE, why, None
         return SPARSE, "", key
@@ -256,7 +260,19 @@ class Session:
         if self.learning.look_up(layout) and forward is not None:
             self._begin_step(self._calls.step, self._calls.sigma)
 
-    def _run_sparse(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
+    def _dense_by_ours(self, layer, q, k, v, layout, scale, dense) -> torch.Tensor | None:
+        """Our output of a call of which every block is wanted; None where the host's is to be
+        had: an error of ours must not cost the run what it would watch."""
+        if self.faults.refusal(layer):
+            return None
+        try:
+            return self.dense_calls.attention(layer, q, k, v, layout, scale, dense)
+        except Exception as error:
+            self.faults.failed(layer, error)
+            self.note(f"a dense call was computed by the model's own: {first_line(error)}")
+            return None
+
+    def _run_ours(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
         """Our output, or None if it is known not to be finite."""
         settings, broken = self.settings, self.faults.flag(layer, q.device)
         options = {"precision": settings.precision, "tail": settings.tail, "broken": broken}
@@ -303,6 +319,7 @@ class Session:
         plan_store.release()
         self.watch.clear()
         self.faults.clear()
+        self.dense_calls.clear()
         self.learning.observation.release()
         return summary
 
