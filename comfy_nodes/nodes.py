@@ -97,9 +97,9 @@ class PAROAttention(io.ComfyNode):
             description=(
                 "Makes video and image models faster. It reorders the tokens of each attention "
                 "head, so that the head's attention gathers in blocks. Blocks that carry almost "
-                "nothing are skipped. Put it between the model loader and the sampler. The "
-                "first run watches a few steps and saves a profile. Later runs start with that "
-                "profile."
+                "nothing are skipped. Put it between the model loader and the sampler. Every "
+                "run watches its first steps. The first run saves a profile, which later runs "
+                "use."
             ),
             inputs=[
                 io.Model.Input("model"),
@@ -164,8 +164,8 @@ class PAROAttention(io.ComfyNode):
                     default=4,
                     min=0,
                     max=1000,
-                    tooltip="Without a fitting profile, this many steps at the start run dense "
-                    "and are watched. 0: watch no step.",
+                    tooltip="This many steps at the start skip no block and are watched. 0: watch "
+                    "no step; then only a run with a fitting profile is sparse.",
                 ),
                 io.String.Input(
                     "save_as",
@@ -196,6 +196,16 @@ class PAROAttention(io.ComfyNode):
                     "run is compared with the model's own attention. model: they are computed "
                     "by the model's own attention, as with precision bf16.",
                 ),
+                io.Combo.Input(
+                    "watch",
+                    options=["always", "if needed"],
+                    default="always",
+                    optional=True,
+                    tooltip="always: every run watches its first steps (observe_steps), also one "
+                    "that has a profile. What is known of the model and what this prompt shows "
+                    "are then used together. if needed: a run with a fitting profile is sparse "
+                    "from its first step. That is faster, and further from the dense result.",
+                ),
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
@@ -225,6 +235,7 @@ class PAROAttention(io.ComfyNode):
         save_as,
         target_error=0.0,
         dense_steps="int8",
+        watch="always",
     ) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden else None
         if paro is None:
@@ -239,6 +250,7 @@ class PAROAttention(io.ComfyNode):
             end_percent=end_percent,
             observe_steps=observe_steps,
             dense_steps=dense_steps,
+            watch=watch,
         )
         settings.validate()
         require_text("profile", profile)

@@ -139,9 +139,8 @@ class Run:
         # Asked to stay dense throughout: nothing is predicted, and the log says what dense costs.
         if not any(session.steps.allowed(step) for step in range(steps)):
             return ""
-        # With a profile to go by no step is spent on watching.
         session.look_up(forward, layout)
-        watched = 0 if session.profile is not None else settings.observe_steps
+        watched = session.learning.watched_steps
         if watched >= steps or not (watched or session.profile is not None):
             if self._few_steps and watched:
                 session.note(self._few_steps)
@@ -150,8 +149,7 @@ class Run:
         share = policy.attention_share(layout, width, weights)
         density = settings.start_density
         if session.profile is not None:
-            dense, heads = session.report.count_heads()
-            density += (1 - density) * dense / heads
+            density = max(density, paro.head_densities.least_total(session.profile))
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:
             return (

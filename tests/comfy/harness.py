@@ -180,6 +180,8 @@ def paro(model, **changes):
         "save_as": "",
         # Whether 8 bits are faster, and so chosen, depends on the processor: test_dense_steps.py.
         "dense_steps": "model",
+        # Of most tests a run with a profile is sparse from its first step: test_dense_steps.py.
+        "watch": "if needed",
     }
     return run_node(part("nodes").PAROAttention, model=model, **(inputs | changes))[0]
 

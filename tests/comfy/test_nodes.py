@@ -78,10 +78,11 @@ def test_a_target_error_takes_the_densitys_place(model, folders):
 def test_what_came_later_is_optional(model):
     node = harness.part("nodes").PAROAttention
     known = node.GET_NODE_INFO_V1()["input"]
-    assert list(known["optional"]) == ["target_error", "dense_steps"]
+    assert list(known["optional"]) == ["target_error", "dense_steps", "watch"]
     assert "density" in known["required"]
     assert known["optional"]["target_error"][1]["default"] == 0
     assert known["optional"]["dense_steps"][1]["default"] == "int8"
+    assert known["optional"]["watch"][1]["default"] == "always"
     assert node.validate_inputs(density=0.3, target_error=0) is True
 
 

@@ -197,7 +197,7 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
     """Of what the steps took, by a clock on which nothing but a sparse call takes time."""
     import paroattention
 
-    plain, clock = paroattention.Session._run_sparse, SimpleNamespace(now=0.0)
+    plain, clock = paroattention.Session._run_ours, SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: clock.now
 
     def slow(self, *args):
@@ -205,7 +205,7 @@ def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
         return plain(self, *args)
 
     monkeypatch.setattr(harness.part("panel"), "time", clock)
-    monkeypatch.setattr(paroattention.Session, "_run_sparse", slow)
+    monkeypatch.setattr(paroattention.Session, "_run_ours", slow)
     harness.sample(harness.paro(model, observe_steps=3), steps=10)
     assert folders.steps() == "ooosssssss"
     (reason,) = folders.last()["reasons"]
@@ -221,12 +221,13 @@ def test_steps_outside_of_the_percents_gain_nothing(policy):
 
 
 def test_heads_that_stay_dense_save_nothing(model, folders, policy):
-    """With a profile they are known: half of the heads at density 1 halve the gain."""
-    harness.sample(harness.paro(model, save_as="half"))
-    with_heads(folders, "half", 1.0, None)
-    harness.sample(harness.paro(model, profile="half"))
-    (reason,) = folders.last()["reasons"]
-    assert reason.startswith("the predicted gain of 4.1%")
+    """With a profile they are known: where most heads have more than their share, little is left."""
+    harness.sample(harness.paro(model, save_as="most"))
+    with_heads(folders, "most", 1.0, 0.9)
+    harness.sample(harness.paro(model, profile="most"))
+    told = list(folders.last()["reasons"])
+    assert told[0].startswith("density 0.95 runs, and 0.30 was asked for")
+    assert told[1].startswith("the predicted gain of 0.6%")
 
 
 def test_the_tiles_are_the_devices(model, folders, policy, monkeypatch):

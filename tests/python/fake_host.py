@@ -27,7 +27,8 @@ class Host:
     """Runs a session's layers; keeps what dense() gave, what was ours and what was saved.
 
     limit: the meter's. Random attention is off by more than any model's, so it is none by default.
-    dense_steps: whether 8 bits are faster, and so chosen, depends on the processor.
+    dense_steps: whether 8 bits are faster, and so chosen, depends on the processor. watch: a run
+    with a profile is sparse from its first step.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Host:
         head_dim=64,
         limit=0.0,
         dense_steps="model",
+        watch="if needed",
         **given,
     ):
         self.layout, self.heads, self.head_dim = TokenLayout(grid), heads, head_dim
@@ -49,7 +51,8 @@ class Host:
         given.setdefault("model", MODEL)
         given.setdefault("save_profile", lambda profile, tensors: self.saved.append(profile))
         given.setdefault("progress", lambda text, step, steps: self.texts.append((step, text)))
-        settings = replace(settings or Settings(), meter_limit=limit, dense_steps=dense_steps)
+        changes = {"meter_limit": limit, "dense_steps": dense_steps, "watch": watch}
+        settings = replace(settings or Settings(), **changes)
         self.session = Session(settings, sigmas, runlog=KeptLog(), **given)
 
     def dense(self, q, k, v):

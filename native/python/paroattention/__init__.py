@@ -29,7 +29,7 @@ from .kernels.cuda import preferred_tile
 from .layout import TokenLayout
 from .learn import exact_maps
 from .learn.observer import Observer
-from .plan import profile_build
+from .plan import head_densities, profile_build
 from .run import completion, session
 from .run.session import Session
 from .settings import ModelInfo, Settings
@@ -52,6 +52,7 @@ __all__ = [
     "completion",
     "desktop_viewer",
     "exact_maps",
+    "head_densities",
     "head_views",
     "layout",
     "load_capture",

@@ -10,6 +10,8 @@ from .limits import AUTO, MAX_QUERIES, TILES, one_of
 
 PRECISIONS = ("int8", "bf16")
 MASKS = ("static", "dynamic")
+# Which runs watch their first steps.
+WATCH = ("always", "if needed")
 # What computes steps of which every block is wanted.
 DENSE_STEPS = ("int8", "model")
 # Public values that later versions bring: refused by name, never silently replaced.
@@ -71,10 +73,11 @@ class Settings:
     pooled q and k, in the heads' orders of the profile, one for all entries of a batch.
 
     calibrate: a dense run that only watches every `every_n_steps`-th step; exact: full attention
-    maps as well, kept beside the profile. observe_steps: how many of the first steps are watched
-    when there is no profile to go by. dense_steps: whether steps of which every block is wanted
-    are computed in 8 bits too, or by the model's own attention; with precision bf16 they always are
-    by the model's own. refresh: sample on while
+    maps as well, kept beside the profile. observe_steps: how many of the first steps are
+    watched. watch: in every run, so that what is known of the model and this prompt come together;
+    or only where there is no profile to go by. dense_steps: whether steps of which every block is
+    wanted are computed in 8 bits too, or by the model's own attention, as they always are with
+    precision bf16. refresh: sample on while
     sparse, every `refresh_every`-th step, and renew masks that have become worse than they need to
     be. meter_limit: a head whose output is measured to be further off than this (relative error)
     goes denser, then dense (0: none does). dense_below: a head that keeps less than this share of
@@ -100,6 +103,7 @@ class Settings:
     block_q: int = 64
     block_kv: int = 64
     dense_steps: str = "int8"
+    watch: str = "always"
 
     @property
     def automatic(self) -> bool:
@@ -127,6 +131,7 @@ class Settings:
         _require(_is_text(mask, *MASKS), "mask", "must be static or dynamic", mask)
         known = _is_text(self.dense_steps, *DENSE_STEPS)
         _require(known, "dense_steps", f"must be {one_of(DENSE_STEPS)}", self.dense_steps)
+        _require(_is_text(self.watch, *WATCH), "watch", f"must be {one_of(WATCH)}", self.watch)
         for name in ("tail", "refresh", "calibrate", "exact"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "must be true or false", value)

@@ -197,7 +197,7 @@ def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
     host = Host(settings, grid=GRID, sigmas=[1.0, 0.95, *SIGMAS[1:]])
     session, step, ran, judged = host.session, [0], {}, []
     session.observer.on_device = on_device
-    run_sparse, add = session._run_sparse, denser.Denser.add
+    run_sparse, add = session._run_ours, denser.Denser.add
 
     def noted_run(layer, q, k, v, plan, scale):
         ran.setdefault((step[0], layer), plan)
@@ -208,7 +208,7 @@ def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
         assert session.planner.get(key) is ran[judged[-1]]
         add(self, key, sums, queries)
 
-    monkeypatch.setattr(session, "_run_sparse", noted_run)
+    monkeypatch.setattr(session, "_run_ours", noted_run)
     monkeypatch.setattr(denser.Denser, "add", noted_add)
     for step[0], sigma in enumerate(host.session.steps.sigmas[:-1]):
         forward = session.begin_forward(sigma)

@@ -1,4 +1,4 @@
-"""Heads whose output the meter says is too far off: denser, then dense, a quarter at most."""
+"""Heads whose output the meter says is too far off: denser, then dense; the others pay for it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import numpy as np
 
 from ..learn.sampling import relative_error
 from ..limits import ALL_BLOCKS
+from .head_densities import affordable
 from .planning import Key, Planner
-from .profile_build import DENSE_SHARE
 from .renewal import with_densities
 
 # Queries that must have been seen before a head is judged by the meter.
 _LEAST_QUERIES = 32
 DENSER = "heads with a measured output error above {limit:.0%} were made denser"
-CAPPED = "more heads have an output error above {limit:.0%}, but a quarter of all is denser already"
+CAPPED = (
+    "more heads have an output error above {limit:.0%}, but half of the density is spent on dense"
+    " heads already: a higher density brings them nearer"
+)
 
 
 class Denser:
-    """limit: relative error of a head's output, 0 for none. note(text): tells the user."""
+    """limit: relative error of a head's output, 0 for none. asked: the run's density. note(text):
+    tells the user."""
 
-    def __init__(self, planner: Planner, limit: float, note):
-        self._planner, self._limit, self._note = planner, limit, note
+    def __init__(self, planner: Planner, limit: float, asked: float, note):
+        self._planner, self._limit, self._asked, self._note = planner, limit, asked, note
+        # Whether a head was raised since the other heads' densities were last made to fit.
+        self.raised_some = False
         # By layer and head, the density that it was given.
         self.raised: dict[str, dict[int, float]] = {}
         self._capped = False
@@ -49,22 +55,26 @@ class Denser:
 
     def _choose(self, key: Key) -> dict[int, float]:
         """New densities by head."""
-        heads, model = self._planner.get(key).heads, self._planner.profile.model
-        most = int(DENSE_SHARE * model.layers * model.heads)
+        heads, profile = self._planner.get(key).heads, self._planner.profile
         raised, changed = self.raised.setdefault(key.layer, {}), {}
+        entries = profile.layers[self._planner.index(key.layer)].heads
+        more = 0.0
         for head in map(int, np.flatnonzero(relative_error(self._sums[key]) > self._limit)):
-            if heads[head].density >= ALL_BLOCKS:
+            present = heads[head].density
+            if present >= ALL_BLOCKS:
+                continue
+            # Once denser, then dense: a head that twice the density does not help is spread out.
+            wanted = 1.0 if head in raised else min(1.0, 2 * present)
+            cost = wanted - (entries[head].density or 0.0)
+            if not affordable(profile, self._asked, more + cost):
+                if not self._capped:
+                    self._note(CAPPED.format(limit=self._limit))
+                self._capped = True
                 continue
             if head not in raised:
-                if sum(map(len, self.raised.values())) >= most:
-                    if not self._capped:
-                        self._note(CAPPED.format(limit=self._limit))
-                    self._capped = True
-                    continue
                 self._note(DENSER.format(limit=self._limit))
-            # Once denser, then dense: a head that twice the density does not help is spread out.
-            changed[head] = 1.0 if head in raised else min(1.0, 2 * heads[head].density)
-            raised[head] = changed[head]
+            more += cost
+            changed[head] = raised[head] = wanted
         return changed
 
     def _raise(self, key: Key, changed: dict[int, float]) -> None:
@@ -75,3 +85,4 @@ class Denser:
             heads[head] = plan
         planner.replace(key, planner.mixed(key, heads))
         self.forget(key)
+        self.raised_some = True

@@ -35,7 +35,7 @@ class DynamicPlanner(Planner):
         return self.mixed(key, self.heads(profile, key, range(profile.model.heads)))
 
     def heads(self, profile: _core.Profile, key: Key, heads) -> list[OrderedHead]:
-        entries, start = profile.layers[self.index(key.layer)].heads, self._settings.start_density
+        entries, start = profile.layers[self.index(key.layer)].heads, self.density(profile)
         own = ((entries[head].order, entries[head].density) for head in heads)
         return [OrderedHead(order, start if given is None else given) for order, given in own]
 

@@ -14,6 +14,7 @@ from .. import _core
 from ..layout import TokenLayout, other_sizes
 from ..learn.seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
 from ..settings import Settings
+from .head_densities import free_density
 
 
 class Key(NamedTuple):
@@ -64,6 +65,8 @@ class Planner:
         # How often plans were replaced; those that are made when first asked for do not count.
         self._changes = 0
         self._lock = threading.RLock()
+        # Of the profile that was asked about last.
+        self._free: tuple = None, 0.0
         # Goes up whenever the plans in use change: what is counted of them is then out of date.
         self.version = 0
         self.seconds = 0.0
@@ -132,7 +135,7 @@ class Planner:
 
     def maps(self, key: Key, q, k, scale: float) -> list:
         """(order, importance [rows, cols]) by head: what a call's masks are chosen by."""
-        place, group, grid, options = self._request(key)
+        place, group, grid, options = self._request(key, self.profile)
         found = _core.layer_importance(self.profile, place, group, grid, **options)
         return [(one.order, one.numpy()) for one in found]
 
@@ -208,7 +211,7 @@ class Planner:
         """A plan of a profile with the same layers, which the cache does not learn of. builders: of
         this profile; in the background they build all its layers."""
         if not self.background or builders is None:
-            place, group, grid, options = self._request(key)
+            place, group, grid, options = self._request(key, profile)
             return _core.plan_layer(profile, place, group, grid, **options)
         name = (key.group, key.layout)
         if name not in builders:
@@ -219,7 +222,7 @@ class Planner:
 
     def heads(self, profile: _core.Profile, key: Key, heads: list[int]) -> list:
         """HeadPlans of these heads of a layer."""
-        place, group, grid, options = self._request(key)
+        place, group, grid, options = self._request(key, profile)
         return _core.plan_heads(profile, place, group, grid, heads=heads, **options)
 
     def builder(
@@ -232,7 +235,12 @@ class Planner:
             if own is not None:
                 known[layer] = own
         builder = _core.PlanBuilder(
-            profile, group, layout.grid, layers=layers, known=known, **self._options(layout)
+            profile,
+            group,
+            layout.grid,
+            layers=layers,
+            known=known,
+            **self._options(layout, profile),
         )
         for layer in known.keys() & self.seen.keys():
             self.seen[layer].lend(functools.partial(builder.busy, layer))
@@ -246,21 +254,32 @@ class Planner:
             else:
                 self._builders[(group, layout)] = builder
 
-    def _options(self, layout: TokenLayout) -> dict:
+    def density(self, profile: _core.Profile) -> float:
+        """Of the heads that have none of their own. Where a target error chooses densities there is
+        no sum to be kept."""
+        settings, (known, value) = self._settings, self._free
+        if settings.automatic:
+            return settings.start_density
+        if known is not profile:
+            value = free_density(profile, settings.start_density)
+            self._free = profile, value
+        return value
+
+    def _options(self, layout: TokenLayout, profile: _core.Profile) -> dict:
         settings, threads = self._settings, torch.get_num_threads()
         return {
             "prefix": layout.prefix,
             "suffix": layout.suffix,
             "block_q": settings.block_q,
             "block_kv": settings.block_kv,
-            "density": settings.start_density,
+            "density": self.density(profile),
             # Beside a GPU a core is left to the thread that gives it its work.
             "threads": max(1, threads - 1) if self.background else threads,
         }
 
-    def _request(self, key: Key) -> tuple:
+    def _request(self, key: Key, profile: _core.Profile) -> tuple:
         """What plans of a layer depend on, as _core asks for it after the profile."""
-        options = self._options(key.layout)
+        options = self._options(key.layout, profile)
         options["known"] = self._known(key.layer, key.group, key.layout)
         return self._ids[key.layer], key.group, key.layout.grid, options
 

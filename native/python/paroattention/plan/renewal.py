@@ -43,7 +43,7 @@ def with_densities(profile: _core.Profile, densities: dict[str, dict[int, float]
     return with_layers(profile, layers)
 
 
-def unlock(profile: _core.Profile, dense_below: float) -> None:
+def unlock(profile: _core.Profile, dense_below: float, density: float) -> None:
     """Frees heads whose orders were given, not chosen by a user, and keeps spread ones dense."""
     layers = []
     for layer in profile.layers:
@@ -51,7 +51,8 @@ def unlock(profile: _core.Profile, dense_below: float) -> None:
         for head in heads:
             head.locked = False
         layers.append((layer.id, heads))
-    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
+    every = [head for _, heads in layers for head in heads]
+    keep_spread_heads_dense(every, dense_below, density)
     profile.layers = [_core.ProfileLayer(name, heads) for name, heads in layers]
 
 

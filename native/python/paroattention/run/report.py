@@ -198,10 +198,12 @@ class Report:
             if retained is not None:
                 kept = f"retained mass {retained:.0%}"
             lines.append(f"density {density:.2f}, {kept} ({self.profile_note})")
-            spread = self.count_heads()[0]
+            spread, heads = self.count_heads()
             if spread and self._settings.start_density < 1:
+                others = self._planner.density(self._planner.profile)
                 lines.append(
-                    f"heads kept dense: {spread} (their attention is spread over all tokens)"
+                    f"{spread} of {heads} heads look at all tokens and get more; the others have"
+                    f" a density of {others:.2f}"
                 )
         measured = self._watch.meter.measured()
         if measured is not None:
@@ -209,12 +211,14 @@ class Report:
         return "\n".join(lines + self.reasons.lines())
 
     def count_heads(self) -> tuple[int, int]:
-        """(heads kept dense, all heads) of the profile; counted once a profile."""
-        profile = self._planner.profile
+        """(heads that rules or the user gave more than their share, all heads) of the profile;
+        counted once a profile."""
+        profile, settings = self._planner.profile, self._settings
         if profile is not None and profile is not self._counted:
             self._counted = profile
+            more = ALL_BLOCKS if settings.automatic else settings.start_density + 1e-6
             own = [head.density or 0.0 for layer in profile.layers for head in layer.heads]
-            self._heads = sum(density >= ALL_BLOCKS for density in own), len(own)
+            self._heads = sum(density >= more for density in own), len(own)
         return self._heads
 
     # -- the end -------------------------------------------------------------------------------

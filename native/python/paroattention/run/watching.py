@@ -53,7 +53,9 @@ class Watch:
         self._settings, self._observer, self._planner = settings, observer, planner
         # Whether the calls of the step under way are sampled.
         self.sampling = False
-        self.meter = Meter(planner, Denser(planner, settings.meter_limit, note))
+        self.meter = Meter(
+            planner, Denser(planner, settings.meter_limit, settings.start_density, note)
+        )
         self.proposals = Proposals(settings, observer, planner)
         self.target = TargetError(settings, planner)
         self.blocks = BlockMemory(settings, observer, planner)
@@ -135,12 +137,29 @@ class Watch:
         for reading in over.readings:
             self._take(reading, over.judged or self.proposals.proposal, tallies)
         self.meter.read(tallies, *over.step, over.ran)
+        self._pay_for_raised(over)
         if over.judged is not None:
             self.proposals.adopt(over.judged, self.meter.denser)
         if over.curves:
             self.target.spend(over.curves, over.step[0])
             self.meter.denser.clear()
         self.proposals.make()
+
+    def _pay_for_raised(self, over: _Over) -> None:
+        """Where heads were made denser all others get less: masks of the densities before, made or
+        in the making, would bring the run above the one that was asked for."""
+        denser = self.meter.denser
+        if not denser.raised_some:
+            return
+        denser.raised_some = False
+        if self._settings.automatic:
+            return
+        if over.judged is not None:
+            over.judged.end()
+            over.judged = None
+        self.proposals.give_up()
+        self._planner.forget()
+        denser.clear()
 
     def _take(self, reading, proposal: Proposal | None, tallies: dict[Key, Tally]) -> None:
         """What was measured of one call, now that the step is over."""
