@@ -149,7 +149,8 @@ class Run:
         share = policy.attention_share(layout, width, weights)
         density = settings.start_density
         if session.profile is not None:
-            density = max(density, paro.head_densities.least_total(session.profile))
+            planned = session.planner.affordable(session.profile)
+            density = max(density, paro.head_densities.least_total(planned))
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
         if gain < policy.MIN_GAIN:
             return (

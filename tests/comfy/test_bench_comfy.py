@@ -30,7 +30,7 @@ def rows(comfyui_dir, tmp_path_factory):
 
 
 def test_dense_comes_first_and_ours_at_each_density(rows):
-    assert [(row["name"], row["density"]) for row in rows] == [
+    assert [(row["name"], row["density_asked"]) for row in rows] == [
         ("dense", 1.0),
         ("paro-watching", 0.3),
         ("paro", 0.3),
@@ -46,9 +46,9 @@ def test_ours_ran_sparse_after_the_observed_steps(rows):
     assert paths["observe"] == paths["sparse"]
     assert same["observed"] == profiled["observed"] == 0
     assert set(same["paths"]) == set(profiled["paths"]) == {"sparse"}
-    assert same["density_run"] == observing["density_run"]
+    assert same["density_total"] == observing["density_total"]
     assert not observing["reasons"] and not profiled["reasons"]
-    assert observing["density_run"] < 0.7 and profiled["density_run"] == 1.0
+    assert observing["density_total"] < 0.7 and profiled["density_total"] == 1.0
 
 
 def test_masks_of_every_calls_own(comfyui_dir, tmp_path):
@@ -59,7 +59,7 @@ def test_masks_of_every_calls_own(comfyui_dir, tmp_path):
     ours = json.loads(out.read_text())["rows"][1:]
     assert [row["mask"] for row in ours] == ["dynamic"] * 2
     assert [set(row["paths"]) for row in ours] == [{"observe", "sparse"}, {"sparse"}]
-    assert all(row["density_run"] < 0.7 and not row["reasons"] for row in ours)
+    assert all(row["density_total"] < 0.7 and not row["reasons"] for row in ours)
 
 
 def test_a_calibration_with_exact_maps_and_a_run_with_them(comfyui_dir, tmp_path):
@@ -76,6 +76,22 @@ def test_a_calibration_with_exact_maps_and_a_run_with_them(comfyui_dir, tmp_path
     assert calibrated["save_s"] > 0 and not calibrated["reasons"]
     assert (exact["name"], set(exact["paths"])) == ("paro-exact", {"sparse"})
     assert "exact maps" in exact["profile"] and not exact["reasons"]
+
+
+def test_whole_runs_tell_both_promises(comfyui_dir, tmp_path):
+    """What density ran, and how long the run took beside a dense one."""
+    out = tmp_path / "comfy.json"
+    given = ("--whole", "6", "--second", "--observe", "2", "--density", "0.4", "--dense-steps", "5")
+    done = bench(comfyui_dir, *given, "--out", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    dense, first, second = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in (first, second)] == ["paro-watching-run", "paro-run"]
+    for row in (first, second):
+        assert row["steps"] == dense["steps"] == 6 and row["observed"] == 2
+        assert row["density_asked"] == 0.4 and row["density"] == pytest.approx(0.4, rel=0.05)
+        assert row["run_dense_is"] == "measured" and row["run_dense_s"] == dense["run_s"]
+        assert row["run_speedup"] == pytest.approx(dense["run_s"] / row["run_s"], rel=1e-2)
+    assert "2 steps of this run" in second["profile"]
 
 
 def test_times_add_up(rows):

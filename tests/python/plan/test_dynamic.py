@@ -11,7 +11,7 @@ from paroattention.kernels import cuda_masks, observe_torch
 from paroattention.kernels.head_orders import HeadOrders, OrderedHead
 from paroattention.learn import sampling
 from paroattention.plan import dynamic, head_densities
-from paroattention.plan.renewal import with_densities, with_layers
+from paroattention.plan.profile_copy import with_densities, with_layers
 from paroattention.run.readings import sum_curves
 from problems import profile, tensors
 from shifting import GRID, retained_at, run_shifted, shifted
@@ -107,6 +107,11 @@ def test_heads_with_densities_of_their_own_keep_them():
     layout = LAYOUTS["text"]
     built = profile(grid=layout.grid)
     built = with_densities(built, {"double.0.0": {0: 1.0}, "double.1.0": {0: 1.0, 1: 1.0}})
+    layers = [(layer.id, list(layer.heads)) for layer in built.layers]
+    for _, heads in layers:
+        for head in heads:
+            head.locked = head.density is not None  # a user's, to be kept at any cost
+    built.layers = [_core.ProfileLayer(*one) for one in layers]
     host, _ = host_for(SETTINGS(density=0.3, precision="bf16"), layout, built)
     qkv = tensors(2, layout.length, 64)
     forward = host.session.begin_forward(1.0)

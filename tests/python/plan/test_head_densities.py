@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from paroattention import _core
 from paroattention.plan import head_densities
-from paroattention.plan.renewal import with_densities
+from paroattention.plan.profile_copy import with_densities
 from problems import profile
 
 
@@ -42,17 +42,42 @@ def test_a_profile_whose_heads_all_have_their_own_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("heads", "asked", "count", "each"),
+    ("dense", "asked", "given"),
     [
-        (16, 0.3, 2, 1.0),
-        (16, 0.2, 2, 0.8),
-        (1600, 0.3, 240, 1.0),
-        (16, 1.0, 4, 1.0),
-        (2, 0.3, 1, 0.3),
+        # A quarter of all heads at most, and half of the density.
+        (2, 0.3, [1.0, 1.0]),
+        (3, 0.3, [1.0, 1.0, None]),
+        (4, 1.0, [1.0] * 4),
+        (2, 0.2, [0.8, 0.8]),
+        (4, 0.2, [0.8, 0.8, None, None]),
+        (1, 0.05, [0.4]),
+        (0, 0.3, []),
     ],
 )
-def test_what_rules_may_give(heads, asked, count, each):
-    assert head_densities.for_spread_heads(heads, asked) == (count, pytest.approx(each))
+def test_as_many_heads_are_dense_as_the_density_affords(dense, asked, given):
+    """The most spread ones first."""
+    built = profile(heads=8, seed=3)
+    spread = sorted(
+        range(8), key=lambda head: head_densities.kept_mass(built.layers[0].heads[head])
+    )
+    built = with_densities(built, {"double.0.0": dict.fromkeys(spread[:dense], 1.0)})
+    found = with_densities(built, head_densities.afforded(built, asked))
+    own = [found.layers[0].heads[head].density for head in spread]
+    wanted = [None if one is None else pytest.approx(one) for one in given]
+    assert own == wanted + [None] * (8 - dense)
+    # What was found or saved stays as it is.
+    assert [built.layers[0].heads[head].density for head in spread[:dense]] == [1.0] * dense
+
+
+def test_heads_that_a_user_locked_or_gave_another_density_keep_it():
+    built = with_densities(profile(heads=8), {"double.0.0": dict.fromkeys(range(6), 1.0)})
+    layer, other = built.layers
+    heads = list(layer.heads)
+    for head in heads[:5]:
+        head.locked = True
+    heads[5].density = 0.9
+    built.layers = [_core.ProfileLayer(layer.id, heads), other]
+    assert head_densities.afforded(built, 0.2) == {}
 
 
 def test_what_is_affordable():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fake_host import SIGMAS, Host, finder
 from paroattention import Error, Settings
-from paroattention.plan import renewal
+from paroattention.plan.profile_copy import with_layers
 from problems import GRID, profile
 
 
@@ -59,7 +59,7 @@ def test_if_needed_watches_only_without_a_profile():
 def test_a_layer_that_the_profile_lacks_is_watched_with_the_others_and_added():
     host, _ = watching()
     found = profile(seed=5)
-    part = renewal.with_layers(found, list(found.layers)[:1])
+    part = with_layers(found, list(found.layers)[:1])
     model = part.model
     model.layers = 1
     part.model = model

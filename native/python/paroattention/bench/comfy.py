@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ..settings import MASKS, Settings
+from ..settings import DENSE_STEPS, MASKS
 from .attention import _commit, _write
 from .comfy_host import MODELS, plugin, random_wan, start
 from .step_trace import StepTrace, longest, pauses, shares
@@ -193,18 +193,14 @@ def _row(options, size, name, clock, peak, **more) -> dict:
     return row
 
 
-@dataclass(frozen=True)
-class AsAsked(Settings):
-    """Every head at the density that is asked for: heads of random weights look at everything, so
-    that the rules for heads that do would make a quarter of them dense."""
-
-    dense_below: float = 0.0
-    meter_limit: float = 0.0
+# What runs of ours are called: by their profile, and whether they watch.
+_NAMES = {"none": "paro-watching", CALIBRATED: "paro-exact"}
 
 
-def _paro_row(options, size, nodes, model, density: float, profile: str, mask: str) -> dict:
-    """One run of ours. profile: none observes in this run, else one that was saved before."""
-    watched = options.observe if profile == "none" else 0
+def _paro_row(options, size, nodes, model, density, profile, mask, *, whole: int = 0) -> dict:
+    """One run of ours. profile: none observes in this run, else one that was saved before. whole:
+    a run of so many steps as a user has it, watching its first ones in any case."""
+    watched = options.observe if profile == "none" or whole else 0
     ours = nodes.PAROAttention.execute(
         model=model,
         profile=profile,
@@ -216,8 +212,10 @@ def _paro_row(options, size, nodes, model, density: float, profile: str, mask: s
         end_percent=1.0,
         observe_steps=options.observe,
         save_as="bench" if profile == "none" else "",
+        dense_steps=options.dense_attention,
+        watch="always" if whole else "if needed",
     ).result[0]
-    steps, trace = watched + options.steps, StepTrace()
+    steps, trace = whole or watched + options.steps, StepTrace()
     clock, peak = sample(ours, size, steps, trace, options.trace)
     told, more = _last_summary(), {}
     if trace.events:
@@ -226,12 +224,15 @@ def _paro_row(options, size, nodes, model, density: float, profile: str, mask: s
     return _row(
         options,
         size,
-        {"none": "paro-watching", CALIBRATED: "paro-exact"}.get(profile, "paro"),
+        _NAMES.get(profile, "paro") + ("-run" if whole else ""),
         clock,
         peak,
-        density=density,
-        density_run=round(told["density_total"], 4),
+        density_asked=density,
+        density=round(told["density"], 4),
+        density_total=round(told["density_total"], 4),
         precision=told["precision"],
+        dense_calls=told["dense_calls"],
+        dense_error=told["dense_error"],
         mask=told["mask"],
         tail=told["tail"],
         observed=watched,
@@ -255,7 +256,7 @@ def _calibration_row(options, size, nodes, model) -> dict:
     told = _last_summary()
     return _row(options, size, "calibrate-exact", clock, peak) | {
         "s_it": round(statistics.mean(clock.steps()), 4),
-        "density": 1.0,
+        "density_asked": 1.0,
         "save_s": round(saved, 3),
         "observe_s": round(told["observe_seconds"], 4),
         "paths": told["paths"],
@@ -268,19 +269,21 @@ def rows(options):
     size = MODELS[options.model]
     start(options.comfyui)
     nodes = plugin(options.plugin)
-    nodes.paro.Settings = AsAsked
     with torch.inference_mode():
         model = random_wan(size)
         clock, peak = sample(model, size, 1 + options.dense_steps)
-        yield _row(options, size, "dense", clock, peak, density=1.0, precision="dense")
+        yield _row(options, size, "dense", clock, peak, density_asked=1.0, precision="dense")
         for name in PEERS if options.peers else ():
             try:
                 clock, peak = sample(with_peer(model, name), size, options.steps)
             except (ImportError, RuntimeError) as reason:
                 print(f"{name}: {str(reason).splitlines()[0][:200]}")
                 continue
-            yield _row(options, size, name, clock, peak, density=1.0, precision="int8")
+            yield _row(options, size, name, clock, peak, density_asked=1.0, precision="int8")
         densities = options.density or (0.3, 0.2, 0.5, 1.0)
+        if options.whole:
+            yield from _whole_runs(options, size, nodes, model, densities)
+            return
         # The run that watches itself pays for that; the others begin with what it saved.
         masks = options.mask or MASKS[:1]
         yield _paro_row(options, size, nodes, model, densities[0], "none", masks[0])
@@ -292,6 +295,15 @@ def rows(options):
             yield _paro_row(options, size, nodes, model, densities[0], CALIBRATED, masks[0])
 
 
+def _whole_runs(options, size, nodes, model, densities):
+    """Runs as a user has them: the first one at each density, and a second one with its profile."""
+    mask, whole = (options.mask or MASKS[:1])[0], options.whole
+    for density in densities:
+        yield _paro_row(options, size, nodes, model, density, "none", mask, whole=whole)
+        if options.second:
+            yield _paro_row(options, size, nodes, model, density, "bench", mask, whole=whole)
+
+
 def _tell_trace(events: list, steps: int) -> None:
     for name, calls, seconds in longest(events):
         print(f"  {1e3 * seconds / steps:9.2f} ms a step, {calls:5} calls: {name[:90]}")
@@ -301,10 +313,17 @@ def _tell_trace(events: list, steps: int) -> None:
 
 def _tell(row: dict, dense: dict) -> None:
     row["speedup"] = round(dense["s_it"] / row["s_it"], 3)
+    # The dense run's own time where it had as many steps, else that many of its steps.
+    steps = row["steps"]
+    row["run_dense_is"] = "measured" if dense["steps"] == steps else "a sum of measured steps"
+    whole = dense["run_s"] if dense["steps"] == steps else steps * dense["s_it_mean"]
+    row["run_dense_s"] = round(whole, 3)
+    row["run_speedup"] = round(whole / row["run_s"], 3)
     row["peak_ratio"] = round(row["peak_gb"] / dense["peak_gb"], 4) if dense["peak_gb"] else None
     print(
-        f"{row['name']:13} density {row['density']:4} {row['s_it']:9.4f} s/it"
-        f" (attention {row['attention_s_it']:.4f}) {row['speedup']:6.2f}x"
+        f"{row['name']:17} density {row['density_asked']:4} {row['s_it']:9.4f} s/it"
+        f" (attention {row['attention_s_it']:.4f}) {row['speedup']:6.2f}x,"
+        f" run {row['run_s']:.1f} s {row['run_speedup']:.2f}x"
         f" peak {row['peak_gb']:.2f} GB {row.get('reasons') or ''}",
         flush=True,
     )
@@ -328,6 +347,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dense-steps", type=int, default=2, help="timed steps of the dense run")
     parser.add_argument(
         "--observe", type=int, default=2, help="observed steps of runs without a profile"
+    )
+    parser.add_argument(
+        "--whole",
+        type=int,
+        default=0,
+        help="instead, runs of so many steps that watch their first ones, as a user has them",
+    )
+    parser.add_argument(
+        "--second", action="store_true", help="with --whole: each run again, with its profile"
+    )
+    parser.add_argument(
+        "--dense-attention",
+        choices=DENSE_STEPS,
+        default=DENSE_STEPS[0],
+        help="what computes watched steps",
     )
     parser.add_argument("--calibrate", action="store_true", help="also time an exact calibration")
     parser.add_argument(

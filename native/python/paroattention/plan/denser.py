@@ -8,7 +8,7 @@ from ..learn.sampling import relative_error
 from ..limits import ALL_BLOCKS
 from .head_densities import affordable
 from .planning import Key, Planner
-from .renewal import with_densities
+from .profile_copy import with_densities
 
 # Queries that must have been seen before a head is judged by the meter.
 _LEAST_QUERIES = 32

@@ -14,7 +14,8 @@ from .. import _core
 from ..layout import TokenLayout, other_sizes
 from ..learn.seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
 from ..settings import Settings
-from .head_densities import free_density
+from .head_densities import afforded, free_density
+from .profile_copy import with_densities
 
 
 class Key(NamedTuple):
@@ -253,6 +254,14 @@ class Planner:
                 builder.cancel()
             else:
                 self._builders[(group, layout)] = builder
+
+    def affordable(self, profile: _core.Profile) -> _core.Profile:
+        """The profile with as many dense heads as the run's density affords; any of them where a
+        target error chooses densities."""
+        settings = self._settings
+        if settings.automatic:
+            return profile
+        return with_densities(profile, afforded(profile, settings.start_density))
 
     def density(self, profile: _core.Profile) -> float:
         """Of the heads that have none of their own. Where a target error chooses densities there is

@@ -11,28 +11,24 @@ import torch
 from .. import _core
 from ..learn.observer import Observer
 from ..settings import DENSE_BELOW, ModelInfo, Settings
-from .head_densities import for_spread_heads
-
-# Where spread is judged, whatever density runs.
-SPREAD_DENSITY = 0.3
+from .head_densities import HEAD_SHARE, kept_mass
 
 
-def keep_spread_heads_dense(heads: list[_core.ProfileHead], floor: float, density: float) -> None:
-    """Gives density 1, or nearly, to heads that no order gathers: mass at density .3 below `floor`.
+def keep_spread_heads_dense(heads: list[_core.ProfileHead], floor: float) -> None:
+    """Gives density 1 to heads that no order gathers: mass at density .3 below `floor`.
 
     A head that looks everywhere at once loses what it is for under any static mask; on the bundled
     model the two of its first layer, which tell every token where in the picture it lies, cost
-    more fidelity than all others together. The others pay for them (head_densities.py), so that
-    there are only as many as the run's density allows, the most spread first. Heads that are locked
-    or have a density of their own keep it.
+    more fidelity than all others together. At most HEAD_SHARE of the heads, the most spread first.
+    A run lets as many of them be dense as its density affords (head_densities.py). Heads that are
+    locked or have a density of their own keep it.
     """
-    place = _core.MASS_DENSITIES.index(SPREAD_DENSITY)
-    masses = [sum(group.mass[place] for group in head.groups) / len(head.groups) for head in heads]
-    most, wanted = for_spread_heads(len(heads), density)
+    masses = [kept_mass(head) for head in heads]
+    most = int(HEAD_SHARE * len(heads))
     for index in sorted(range(len(heads)), key=masses.__getitem__)[:most]:
         head = heads[index]
         if masses[index] < floor and head.density is None and not head.locked:
-            head.density = wanted
+            head.density = 1.0
 
 
 def build_profile(
@@ -89,7 +85,7 @@ def build_profile(
         for layer, watched in watched_layers.items()
     ]
     every = [head for _, heads in layers for head in heads]
-    keep_spread_heads_dense(every, settings.dense_below, settings.start_density)
+    keep_spread_heads_dense(every, settings.dense_below)
     profile.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
     profile.validate()
     return profile
@@ -122,6 +118,6 @@ def merge_profiles(
     """
     merged = _core.merge_profiles(old, new, density, threads=torch.get_num_threads())
     layers = [(layer.id, layer.heads) for layer in merged.layers]
-    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below, density)
+    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
     merged.layers = [_core.ProfileLayer(layer, heads) for layer, heads in layers]
     return merged

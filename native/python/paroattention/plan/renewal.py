@@ -1,4 +1,4 @@
-"""Profiles made anew from what a run has seen: other kernels and densities, the same orders."""
+"""Profiles made anew from what a run has seen: other kernels, the same orders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from .. import _core
 from ..learn.observer import Observer
 from .profile_build import keep_spread_heads_dense
+from .profile_copy import copy_head
 
 # Rows that a profile which was found counts as, against those of this run.
 PRIOR_ROWS = 256
@@ -14,45 +15,15 @@ PRIOR_ROWS = 256
 OTHER_HALF = 0.25
 
 
-def with_layers(profile: _core.Profile, layers: list) -> _core.Profile:
-    """A profile like this one with other layers; this one stays as it is."""
-    copy = _core.Profile()
-    for name in ("model", "calibration", "defaults", "bins", "timestep_groups"):
-        setattr(copy, name, getattr(profile, name))
-    copy.layers = layers
-    return copy
-
-
-def _copy(head: _core.ProfileHead) -> _core.ProfileHead:
-    """A head of its own: those of a profile are parts of it, and change with it."""
-    copy = _core.ProfileHead()
-    for name in ("order", "density", "locked", "groups"):
-        setattr(copy, name, getattr(head, name))
-    return copy
-
-
-def with_densities(profile: _core.Profile, densities: dict[str, dict[int, float]]):
-    """The profile with these densities, by layer id and head."""
-    layers = list(profile.layers)
-    for place, layer in enumerate(layers):
-        if layer.id in densities:
-            heads = [_copy(head) for head in layer.heads]
-            for head, density in densities[layer.id].items():
-                heads[head].density = density
-            layers[place] = _core.ProfileLayer(layer.id, heads)
-    return with_layers(profile, layers)
-
-
-def unlock(profile: _core.Profile, dense_below: float, density: float) -> None:
+def unlock(profile: _core.Profile, dense_below: float) -> None:
     """Frees heads whose orders were given, not chosen by a user, and keeps spread ones dense."""
     layers = []
     for layer in profile.layers:
-        heads = [_copy(head) for head in layer.heads]
+        heads = [copy_head(head) for head in layer.heads]
         for head in heads:
             head.locked = False
         layers.append((layer.id, heads))
-    every = [head for _, heads in layers for head in heads]
-    keep_spread_heads_dense(every, dense_below, density)
+    keep_spread_heads_dense([head for _, heads in layers for head in heads], dense_below)
     profile.layers = [_core.ProfileLayer(name, heads) for name, heads in layers]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from .. import _core
-from ..plan.renewal import with_layers
+from ..plan.profile_copy import with_layers
 from .report import DENSE, OBSERVE, first_line
 from .watched_steps import WatchedSteps
 

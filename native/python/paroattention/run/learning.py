@@ -104,7 +104,7 @@ class Learning:
         """Plans come from a profile that was found, or from that with what this run has seen."""
         self.profile = profile
         self._watch.begin_with(profile, self._report.grid, own=False)
-        self._tell_density(profile)
+        self._tell_density()
         self._use_exact(self._report.grid)
 
     def _use_exact(self, grid) -> None:
@@ -181,7 +181,8 @@ class Learning:
 
         def work():
             profile = self.observation.profile(self.observation.groups, snapshot)
-            return profile, self._planner.builder(profile, 0, layout), layout
+            planned = self._planner.affordable(profile)
+            return profile, self._planner.builder(planned, 0, layout), layout
 
         self._ahead = Ahead(work, lambda result: result[1].cancel())
 
@@ -233,9 +234,9 @@ class Learning:
         left = [layer for layer in observer.layers if layer not in profile.layer_ids()]
         self.complete(left)
 
-    def _tell_density(self, profile: _core.Profile) -> None:
+    def _tell_density(self) -> None:
         """Says so where heads with densities of their own need more than was asked for."""
-        asked, least = self._settings.start_density, least_total(profile)
+        asked, least = self._settings.start_density, least_total(self._planner.profile)
         if not self._settings.automatic and least > asked * 1.01:
             self._report.reasons.note(
                 f"density {least:.2f} runs, and {asked:.2f} was asked for: heads with a density of"

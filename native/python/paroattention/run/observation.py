@@ -116,7 +116,7 @@ class Observation:
             only=only,
         )
         if self._exact is not None:
-            unlock(profile, self._settings.dense_below, self._settings.start_density)
+            unlock(profile, self._settings.dense_below)
         return profile
 
     def tensors(self, profile: _core.Profile) -> dict:

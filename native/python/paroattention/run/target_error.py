@@ -8,7 +8,7 @@ from .. import _core
 from ..learn.budget import LADDER, Budget, Curves
 from ..plan.dynamic import curves_for
 from ..plan.planning import Key, Planner
-from ..plan.renewal import with_densities
+from ..plan.profile_copy import with_densities
 from ..settings import Settings
 
 

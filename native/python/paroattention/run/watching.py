@@ -84,7 +84,7 @@ class Watch:
 
     def _begin_layers(self, profile: _core.Profile, fresh: _core.Profile, grid) -> None:
         """The planner uses `profile`; the layers of `fresh` are new in it."""
-        self._planner.use(profile)
+        self._planner.use(self._planner.affordable(profile))
         self.target.keep(fresh)
         self.blocks.begin(profile, grid)
 
