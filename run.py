@@ -21,6 +21,8 @@ from tools.setup import comfyui, console, native, python_env, system, viewer
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say, stream
 from tools.wheels import make, pack, trial
+from tools.wheels.inputs import WINDOWS_PYTHONS
+from tools.windows import trial as windows_trial
 
 REPO = Path(__file__).resolve().parent
 
@@ -92,6 +94,16 @@ def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
     set_up(paths, with_tests=False)
     make.make(paths, tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve())
     return 0
+
+
+def windows(paths: Paths, arguments: argparse.Namespace) -> int:
+    """The wheel for Windows, tried under wine. Nothing of the project is built for it."""
+    named = Path(arguments.wheel) if arguments.wheel else None
+    wheel = windows_trial.find_wheel(named)  # before anything is downloaded
+    python_env.check_python()
+    python_env.ensure_venv(paths)
+    passed = windows_trial.try_wheel(paths, wheel, arguments.python, arguments.quick)
+    return 0 if passed else 1
 
 
 def call(command: list[str], env: dict[str, str]) -> int:
@@ -260,6 +272,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"
     )
     one.set_defaults(run=wheels)
+    one = commands.add_parser("windows", help="try the wheel for Windows under wine")
+    one.add_argument("--wheel", help="this one (the newest in out/wheels)")
+    one.add_argument("--python", choices=WINDOWS_PYTHONS, default="3.12", help="CPython (3.12)")
+    one.add_argument("--quick", action="store_true", help="leave out the slow tests")
+    one.set_defaults(run=windows)
     return parser.parse_args(argv)
 
 

@@ -214,7 +214,9 @@ CONSOLES = {
     "UTF-8": {"PYTHONIOENCODING": "utf-8"},
 }
 # Cyrillic, Chinese, an accent, a smiley, bytes that are no text, and what would move the cursor.
-NAMES = ["профиль", "配置", "für", "\U0001f600", os.fsdecode(b"gr\xfcn"), "a\x1b[2Jb"]
+# Windows has no names of bytes.
+BYTES = "grün" if sys.platform == "win32" else os.fsdecode(b"gr\xfcn")
+NAMES = ["профиль", "配置", "für", "\U0001f600", BYTES, "a\x1b[2Jb"]
 
 
 def paro(folder, *arguments, env=None, script=None, **options):

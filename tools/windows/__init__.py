@@ -1,0 +1,1 @@
+"""Tries the wheel for Windows under wine, on a Linux machine."""
