@@ -46,7 +46,7 @@ def test_ours_ran_sparse_after_the_observed_steps(rows):
     assert paths["observe"] == paths["sparse"]
     assert same["observed"] == profiled["observed"] == 0
     assert set(same["paths"]) == set(profiled["paths"]) == {"sparse"}
-    assert same["density_total"] == observing["density_total"]
+    assert same["density_total"] == pytest.approx(observing["density_total"], rel=0.05)
     assert not observing["reasons"] and not profiled["reasons"]
     assert observing["density_total"] < 0.7 and profiled["density_total"] == 1.0
 

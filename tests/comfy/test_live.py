@@ -55,15 +55,17 @@ def test_a_server_that_is_restarted(comfyui_dir, tmp_path):
             results.append(frames(server, graph("demo_sparse", 3, observe_steps=1)))
             assert "by-hand" not in json.dumps(server.get("/object_info/PAROAttention"))
     ends = [run[-1] for run in comfy_server.read_runlog(base)]
-    assert [end["paths"] for end in ends] == [{"observe": 8, "sparse": 16}, {"sparse": 24}]
-    assert ends[1]["profile"].endswith("exact grid") and not ends[1]["reasons"]
+    assert [end["paths"] for end in ends] == [{"observe": 8, "sparse": 16}] * 2
+    assert (
+        ends[1]["profile"].endswith("exact grid, and 1 step of this run") and not ends[1]["reasons"]
+    )
     assert np.isfinite(results[1]).all()
 
 
 def test_a_profile_deleted_between_two_queues(comfy_live):
     """The node is cached and does not run again: the run itself says what is gone."""
     comfy_live.run(graph("demo_sparse", 31, profile="none", observe_steps=1, save_as="gone"))
-    named = graph("demo_sparse", 32, profile="gone")
+    named = graph("demo_sparse", 32, profile="gone", watch="if needed")
     comfy_live.run(named)
     assert last(comfy_live)["paths"] == {"sparse": 24}
     path = comfy_live.base / "models" / "paro" / "gone.json"

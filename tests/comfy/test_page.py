@@ -142,6 +142,7 @@ def test_from_template_to_profile(loaded, comfy_live):
     assert page.js(f"{values}.slice(0, 2)") == ["auto", "none"]
     page.js(f"{NODE}.widgets.find((w) => w.name === 'save_as').value = ''")
     page.js(f"{NODE}.widgets.find((w) => w.name === 'profile').value = 'by-button'")
+    page.js(f"{NODE}.widgets.find((w) => w.name === 'watch').value = 'if needed'")
     state = queue(page)
     # Some heads may stay dense, a quarter at most.
     assert state["sparse"] and 0.27 < state["density"] < 0.5
@@ -293,7 +294,7 @@ def test_the_panel_goes_with_its_node_and_leaves_no_value(loaded):
     """Muted, bypassed and removed nodes; what is saved holds the widgets of the node alone."""
     page = loaded
     saved = page.js("app.graph.serialize().nodes.find((n) => n.type === 'PAROAttention')")
-    assert len(saved["widgets_values"]) == 10
+    assert len(saved["widgets_values"]) == 12
     for mode, left in ((4, True), (0, False)):  # bypassed, always
         page.js(f"{NODE}.mode = {mode}")
         prompt = page.js("app.graphToPrompt().then((p) => p.output)")

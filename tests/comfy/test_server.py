@@ -51,7 +51,7 @@ def test_object_info_shows_the_public_inputs(comfy_live):
 
 
 def test_all_dense_through_the_node_is_bit_equal(comfy_live, dense):
-    built = graph("demo_sparse", profile="none", observe_steps=3)
+    built = graph("demo_sparse", profile="none", observe_steps=3, dense_steps="model")
     assert np.array_equal(frames(comfy_live, built, "through"), dense)
 
 
@@ -64,8 +64,8 @@ def test_sparse_run_is_logged_and_close(comfy_live, dense):
     assert paths == [{"observe"}, {"sparse"}, {"sparse"}]
     end = lines[-1]
     # The bundled model has 8 layers of 2 heads; 352 tokens are 6 x 6 tiles.
-    # Heads that look everywhere stay dense, a quarter of all at most.
-    assert end["end"] and 0.48 < end["density"] < 0.65
+    # Heads that look everywhere stay dense, and the others pay for them.
+    assert end["end"] and 0.48 < end["density"] < 0.52
     assert end["paths"] == {"observe": 8, "sparse": 16}
     saved = json.loads((comfy_live.base / "models" / "paro" / "here.json").read_text())
     assert saved["schema"] == "paroattention/1" and len(saved["layers"]) == 8
@@ -125,7 +125,7 @@ def test_calibrate_then_use_the_profile(comfy_live):
     comfy_live.run(graph("demo_calibrate", name="mine", every_n_steps=1))
     folder = comfy_live.base / "models" / "paro"
     assert (folder / "mine.json").is_file() and (folder / "mine.capture.safetensors").is_file()
-    comfy_live.run(graph("demo_sparse", 5, profile="mine", precision="bf16", density=0.5))
+    comfy_live.run(graph("demo_sparse", 5, profile="mine", precision="bf16", watch="if needed"))
     end = last_run(comfy_live)[-1]
     assert end["paths"] == {"sparse": 24} and end["profile"].startswith("mine")
     assert end["precision"] == "fp32"  # what bf16 means on a CPU
