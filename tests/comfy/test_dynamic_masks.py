@@ -57,10 +57,11 @@ def test_the_bundled_model_runs_on_masks_of_its_own(bundled, folders, monkeypatc
     assert (end["mask"], end["retained"]) == ("dynamic", None)
     assert 0.6 < end["measured_retained"] < 1 and 0 < end["measured_error"] < 0.2
     # Of 6 x 6 blocks one a row: the heads that look everywhere are dense, and the others pay.
-    dense_heads = sum(
+    flagged = sum(
         head.density == 1 for layer in folders.load(folders.names()[-1][:-5]).layers
         for head in layer.heads
     )  # fmt: skip
+    dense_heads = min(flagged, 2)  # what density .3 affords
     assert end["density"] == pytest.approx((dense_heads + (16 - dense_heads) / 6) / 16)
     find = paroattention.kernels.cuda_masks.find_masks
     monkeypatch.setattr(

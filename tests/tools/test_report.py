@@ -71,7 +71,7 @@ DENSE = make_run("dense", video(), 20.0, "dense", [])
 
 
 def test_sparse_row_has_the_public_keys_and_the_figures_of_the_definitions():
-    run = make_run("profile-0.3-tail", video(1, 0.05))
+    run = make_run("second-0.3", video(1, 0.05))
     row = results.sparse_row(run, DENSE)
     assert tuple(row) == results.RUN_KEYS
     a, b = np.clip(DENSE.frames, -1, 1), np.clip(run.frames, -1, 1)
@@ -155,9 +155,10 @@ def test_unknown_settings_are_not_dropped_silently():
         driver.load_workflow("demo_sparse", dnsity=0.3)
 
 
-def test_calibration_sees_another_prompt_and_seed():
-    assert driver.PROMPT != driver.CALIBRATION_PROMPT
-    assert driver.SEED != driver.CALIBRATION_SEED
+def test_calibration_sees_other_prompts_and_seeds():
+    prompts, seeds = zip(*driver.PROMPTS, strict=True)
+    assert driver.CALIBRATION_PROMPT not in prompts and len(set(prompts)) == 2
+    assert driver.CALIBRATION_SEED not in seeds
 
 
 def test_fixed_order_holds_every_head():
@@ -224,6 +225,11 @@ VIEWS = [
 def content(runs):
     rows = [results.dense_row(DENSE, 20, "fp32", 15.0)]
     rows += [results.sparse_row(run, DENSE) for run in runs]
+    # Of another prompt: the same runs, farther from dense.
+    again = [make_run(run.name, video(9, 0.3), policy=run.policy) for run in runs]
+    others = [results.dense_row(DENSE, 20, "fp32", None)]
+    others += [results.sparse_row(run, DENSE) for run in again]
+    rows += [row | {"name": row["name"] + results.SECOND} for row in others]
     return {
         "date": "2025-01-01 00:00 UTC",
         "host": {"cpu": "Test <CPU>", "threads": 2},
@@ -234,7 +240,7 @@ def content(runs):
             "grid": [4, 4, 5],
             "tokens": 80,
             "steps": 20,
-            "dense_steps": 4,
+            "watched_steps": 4,
             "sampler": "euler",
             "scheduler": "simple",
             "cfg": 1.0,
@@ -254,13 +260,17 @@ def content(runs):
         "dense_seconds_again": 20.5,
         "failures": [],
         "runs": rows,
-        "details": {run.name: {"title": run.title} for run in (DENSE, *runs)},
+        "details": {
+            run.name + end: {"title": run.title}
+            for run in (DENSE, *runs)
+            for end in ("", results.SECOND)
+        },
     }
 
 
 @pytest.fixture
 def page():
-    runs = [make_run("profile-0.3-tail", video(1, 0.02)), make_run("fixed-0.3", video(2, 0.1))]
+    runs = [make_run("second-0.3", video(1, 0.02)), make_run("fixed-0.3", video(2, 0.1))]
     videos = {run.name: run.frames for run in (DENSE, *runs)}
     return Page(content(runs), videos, VIEWS, {"density": 0.3, "tile": 64})
 
@@ -339,7 +349,11 @@ def test_most_telling_heads_gain_most_and_one_stays():
 
 
 def test_closing_table_lines_up():
-    runs = [make_run("profile-0.3-tail", video(1, 0.02))]
+    runs = [make_run("second-0.3", video(1, 0.02))]
     lines = write.closing_table(content(runs))
     assert len({len(line) for line in lines}) == 1
-    assert lines[2].split()[0] == "profile-0.3-tail" and "2.00" in lines[2]
+    assert lines[2].split()[0] == "second-0.3" and "2.00" in lines[2]
+    # The second prompt's figure stands in the same line.
+    psnr = [row["psnr_db"] for row in content(runs)["runs"] if row["name"].startswith("second")]
+    assert len(lines) == 3 and psnr[0] > psnr[1]
+    assert all(f"{value:.1f}" in lines[2] for value in psnr)

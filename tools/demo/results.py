@@ -11,6 +11,8 @@ import numpy as np
 from paroattention import metrics
 
 DENSE_PATHS = ("dense", "observe")
+# Ends the names of rows of the second prompt.
+SECOND = " (2)"
 RUN_KEYS = (
     "name",
     "policy",

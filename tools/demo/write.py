@@ -16,6 +16,7 @@ from tools.setup.steps import Progress, say
 from . import heads
 from .machine import describe
 from .page import Page
+from .results import SECOND
 
 if TYPE_CHECKING:
     from .driver import Demo
@@ -60,7 +61,8 @@ def report(demo: Demo) -> dict:
         "dense_seconds_again": demo.pass_through.seconds if demo.pass_through else None,
         "failures": demo.failures,
         "runs": rows,
-        "details": {name: detail(run) for name, run in demo.runs.items()},
+        "details": {name: detail(run) for name, run in demo.runs.items()}
+        | {name + SECOND: detail(run) for name, run in demo.others.items()},
     }
 
 
@@ -108,15 +110,20 @@ def unsteady(content: dict) -> str:
 
 
 def closing_table(content: dict) -> list[str]:
-    dense = content["runs"][0]
-    columns = ("run", "density", "PSNR dB", "SSIM", "flicker", "run s", "x", "attention s", "x")
+    dense, rows = content["runs"][0], {row["name"]: row for row in content["runs"]}
+    columns = ("run", "density", "PSNR dB", "second", "SSIM", "flicker", "run s", "x")
+    columns += ("attention s", "x")
     table = [columns]
-    for row in content["runs"]:
+    for name, row in rows.items():
+        if name.endswith(SECOND):
+            continue
+        second = rows.get(name + SECOND)
         table.append(
             (
-                row["name"],
+                name,
                 f"{row['density']:.2f}",
                 number(row["psnr_db"], 1),
+                number(second["psnr_db"] if second else None, 1),
                 number(row["ssim"], 3),
                 number(row["flicker"], 3),
                 number(row["seconds"], 1),

@@ -5,6 +5,7 @@
 
 #include "app/script.h"
 #include "app/theme.h"
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "imgui_internal.h"
 #include "implot.h"
@@ -61,14 +62,14 @@ App::App(Screen& screen, Workers& workers, Document& document, AppOptions option
     io.ConfigWindowsMoveFromTitleBarOnly = true;
     io.IniFilename = nullptr;
     if (options_.keep_layout && !options_.config.empty()) {
-        ini_ = (options_.config / "layout.ini").string();
+        ini_ = utf8(options_.config / "layout.ini");
         std::error_code error;
         std::filesystem::create_directories(options_.config, error);
         io.IniFilename = ini_.c_str();
     }
     load_font();
     screen_.on_drop = [this](const std::vector<std::string>& paths) {
-        for (const std::string& path : paths) open(path);
+        for (const std::string& path : paths) open(path_of(path));
     };
 }
 
@@ -146,7 +147,7 @@ void App::update_title() {
     const Document& document = ui_.document;
     std::string title = "PARO Viewer";
     if (document.has_profile()) {
-        title = document.path().filename().string() + (document.modified() ? " (edited)" : "") + " - " + title;
+        title = utf8(document.path().filename()) + (document.modified() ? " (edited)" : "") + " - " + title;
     }
     if (title == title_) return;
     title_ = title;
@@ -170,7 +171,7 @@ void App::export_picture() {
     export_path_.clear();
     try {
         write_png(picture(ui_.export_panel), path);
-        ui_.document.tell(Message::Kind::info, "Saved " + path.string() + '.');
+        ui_.document.tell(Message::Kind::info, "Saved " + utf8(path) + '.');
     } catch (const std::exception& error) {
         ui_.document.tell(Message::Kind::error, std::string("No picture: ") + error.what());
     }

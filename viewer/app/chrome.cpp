@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "app/app.h"
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "imgui_internal.h"
 
@@ -32,9 +33,9 @@ void draw_names(Ui& ui, float progress) {
     // What comes after the names keeps its place; they share what is left.
     const float after = ui.px(56 + 3 * 16 + 8) + text_width("tile") + text_width("edited") + progress;
     const float room = std::max(ui.px(80), ImGui::GetContentRegionAvail().x - after);
-    const std::string file = fitted(document.path().filename().string(), room * 0.45f);
+    const std::string file = fitted(utf8(document.path().filename()), room * 0.45f);
     ImGui::TextUnformatted(file.c_str());
-    tooltip(document.path().string().c_str());
+    tooltip(utf8(document.path()).c_str());
     if (document.modified()) {
         ImGui::SameLine();
         ImGui::TextColored(warning_color(ui), "edited");
@@ -80,7 +81,7 @@ void App::draw_file_menu() {
         const std::vector<std::filesystem::path> recent = preferences_.recent;
         for (const auto& path : recent) {
             const float room = ImGui::GetMainViewport()->WorkSize.x * 0.6f;
-            if (ImGui::MenuItem((fitted(path.string(), room) + "##" + path.string()).c_str())) open(path);
+            if (ImGui::MenuItem((fitted(utf8(path), room) + "##" + utf8(path)).c_str())) open(path);
         }
         ImGui::EndMenu();
     }
@@ -264,7 +265,7 @@ void App::draw_welcome() {
         ImGui::PopFont();
         ImGui::Spacing();
         if (loading.active) {
-            fitted_text(loading.path.string(), width);
+            fitted_text(utf8(loading.path), width);
             const float bar = std::min(ui_.px(420), width);
             ImGui::ProgressBar(static_cast<float>(loading.share), {bar, 0}, fitted(loading.what, bar * 0.9f).c_str());
         } else {
@@ -279,7 +280,7 @@ void App::draw_welcome() {
             if (!preferences_.recent.empty()) muted("Recent");
             const std::vector<std::filesystem::path> recent = preferences_.recent;
             for (std::size_t i = 0; i < recent.size(); ++i) {
-                const std::string name = recent[i].string();
+                const std::string name = utf8(recent[i]);
                 if (ImGui::TextLink((fitted(name, width) + "##" + name).c_str())) open(recent[i]);
                 tooltip(name.c_str());
                 ui_.anchor("recent." + std::to_string(i));
@@ -296,7 +297,7 @@ void App::draw_quit_question() {
     if (ask_quit_ && !ui_.document.modified()) quit_ = true;
     if (ask_quit_ && !ImGui::IsPopupOpen("Leave?")) ImGui::OpenPopup("Leave?");
     if (!ImGui::BeginPopupModal("Leave?", nullptr, ImGuiWindowFlags_AlwaysAutoResize)) return;
-    const std::string name = fitted(ui_.document.path().filename().string(), ui_.px(420));
+    const std::string name = fitted(utf8(ui_.document.path().filename()), ui_.px(420));
     ImGui::Text("%s has edits that are not saved.", name.c_str());
     ImGui::Spacing();
     if (ImGui::Button("Stay")) {

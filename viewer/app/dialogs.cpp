@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "app/app.h"
+#include "document/files/utf8.h"
 #include "imgui.h"
 
 namespace paro::viewer {
@@ -37,7 +38,7 @@ const char* title_of(DialogKind kind) {
 bool is_saving(DialogKind kind) { return kind == DialogKind::save_as || kind == DialogKind::export_png; }
 
 bool fits(DialogKind kind, const fs::path& path) {
-    const std::string name = path.filename().string();
+    const std::string name = utf8(path.filename());
     if (kind == DialogKind::run_log) return name.ends_with(".jsonl");
     if (kind == DialogKind::export_png) return name.ends_with(".png");
     const bool capture = name.ends_with(".safetensors") && kind == DialogKind::open;
@@ -52,12 +53,12 @@ void list_folder(FileDialog& dialog) {
          !error && entry != end; entry.increment(error)) {
         std::error_code ignored;
         const bool folder = entry->is_directory(ignored);
-        const std::string name = entry->path().filename().string();
+        const std::string name = utf8(entry->path().filename());
         if (name.starts_with('.') || (!folder && !fits(dialog.kind, entry->path()))) continue;
         dialog.entries.push_back({entry->path(), folder ? name + "/" : name, folder});
         if (dialog.entries.size() > 5000) break;
     }
-    if (error) dialog.problem = dialog.folder.string() + ": " + error.message();
+    if (error) dialog.problem = utf8(dialog.folder) + ": " + error.message();
     std::ranges::sort(dialog.entries, [](const Choice& a, const Choice& b) {
         return a.folder != b.folder ? a.folder : a.name < b.name;
     });
@@ -75,7 +76,7 @@ void start(FileDialog& dialog, const Ui& ui, DialogKind kind) {
     if (!ui.preferences.recent.empty()) dialog.folder = ui.preferences.recent.front().parent_path();
     if (ui.document.has_profile()) {
         dialog.folder = fs::absolute(ui.document.path(), error).parent_path();
-        const std::string stem = ui.document.path().stem().string();
+        const std::string stem = utf8(ui.document.path().stem());
         if (kind == DialogKind::save_as) set_name(dialog, stem + "-edited.json");
         if (kind == DialogKind::export_png) {
             set_name(dialog, stem + '-' + (ui.export_panel.empty() ? "viewer" : ui.export_panel) + ".png");
@@ -86,7 +87,7 @@ void start(FileDialog& dialog, const Ui& ui, DialogKind kind) {
 
 // The path that is named, or what is wrong with it.
 fs::path named(FileDialog& dialog) {
-    const fs::path given(dialog.name);
+    const fs::path given = path_of(dialog.name);
     fs::path path = given.is_absolute() ? given : dialog.folder / given;
     std::error_code error;
     if (fs::is_directory(path, error)) {
@@ -99,14 +100,14 @@ fs::path named(FileDialog& dialog) {
         const char* end = dialog.kind == DialogKind::save_as ? ".json" : ".png";
         if (path.extension() != end) path += end;
         if (fs::exists(path, error) && !dialog.overwrite) {
-            dialog.problem = path.filename().string() + " exists. Press again to replace it.";
+            dialog.problem = utf8(path.filename()) + " exists. Press again to replace it.";
             dialog.overwrite = true;
             return {};
         }
         return path;
     }
     if (!fs::exists(path, error)) {
-        dialog.problem = path.string() + " does not exist.";
+        dialog.problem = utf8(path) + " does not exist.";
         return {};
     }
     return path;
@@ -149,7 +150,7 @@ void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const fs::path&)>
         list_folder(dialog);
     }
     ImGui::SameLine();
-    fitted_text(dialog.folder.string(), ImGui::GetContentRegionAvail().x);
+    fitted_text(utf8(dialog.folder), ImGui::GetContentRegionAvail().x);
     bool chosen = false;
     const float problem =
         ImGui::CalcTextSize(dialog.problem.c_str(), nullptr, false, ImGui::GetContentRegionAvail().x).y;

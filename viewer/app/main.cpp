@@ -11,6 +11,7 @@
 #include "app/app.h"
 #include "app/gl.h"
 #include "app/script.h"
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "implot.h"
 #include "paro/error.h"
@@ -56,15 +57,15 @@ struct Options {
     std::exit(64);
 }
 
-Options parse(int count, char** values) {
+Options parse(const std::vector<std::string>& values) {
     Options out;
-    int i = 1;
+    std::size_t i = 0;
     const auto next = [&](const char* name) -> std::string {
-        if (++i >= count) usage(std::string(name) + " needs a value");
+        if (++i >= values.size()) usage(std::string(name) + " needs a value");
         return values[i];
     };
-    for (; i < count; ++i) {
-        const std::string arg = values[i];
+    for (; i < values.size(); ++i) {
+        const std::string& arg = values[i];
         if (arg == "--help" || arg == "-h") {
             std::printf("%s", kUsage);
             std::exit(0);
@@ -80,15 +81,15 @@ Options parse(int count, char** values) {
         else if (arg == "--stats")
             out.stats = true;
         else if (arg == "--screenshot")
-            out.screenshot = next("--screenshot");
+            out.screenshot = path_of(next("--screenshot"));
         else if (arg == "--script")
-            out.script = next("--script");
+            out.script = path_of(next("--script"));
         else if (arg == "--compare")
-            out.compare = next("--compare");
+            out.compare = path_of(next("--compare"));
         else if (arg == "--runlog")
-            out.run_log = next("--runlog");
+            out.run_log = path_of(next("--runlog"));
         else if (arg == "--config")
-            out.config = next("--config");
+            out.config = path_of(next("--config"));
         else if (arg == "--panel")
             out.panel = next("--panel");
         else if (arg == "--theme")
@@ -109,7 +110,7 @@ Options parse(int count, char** values) {
         else if (!out.file.empty())
             usage("only one FILE can be opened");
         else
-            out.file = arg;
+            out.file = path_of(arg);
     }
     const ScreenOptions& s = out.screen;
     if (s.width < 320 || s.height < 240 || s.width > 16384 || s.height > 16384)
@@ -246,7 +247,7 @@ int run(const Options& options, double begun) {
 int main(int count, char** values) {
     const double begun = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
     try {
-        return paro::viewer::run(paro::viewer::parse(count, values), begun);
+        return paro::viewer::run(paro::viewer::parse(paro::viewer::arguments(count, values)), begun);
     } catch (const paro::viewer::NoScreen& error) {
         std::fprintf(stderr, "paro-viewer: %s\n", error.what());
         return 2;

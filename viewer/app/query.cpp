@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "app/app.h"
+#include "document/files/utf8.h"
 #include "paro/error.h"
 
 namespace paro::viewer {
@@ -30,7 +31,7 @@ using Getter = std::function<std::string(const Ui&)>;
 const std::map<std::string, Getter>& getters() {
     static const std::map<std::string, Getter> all = {
         {"open", [](const Ui& ui) { return flag(ui.document.has_profile()); }},
-        {"path", [](const Ui& ui) { return ui.document.path().string(); }},
+        {"path", [](const Ui& ui) { return utf8(ui.document.path()); }},
         {"modified", [](const Ui& ui) { return flag(ui.document.modified()); }},
         {"selection", [](const Ui& ui) { return ui.document.name_of(ui.document.selected()); }},
         {"selection.index", [](const Ui& ui) { return std::to_string(ui.document.selected()); }},

@@ -13,6 +13,7 @@
 #include "app/app.h"
 #include "app/readable.h"
 #include "app/script_keys.h"
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "paro/error.h"
 
@@ -95,14 +96,14 @@ Script Script::parse(const std::string& text, const std::filesystem::path& folde
 
 Script Script::load(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
-    require(static_cast<bool>(file), path.string(), "must be a script that can be read", "no readable file");
+    require(static_cast<bool>(file), utf8(path), "must be a script that can be read", "no readable file");
     std::ostringstream text;
     text << file.rdbuf();
     return parse(text.str(), path.parent_path());
 }
 
 std::filesystem::path Script::file(const std::string& word) const {
-    const std::filesystem::path path(value(word));
+    const std::filesystem::path path = path_of(value(word));
     return path.is_absolute() ? path : folder_ / path;
 }
 
@@ -283,7 +284,7 @@ void Script::run(App& app, const Command& command) {
     Ui& ui = app.ui();
     const auto word = [&](std::size_t i) { return i < command.word.size() ? command.word[i] : std::string(); };
     if (verb == "open") app.open(file(word(1)));
-    if (verb == "drop") app.screen().on_drop({file(word(1)).string()});
+    if (verb == "drop") app.screen().on_drop({utf8(file(word(1)))});
     if (verb == "wait") wait(app, command.word.size() > 1 ? std::atof(word(1).c_str()) : 120.0);
     if (verb == "frames") {
         for (int i = std::atoi(word(1).c_str()); i > 0; --i) then([](App&) {});

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "imgui_internal.h"
 #include "implot.h"
@@ -105,10 +106,10 @@ bool letters_missing() {
 }
 
 std::vector<std::filesystem::path> system_fonts() {
-    if (const char* named = std::getenv("PARO_VIEWER_FONT"); named != nullptr && named[0] != 0) return {named};
+    if (const auto named = path_from_environment("PARO_VIEWER_FONT"); !named.empty()) return {named};
 #ifdef _WIN32
-    const char* windows = std::getenv("WINDIR");
-    const std::filesystem::path fonts = std::filesystem::path(windows == nullptr ? "C:/Windows" : windows) / "Fonts";
+    const std::filesystem::path windows = path_from_environment("WINDIR");
+    const std::filesystem::path fonts = (windows.empty() ? std::filesystem::path("C:/Windows") : windows) / "Fonts";
     return {fonts / "msyh.ttc", fonts / "msyh.ttf", fonts / "simhei.ttf", fonts / "YuGothM.ttc", fonts / "malgun.ttf"};
 #elif defined(__APPLE__)
     return {"/System/Library/Fonts/Hiragino Sans GB.ttc", "/System/Library/Fonts/STHeiti Medium.ttc",
@@ -143,7 +144,7 @@ void find_missing_letters() {
         ImFontConfig config;
         config.MergeMode = true;
         config.Flags |= ImFontFlags_NoLoadError;
-        if (ImGui::GetIO().Fonts->AddFontFromFileTTF(path.string().c_str(), 0.0f, &config) != nullptr) return;
+        if (ImGui::GetIO().Fonts->AddFontFromFileTTF(utf8(path).c_str(), 0.0f, &config) != nullptr) return;
     }
 }
 

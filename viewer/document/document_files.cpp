@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "document/document.h"
+#include "document/files/utf8.h"
 #include "paro/error.h"
 #include "paro/profile_plan.h"
 
@@ -104,7 +105,7 @@ void Document::adopt(Loaded loaded) {
 void Document::read_capture() {
     if (loaded_.capture || loaded_.capture_path.empty()) return;
     auto progress = std::make_shared<Progress>();
-    progress->state = {true, loaded_.capture_path, 0.0, "Reading " + loaded_.capture_path.filename().string()};
+    progress->state = {true, loaded_.capture_path, 0.0, "Reading " + utf8(loaded_.capture_path.filename())};
     io_.progress = progress;
     // A copy: the document may go on to another file while this one is read.
     auto read = std::make_shared<Loaded>();
@@ -152,7 +153,7 @@ void Document::take_run_log(RunLog log) {
         break;
     }
     if (loaded_.run_log->skipped > 0 && loaded_.run_log->runs.empty()) {
-        tell(Message::Kind::warning, loaded_.run_log_path.string() + ": " + loaded_.run_log->first_problem);
+        tell(Message::Kind::warning, utf8(loaded_.run_log_path) + ": " + loaded_.run_log->first_problem);
     }
 }
 
@@ -169,7 +170,7 @@ void Document::reload(Loaded loaded) {
         recompute_head();
         recompute_overview();
     }
-    std::string text = loaded_.profile_path.filename().string() + " changed on disk and was read again";
+    std::string text = utf8(loaded_.profile_path.filename()) + " changed on disk and was read again";
     if (had_edits && same_shape) {
         EditState next = history_.now();
         for (std::size_t i = 0; i < mine.heads.size(); ++i) {
@@ -187,7 +188,7 @@ void Document::reload(Loaded loaded) {
 void Document::open_run_log(const fs::path& path) {
     if (!base_) {
         tell(Message::Kind::error,
-             path.string() + " is a run log, which is shown beside a profile: open a profile first.");
+             utf8(path) + " is a run log, which is shown beside a profile: open a profile first.");
         return;
     }
     workers_.post(Priority::urgent, Ticket(), [=, this]() -> Workers::Delivery {
@@ -225,11 +226,11 @@ void Document::open_comparison(const fs::path& path) {
 void Document::save_as(const fs::path& path) {
     if (!base_ || io_.saving) return;
     if (kind_of(path) != FileKind::profile) {
-        tell(Message::Kind::error, path.string() + " must end in .json. Captures and run logs are not saved.", true);
+        tell(Message::Kind::error, utf8(path) + " must end in .json. Captures and run logs are not saved.", true);
         return;
     }
     // The file that is open may keep whatever name it has.
-    const std::string name = path.stem().string();
+    const std::string name = utf8(path.stem());
     if (const std::string_view rule = profile_name_rule(name); !rule.empty() && path != loaded_.profile_path) {
         tell(Message::Kind::error,
              "The name of a profile " + std::string(rule) + ", or ComfyUI does not offer it (got \"" + name +
@@ -252,7 +253,7 @@ void Document::save_as(const fs::path& path) {
                 loaded_.profile_path = path;
                 loaded_.profile_stamp = stamp;
                 watched_.profile = {stamp, stamp, false};
-                tell(Message::Kind::info, "Saved " + path.string() + '.');
+                tell(Message::Kind::info, "Saved " + utf8(path) + '.');
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
@@ -272,7 +273,7 @@ bool Document::changed(Seen& seen, const fs::path& path) {
         // A file that never was is not missed.
         if (at_rest && seen.used.exists && !seen.missing_told) {
             seen.missing_told = true;
-            tell(Message::Kind::warning, path.string() + " is gone. What was read stays; saving writes it again.");
+            tell(Message::Kind::warning, utf8(path) + " is gone. What was read stays; saving writes it again.");
         }
         return false;
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "panels/ui.h"
 
@@ -239,7 +240,7 @@ void draw_comparison(Ui& ui) {
     }
     flow(button_width("Close"));
     const bool close = ImGui::SmallButton("Close");
-    fitted_text(compared->path.filename().string(), ImGui::GetContentRegionAvail().x);
+    fitted_text(utf8(compared->path.filename()), ImGui::GetContentRegionAvail().x);
     if (!compared->same_model) ImGui::TextColored(warning_color(ui), "Of another model.");
     draw_differences(ui, compared->diff);
     if (close) document.close_comparison();

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 
+#include "document/files/utf8.h"
 #include "imgui.h"
 #include "panels/ui.h"
 
@@ -85,7 +86,7 @@ void draw_choice(Ui& ui) {
         ImGui::EndCombo();
     }
     ui.anchor("ran.run");
-    tooltip(document.files().run_log_path.string().c_str());
+    tooltip(utf8(document.files().run_log_path).c_str());
 }
 
 void draw_path_legend(Ui& ui, const Run& run) {

@@ -11,7 +11,7 @@ from .cli import viewer as viewer_cli
 
 USAGE = """python -m paroattention COMMAND
   doctor                                 what this machine can run
-  profile show|validate|merge|diff FILE  profiles on the command line
+  profile show|merge|diff FILE           profiles on the command line
   view FILE                              open a profile in the desktop viewer
   bench TOOL                             speed and fidelity"""
 

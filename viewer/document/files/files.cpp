@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "document/files/utf8.h"
 #include "paro/error.h"
 
 namespace paro::viewer {
@@ -12,9 +13,9 @@ namespace {
 
 constexpr const char* kCaptureEnd = ".capture.safetensors";
 
-bool ends_with(const fs::path& path, const std::string& end) { return path.filename().string().ends_with(end); }
+bool ends_with(const fs::path& path, const std::string& end) { return utf8(path.filename()).ends_with(end); }
 
-std::string name_of(const fs::path& path) { return path.filename().string(); }
+std::string name_of(const fs::path& path) { return utf8(path.filename()); }
 
 // Whether kernels of one may be shown with rows of the other: same model, layers and grids.
 bool belong_together(const Profile& profile, const Profile& captured) {
@@ -112,7 +113,7 @@ Loaded open_first(const fs::path& path, const std::function<void(double, const s
     Loaded out;
     out.asked = path;
     const FileKind kind = kind_of(path);
-    require(kind != FileKind::run_log, path.string(), "must be a profile or a capture; open a run log beside one",
+    require(kind != FileKind::run_log, utf8(path), "must be a profile or a capture; open a run log beside one",
             "a run log");
     const bool from_capture = kind == FileKind::capture;
     out.profile_path = from_capture ? profile_of_capture(path) : path;
@@ -134,7 +135,7 @@ Loaded open_first(const fs::path& path, const std::function<void(double, const s
     } else if (stamp_of(capture).exists) {
         out.capture_path = capture;
     }
-    if (out.profile_path.empty()) out.profile_path = path.parent_path() / (path.stem().string() + ".edited.json");
+    if (out.profile_path.empty()) out.profile_path = path.parent_path() / (utf8(path.stem()) + ".edited.json");
     tell(0.96, "Reading the run log");
     for (const fs::path& place : run_log_places(out.profile_path)) {
         if (!out.run_log) load_log(out, place, false);

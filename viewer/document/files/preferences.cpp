@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "document/files/utf8.h"
 #include "paro/error.h"
 
 namespace paro::viewer {
@@ -17,11 +18,6 @@ namespace {
 
 constexpr std::size_t kMaxRecent = 10;
 constexpr const char* kFile = "viewer.json";
-
-fs::path from_environment(const char* name) {
-    const char* value = std::getenv(name);
-    return value != nullptr && *value != '\0' ? fs::path(value) : fs::path();
-}
 
 template <typename Value>
 Value member(const nlohmann::json& json, const char* key, Value otherwise, int count) {
@@ -42,15 +38,15 @@ void Preferences::remember(const fs::path& path) {
 }
 
 fs::path config_folder() {
-    if (const fs::path own = from_environment("PARO_CONFIG_DIR"); !own.empty()) return own;
+    if (const fs::path own = path_from_environment("PARO_CONFIG_DIR"); !own.empty()) return own;
 #ifdef _WIN32
-    const fs::path base = from_environment("APPDATA");
+    const fs::path base = path_from_environment("APPDATA");
 #elif defined(__APPLE__)
-    const fs::path home = from_environment("HOME");
+    const fs::path home = path_from_environment("HOME");
     const fs::path base = home.empty() ? home : home / "Library" / "Application Support";
 #else
-    fs::path base = from_environment("XDG_CONFIG_HOME");
-    if (base.empty() && !from_environment("HOME").empty()) base = from_environment("HOME") / ".config";
+    fs::path base = path_from_environment("XDG_CONFIG_HOME");
+    if (base.empty() && !path_from_environment("HOME").empty()) base = path_from_environment("HOME") / ".config";
 #endif
     return base.empty() ? base : base / "paroattention";
 }
@@ -71,7 +67,8 @@ Preferences load_preferences(const fs::path& folder) {
     }
     if (const auto recent = json.find("recent"); recent != json.end() && recent->is_array()) {
         for (const auto& path : *recent) {
-            if (path.is_string() && out.recent.size() < kMaxRecent) out.recent.emplace_back(path.get<std::string>());
+            if (path.is_string() && out.recent.size() < kMaxRecent)
+                out.recent.push_back(path_of(path.get<std::string>()));
         }
     }
     return out;
@@ -88,16 +85,16 @@ void save_preferences(const Preferences& preferences, const fs::path& folder) {
     json["log_scale"] = preferences.log_scale;
     json["ui_scale"] = preferences.ui_scale;
     json["recent"] = nlohmann::json::array();
-    for (const fs::path& path : preferences.recent) json["recent"].push_back(path.string());
+    for (const fs::path& path : preferences.recent) json["recent"].push_back(utf8(path));
     const fs::path temporary = folder / (std::string(kFile) + ".new");
     {
         std::ofstream file(temporary, std::ios::binary);
         file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
         file.close();
-        require(!file.fail(), temporary.string(), "must be writable", std::strerror(errno));
+        require(!file.fail(), utf8(temporary), "must be writable", std::strerror(errno));
     }
     fs::rename(temporary, folder / kFile, error);
-    require(!error, (folder / kFile).string(), "must be writable", error.message());
+    require(!error, utf8(folder / kFile), "must be writable", error.message());
 }
 
 }  // namespace paro::viewer

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "document/files/utf8.h"
 #include "paro/error.h"
 #include "paro/text_encoding.h"
 
@@ -205,15 +206,15 @@ RunLog parse_run_log(std::string_view text_of_file) {
 RunLog load_run_log(const std::filesystem::path& path) {
     std::error_code error;
     const std::uintmax_t size = std::filesystem::file_size(path, error);
-    require(!error && std::filesystem::is_regular_file(path, error), path.string(), "must be a readable file",
+    require(!error && std::filesystem::is_regular_file(path, error), utf8(path), "must be a readable file",
             error ? error.message() : "another kind");
-    require(size <= kMaxBytes, path.string(), "must not exceed 64 MB", size);
+    require(size <= kMaxBytes, utf8(path), "must not exceed 64 MB", size);
     std::ifstream file(path, std::ios::binary);
     std::string text_of_file(static_cast<std::size_t>(size), '\0');
     file.read(text_of_file.data(), static_cast<std::streamsize>(size));
     text_of_file.resize(static_cast<std::size_t>(file.gcount()));
     const std::string_view wide = wide_encoding(text_of_file);
-    require(wide.empty(), path.string(), "must be saved as UTF-8", wide);
+    require(wide.empty(), utf8(path), "must be saved as UTF-8", wide);
     return parse_run_log(text_of_file);
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "document/files/utf8.h"
 #include "paro/error.h"
 
 namespace paro::viewer {
@@ -64,7 +65,7 @@ void write_png(const Image& image, const std::filesystem::path& path) {
     std::ofstream file(path, std::ios::binary);
     file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     file.close();
-    if (file.fail()) fail(path.string(), "must be a place where a file can be written", std::strerror(errno));
+    if (file.fail()) fail(utf8(path), "must be a place where a file can be written", std::strerror(errno));
 }
 
 Image crop(const Image& image, int x, int y, int width, int height) {
