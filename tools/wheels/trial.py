@@ -19,6 +19,7 @@ from .inputs import Inputs
 # CPython and torch: every CPython once, and the oldest torch, the one that the wheel is compiled
 # with and the newest.
 TRIALS = {"3.10": "2.9.1", "3.11": "2.11.0", "3.12": "2.15.0", "3.13": "2.15.0", "3.14": "2.15.0"}
+AUDIO_OF_ITS_OWN = ("2.9.1",)
 RESULTS = REPO / "tests" / "wheels" / "linux.json"
 # Of the tests, what they import beside ComfyUI's own packages.
 TESTS_NEED = ("pytest", "jsonschema", "scikit-image")
@@ -83,7 +84,9 @@ class Trial:
 
     def run(self) -> dict:
         place, python = self.place, self.place.python
-        packages = [f"torch=={self.torch}", "torchvision", "torchaudio", *TESTS_NEED]
+        # It does not say which torch it goes with; since 2.11 one build serves all later ones.
+        audio = "torchaudio" + (f"=={self.torch}" if self.torch in AUDIO_OF_ITS_OWN else "")
+        packages = [f"torch=={self.torch}", "torchvision", audio, *TESTS_NEED]
         place.install("ComfyUI's packages", [*packages, "-r", self._needs])
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", self.wheel]
         place.run("pip install of the wheel", [python, *pip])

@@ -20,9 +20,6 @@ DESELECTED = {
     "cuda/test_without_gpu.py::test_masks_found_on_a_device_stay_there": NO_CUDA,
     "cuda/test_without_gpu.py::"
     "test_the_module_calls_the_observing_operators_as_they_are_declared": NO_CUDA,
-    "python/cli/test_cli.py::test_view_runs_the_viewer_with_its_arguments": (
-        "it wants a package without a viewer, and the wheel has one"
-    ),
 }
 Result = tuple[str, dict]
 

@@ -315,6 +315,8 @@ def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
     from paroattention import desktop_viewer
 
     monkeypatch.setenv("PATH", str(tmp_path))
+    # A wheel has one beside the package.
+    monkeypatch.setattr(desktop_viewer, "__file__", str(tmp_path / "elsewhere" / "x.py"))
     assert main(["view", "x.json"]) == 1
     assert "run.py view" in capfd.readouterr().err
     program = tmp_path / "paro-viewer"
