@@ -12,8 +12,8 @@ from . import screen
 from .context import Context, Failed
 from .wine import text, windows_path
 
-# With a space and not in ASCII, as files of users are; in the code page that wine has here.
-NAME = "wan für 720p"
+# With a space and beyond any one code page, as files of users are.
+NAME = "für 配置 720p"
 SIZE = (1280, 720)
 TITLE = "PARO Viewer"
 HEADS = 12
