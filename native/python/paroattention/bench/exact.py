@@ -62,18 +62,17 @@ class ExactObserver:
         *,
         group: int = 0,
         order: str | None = None,
-        dense_heads: Sequence[bool] = (),
+        densities: Sequence[float] = (),
     ):
         """A Plan from the exact maps: per head the order of greatest retained mass, or `order`.
 
-        dense_heads: which heads (True) compute every block whatever the density.
+        density: of all heads; densities, one a head, where they differ.
         """
         layout = self.layouts[layer]
         heads = []
         every = self.maps[(layer, group)]
-        for maps, dense in zip(every, dense_heads or [False] * len(every), strict=True):
+        for maps, own in zip(every, densities or [density] * len(every), strict=True):
             chosen = order or _core.score_order_maps(maps, density)["order"]
-            own = 1.0 if dense else density
             heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], own))
         return _core.Plan(
             layout.grid,

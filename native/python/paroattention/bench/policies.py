@@ -9,7 +9,9 @@ import numpy as np
 
 from .. import _core
 from ..kernels.attention import attention
+from ..plan.head_densities import afforded, free_density
 from ..plan.profile_build import build_profile
+from ..plan.profile_copy import with_densities
 from ..run.session import Session
 from ..settings import AUTO, TARGET_ERROR, ModelInfo, Settings
 from .bundled import Bundle
@@ -160,10 +162,16 @@ def _exact_plans(case: Case, calibration: Calibration):
     """plans(layer, sigma) -> Plan, made once for each timestep group."""
     maps = calibration.exact[case.block]
 
+    # Which heads get more is no part of the comparison: as in runs with the profile.
+    chosen = calibration.profiles["profile"]
+    shared = with_densities(chosen, afforded(chosen, case.density))
+    free = free_density(shared, case.density)
+
     @functools.cache
     def plan(layer: str, group: int):
-        dense = calibration.dense_heads[layer]
-        return maps.plan(layer, case.density, group=group, dense_heads=dense)
+        heads = shared.layers[shared.layer_ids().index(layer)].heads
+        densities = [free if head.density is None else head.density for head in heads]
+        return maps.plan(layer, case.density, group=group, densities=densities)
 
     return lambda layer, sigma: plan(layer, calibration.group(sigma))
 
