@@ -19,10 +19,12 @@ from .inputs import Inputs
 # CPython and torch: every CPython once, and the oldest torch, the one that the wheel is compiled
 # with and the newest.
 TRIALS = {"3.10": "2.9.1", "3.11": "2.11.0", "3.12": "2.15.0", "3.13": "2.15.0", "3.14": "2.15.0"}
-AUDIO_OF_ITS_OWN = ("2.9.1",)
+AUDIO_OF_ITS_OWN = ("2.9.1", "2.11.0")
 RESULTS = REPO / "tests" / "wheels" / "linux.json"
 # Of the tests, what they import beside ComfyUI's own packages.
 TESTS_NEED = ("pytest", "jsonschema", "scikit-image")
+# What differs by CPython and torch: the binding, the operators, the command line.
+PYTHON_TESTS = ("kernels", "run", "cli", "test_native_errors.py", "test_profile_schema.py")
 COMFY_TESTS = ("test_nodes.py", "test_override.py", "test_first_test.py", "test_server.py")
 OPERATORS = (
     "import torch; from paroattention.kernels import cuda, operators;"
@@ -54,9 +56,20 @@ def run(paths: Paths, wheel: Path, versions: list[str]) -> dict:
         found = Trial(inputs, version, wheel, comfy, plugin).run()
         results["trials"].append(found)
         say(f"  {json.dumps(found)}")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write(results)
     return results
+
+
+def write(results: dict) -> None:
+    """Keeps what an earlier call found of the same wheel under other CPythons."""
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    trials = {one["python"]: one for one in before.get("trials", ())}
+    if before.get("sha256") != results["sha256"]:
+        trials = {}
+    trials |= {one["python"]: one for one in results["trials"]}
+    kept = results | {"trials": [trials[version] for version in TRIALS if version in trials]}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def interpreter(version: str) -> Path | None:
@@ -84,7 +97,7 @@ class Trial:
 
     def run(self) -> dict:
         place, python = self.place, self.place.python
-        # It does not say which torch it goes with; since 2.11 one build serves all later ones.
+        # It does not say which torch it goes with; one build serves several of the later ones.
         audio = "torchaudio" + (f"=={self.torch}" if self.torch in AUDIO_OF_ITS_OWN else "")
         packages = [f"torch=={self.torch}", "torchvision", audio, *TESTS_NEED]
         place.install("ComfyUI's packages", [*packages, "-r", self._needs])
@@ -99,7 +112,7 @@ class Trial:
             "doctor": self._doctor(code, told),
             "operators": int(operators) if operators.strip().isdigit() else operators[-200:],
             "operators_exit": loaded,
-            "tests/python": self._tests(["tests/python"]),
+            "tests/python": self._tests([f"tests/python/{name}" for name in PYTHON_TESTS]),
             "tests/comfy": self._tests([f"tests/comfy/{name}" for name in COMFY_TESTS]),
             "comfyui_start": self._start(),
         }
