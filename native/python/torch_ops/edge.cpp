@@ -9,6 +9,11 @@
 #include "paro/cuda/launch.h"
 #include "paro/error.h"
 
+#if defined(__MINGW32__)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
+
 // Also in the version script of the library (CMakeLists.txt): nothing else is exported.
 #if defined(_WIN32)
 #define PARO_ENTRY extern "C" __declspec(dllexport)
@@ -83,6 +88,19 @@ void register_operators() {
 }
 
 }  // namespace
+
+#if defined(__MINGW32__)
+// Torch is linked with ucrtbase.dll and this library with msvcrt.dll. Without the former it is let go rather than freed
+// in the wrong heap.
+void free_in_torch(void* memory) noexcept {
+    using Free = void (*)(void*);
+    static const Free release = [] {
+        const HMODULE runtime = GetModuleHandleA("ucrtbase.dll");
+        return runtime ? reinterpret_cast<Free>(reinterpret_cast<void*>(GetProcAddress(runtime, "free"))) : nullptr;
+    }();
+    if (release) release(memory);
+}
+#endif
 
 void call_guarded(Boxed kernel, StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs) noexcept {
     if (guard([&] { kernel(stack, inputs, outputs); })) return;

@@ -38,6 +38,11 @@ struct Operator {
     Boxed kernel;
 };
 
+#if defined(__MINGW32__)
+// Frees what torch's own runtime has allocated: ours would take it for memory of another heap.
+void free_in_torch(void* memory) noexcept;
+#endif
+
 std::span<const Operator> attention_operators();
 std::span<const Operator> observing_operators();
 

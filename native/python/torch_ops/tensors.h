@@ -10,11 +10,27 @@
 #include <array>
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "edge.h"
 #include "paro/cuda/launch.h"
 #include "paro/error.h"
+
+#if defined(__MINGW32__)
+// An optional argument comes in a box that torch has allocated and its headers delete here, with this library's
+// runtime. Before any operator is boxed, since those would take the headers' conversion.
+template <>
+struct torch::stable::detail::ToImpl<std::optional<torch::stable::Tensor>> {
+    static std::optional<torch::stable::Tensor> call(StableIValue value, std::uint64_t, bool) {
+        StableIValue* const box = to<StableIValue*>(value);
+        if (!box) return std::nullopt;
+        const auto handle = to<AtenTensorHandle>(*box);
+        paro::torch_ops::free_in_torch(box);
+        return torch::stable::Tensor(handle);
+    }
+};
+#endif
 
 namespace paro::torch_ops {
 
