@@ -24,6 +24,8 @@ TORCH = (
     *("networkx==3.4.2", "jinja2==3.1.6", "markupsafe==3.0.4", "fsspec==2026.9.0"),
     *("filelock==4.1.0", "setuptools==81.0.0"),
 )
+# Microsoft's msvcp140.dll, through which torch's exceptions pass: see OVERRIDES of wine.py.
+RUNTIME = ("msvc-runtime==14.51.36231",)
 TESTS = (
     *("pytest==9.2.0", "iniconfig==2.3.1", "pluggy==1.7.0", "packaging==26.4", "pygments==2.21.0"),
     *("colorama==0.4.6", "exceptiongroup==1.3.0", "tomli==2.2.1"),
@@ -42,7 +44,7 @@ sys.modules["_wmi"] = None
 
 def packages(version: str) -> tuple[str, ...]:
     """What the Python with torch gets."""
-    return (*NUMPY, *TORCH, *TESTS, *(SCHEMA if version != "3.13" else ()))
+    return (*NUMPY, *TORCH, *RUNTIME, *TESTS, *(SCHEMA if version != "3.13" else ()))
 
 
 class Environment:
@@ -70,6 +72,8 @@ class Environment:
             self._install(wanted, version, folder / "Lib" / "site-packages")
             (folder / "Lib" / "site-packages" / "sitecustomize.py").write_text(SITE)
             math_library.install(folder, self.log)
+            if with_torch:
+                shutil.copy2(folder / "Lib" / "site-packages" / "msvcp140.dll", folder)
 
         made = [WINDOWS_PYTHONS[version], *wanted, SITE, hash_file(math_library.SOURCE)]
         stage(folder / ".paro-stamp", hash_text(*made, math_library.OURS.decode()), build)

@@ -26,7 +26,8 @@ PROGRAMS = {
 # Of this side's own Python, which Windows' must not see.
 HIDDEN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "WINEARCH", "WINELOADER")
 # The debugger opens a window that nobody closes; .NET and HTML are asked for when a prefix is made.
-OVERRIDES = "winedbg.exe=d;mscoree,mshtml="
+# wine's own msvcp140 breaks the heap whenever torch throws, so Microsoft's comes first.
+OVERRIDES = "winedbg.exe=d;mscoree,mshtml=;msvcp140=n,b"
 
 
 @dataclass(frozen=True)
