@@ -92,7 +92,8 @@ def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
         wheel = Path(arguments.out).resolve() / pack.name("linux")
         return 0 if trial.sound(trial.run(paths, wheel, arguments.python or [*trial.TRIALS])) else 1
     set_up(paths, with_tests=False)
-    make.make(paths, tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve())
+    systems, out = tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve()
+    make.make(paths, systems, out, quick=arguments.quick)
     return 0
 
 
@@ -268,6 +269,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--try", action="store_true", dest="trial",
         help="instead, try the wheel for Linux under each CPython, in ComfyUI",
     )  # fmt: skip
+    one.add_argument(
+        "--quick",
+        action="store_true",
+        help="for one CPython and two architectures: whether wheels can be made at all",
+    )
     one.add_argument(
         "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"
     )

@@ -21,7 +21,7 @@ class Build:
 
     def __init__(self, inputs: Inputs, system: str):
         self.inputs, self.system = inputs, system
-        self.folder = inputs.paths.build / f"wheel-{system}"
+        self.folder = self._folder(system)
         self.log = inputs.paths.logs / f"wheel-{system}.log"
         self.pythons: list[PythonTarget] = (
             inputs.linux_pythons() if system == "linux" else inputs.windows_pythons()
@@ -47,6 +47,10 @@ class Build:
                 raise SetupError(f"the build for {self.system} left no {name}", "", self.log)
         return found
 
+    def _folder(self, system: str) -> Path:
+        quick = "-quick" if self.inputs.quick else ""
+        return self.inputs.paths.build / f"wheel-{system}{quick}"
+
     def _options(self) -> list[str]:
         inputs, options, prefix = self.inputs, {}, self.inputs.prefix()
         if self.system == "linux":
@@ -55,7 +59,7 @@ class Build:
         else:
             inputs.mingw()
             # Device code is the same: that of the build for Linux.
-            images = inputs.paths.build / "wheel-linux" / "native" / "cuda"
+            images = self._folder("linux") / "native" / "cuda"
             if not any(images.glob("*.fatbin*")):
                 raise SetupError(
                     "The wheel for Windows takes its kernels from the build for Linux,"

