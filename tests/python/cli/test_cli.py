@@ -311,6 +311,7 @@ def test_with_its_outputs_closed(saved):
     assert done.returncode == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the viewer")
 def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
     from paroattention import desktop_viewer
 
