@@ -115,10 +115,13 @@ fs::path named(FileDialog& dialog) {
 
 void draw_entries(FileDialog& dialog, bool& chosen) {
     for (const Choice& entry : std::vector<Choice>(dialog.entries)) {
-        if (!ImGui::Selectable(entry.name.c_str(), false,
-                               ImGuiSelectableFlags_NoAutoClosePopups | ImGuiSelectableFlags_AllowDoubleClick)) {
-            continue;
-        }
+        // Two long names may be shown alike: what tells them apart is not shown, and the whole name is in the tip.
+        const std::string shown = fitted(entry.name, ImGui::GetContentRegionAvail().x);
+        const bool pressed =
+            ImGui::Selectable((shown + "###" + entry.name).c_str(), false,
+                              ImGuiSelectableFlags_NoAutoClosePopups | ImGuiSelectableFlags_AllowDoubleClick);
+        if (shown != entry.name) tooltip(entry.name.c_str());
+        if (!pressed) continue;
         if (entry.folder) {
             dialog.folder = entry.path;
             list_folder(dialog);
