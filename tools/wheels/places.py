@@ -119,6 +119,9 @@ def _debian(inputs: Inputs, version: str) -> Path:
         # All of Debian's later releases are made by the same script.
         command.append("/usr/share/debootstrap/scripts/sid")
         inputs.run(f"a Debian with CPython {version}", command)
+    if not (root / "proc" / "cpuinfo").exists():
+        # torch and psutil ask it for the processor and the memory.
+        inputs.run("mounting /proc there", ["mount", "-t", "proc", "proc", str(root / "proc")])
     for name in _SHARED:
         if os.path.isfile(name):
             shutil.copy2(name, root / name.lstrip("/"))
