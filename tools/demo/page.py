@@ -15,7 +15,7 @@ PARTS = Path(__file__).parent / "page"
 POLICIES = {
     "dense": "the model's own attention, without our node",
     "int8": "nothing skipped: what 8 bits cost",
-    "fhw": "as the second run, but every head in the model's own order",
+    "fhw": "a second run, heads in the model's own order",
     "auto": "planned from its own first steps",
     "profile": "a profile of another prompt, and its own first steps",
     "alone": "that profile alone, sparse from the first step",
@@ -151,12 +151,12 @@ class Page:
         return (
             "<section>\n<h2>Results</h2>\n"
             "<p>Two prompts that calibration never saw; pictures and times are of the first one. "
-            f"All runs but the last skip nothing in their first "
+            f"Ours compute in INT8. All runs but the last skip nothing in their first "
             f"{self.content['sampling']['watched_steps']} steps and watch them. PSNR, SSIM and "
             "flicker are against the dense run of the same prompt.</p>\n"
             '<div class="scroll"><table class="results"><thead><tr><th>Run</th>'
-            "<th>Grid density</th><th>All blocks</th><th>Precision</th><th>Tail</th>"
-            "<th>PSNR</th><th>PSNR, second prompt</th><th>SSIM</th><th>Flicker</th>"
+            "<th>Density</th>"
+            "<th>PSNR</th><th>second prompt</th><th>SSIM</th><th>Flicker</th>"
             "<th>Sampling</th><th>Attention</th></tr></thead>\n"
             f"<tbody>\n{body}</tbody></table></div>\n</section>\n"
         )
@@ -166,9 +166,6 @@ class Page:
             f'<th scope="row">{escape(self.title(row["name"]))}'
             f"<small>{escape(POLICIES.get(row['policy'], row['policy']))}</small></th>",
             f"<td>{row['density']:.2f}</td>",
-            f"<td>{row['density_total']:.2f}</td>",
-            f"<td>{escape(str(row['precision']))}</td>",
-            f"<td>{'yes' if row['tail'] else 'no' if row['mask'] else '&ndash;'}</td>",
             bar(row["psnr_db"], top, "good", decibel(row["psnr_db"])),
             f"<td>{decibel(self.second[row['name']] and self.second[row['name']]['psnr_db'])}</td>",
             f"<td>{row['ssim']:.4f}</td>",
