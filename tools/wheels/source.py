@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 from pathlib import Path
@@ -53,5 +52,5 @@ def check(path: Path) -> list[str]:
     faults += [f"{name} is missing" for name in sorted(_PARTS - held)]
     if faults:
         path.unlink()
-        raise SetupError(f"{os.path.basename(path)} must not be shipped: " + "; ".join(faults[:20]))
+        raise SetupError(f"{path.name} must not be shipped: " + "; ".join(faults[:20]))
     return names

@@ -28,6 +28,11 @@ class TokenLayout:
     def length(self) -> int:
         return self.prefix + self.grid_size + self.suffix
 
+    def plan(self, heads: Sequence[_core.HeadPlan], block_q: int, block_kv: int) -> _core.Plan:
+        """A plan of these heads, with masks in these blocks, for this sequence."""
+        sides = {"prefix": self.prefix, "suffix": self.suffix}
+        return _core.Plan(self.grid, **sides, block_q=block_q, block_kv=block_kv, heads=heads)
+
 
 def size(grid: Sequence[int]) -> str:
     """A grid as messages show it: "21x30x52", frames x rows x columns."""

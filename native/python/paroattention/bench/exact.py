@@ -74,14 +74,7 @@ class ExactObserver:
         for maps, own in zip(every, densities or [density] * len(every), strict=True):
             chosen = order or _core.score_order_maps(maps, density)["order"]
             heads.append(_core.plan_head(maps[_core.ORDERS.index(chosen)], own))
-        return _core.Plan(
-            layout.grid,
-            prefix=layout.prefix,
-            suffix=layout.suffix,
-            block_q=self.block_q,
-            block_kv=self.block_kv,
-            heads=heads,
-        )
+        return layout.plan(heads, self.block_q, self.block_kv)
 
 
 class ExactRun:

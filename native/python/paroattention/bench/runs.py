@@ -22,7 +22,7 @@ from ..run.session import Session
 from ..settings import DENSE_STEPS, ModelInfo, Settings
 from .attention import _commit
 from .bundled import Bundle
-from .fidelity import CALIBRATION, HELD_OUT, sample
+from .fidelity import CALIBRATION, HELD_OUT, _device_name, sample
 
 FIRST, SECOND, UNWATCHED = "first", "second", "unwatched"
 # As the node does: runs of up to so many steps watch one of them.
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _write(options, found: list[dict]) -> None:
-    device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    device = _device_name(options.device)
     meta = {"commit": _commit(), "date": time.strftime("%Y-%m-%d"), "device": device}
     meta |= {"torch": torch.__version__, "profile_of": list(CALIBRATION)}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -62,14 +62,8 @@ def host_plan(found: FoundMasks | _core.Plan) -> _core.Plan:
 
 def _plan(heads: HeadOrders, masks: torch.Tensor) -> _core.Plan:
     """A Plan with these masks, bool [H, rows, cols]. Waits for a GPU."""
-    return _core.Plan(
-        heads.grid,
-        prefix=heads.prefix,
-        suffix=heads.suffix,
-        block_q=heads.block_q,
-        block_kv=heads.block_kv,
-        heads=[
-            _core.HeadPlan(order, _core.BlockMask(mask))
-            for order, mask in zip(heads.orders, masks.cpu().numpy(), strict=True)
-        ],
-    )
+    found = [
+        _core.HeadPlan(order, _core.BlockMask(mask))
+        for order, mask in zip(heads.orders, masks.cpu().numpy(), strict=True)
+    ]
+    return heads.layout.plan(found, heads.block_q, heads.block_kv)

@@ -60,6 +60,11 @@ def timed(device: torch.device | str) -> tuple[list[Result], float]:
     return run(device), time.perf_counter() - started
 
 
+def first_line(error: BaseException) -> str:
+    """Of its text, cut short; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def check(device: torch.device, kernel: Kernel) -> Result:
     """One kernel's dense, sparse and tail attention against float64. Never raises."""
     found = (kernel.path, kernel.precision, kernel.head_dim, kernel.tile)
@@ -68,8 +73,7 @@ def check(device: torch.device, kernel: Kernel) -> Result:
     except torch.OutOfMemoryError:
         return Result(*found, None, NO_MEMORY)
     except Exception as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        return Result(*found, None, f"it failed: {text[0][:200]}")
+        return Result(*found, None, f"it failed: {first_line(error)}")
     # NaN is above every other error.
     kind = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
     limit, fault = LIMITS[kernel.precision], ""

@@ -38,7 +38,7 @@ def check(device: torch.device, file: Path) -> list[str]:
         try:
             return _check(device, file)
         except Exception as error:
-            return [f"the self-test of {device} could not run: {_first_line(error)}"]
+            return [f"the self-test of {device} could not run: {self_test.first_line(error)}"]
 
 
 def build(device: torch.device) -> str:
@@ -147,7 +147,3 @@ def _records(found) -> dict[str, dict]:
     if not isinstance(found, dict):
         return {}
     return {name: record for name, record in found.items() if isinstance(record, dict)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -305,12 +305,4 @@ class Planner:
 
     def mixed(self, key: Key, heads: list) -> _core.Plan:
         """A plan of these heads, with this key's layout."""
-        layout, settings = key.layout, self._settings
-        return _core.Plan(
-            layout.grid,
-            prefix=layout.prefix,
-            suffix=layout.suffix,
-            block_q=settings.block_q,
-            block_kv=settings.block_kv,
-            heads=heads,
-        )
+        return key.layout.plan(heads, self._settings.block_q, self._settings.block_kv)

@@ -80,17 +80,10 @@ class DenseCalls:
     def _plan(self, layout: TokenLayout, heads: int) -> _core.Plan:
         name = layout, heads
         if name not in self._plans:
-            settings = self._settings
-            sides = (-(-layout.grid_size // side) for side in (settings.block_q, settings.block_kv))
-            every = _core.HeadPlan("FHW", _core.BlockMask(np.ones(tuple(sides), bool)))
-            self._plans[name] = _core.Plan(
-                layout.grid,
-                prefix=layout.prefix,
-                suffix=layout.suffix,
-                block_q=settings.block_q,
-                block_kv=settings.block_kv,
-                heads=[every] * heads,
-            )
+            tile = self._settings.block_q, self._settings.block_kv
+            blocks = tuple(-(-layout.grid_size // side) for side in tile)
+            every = _core.HeadPlan("FHW", _core.BlockMask(np.ones(blocks, bool)))
+            self._plans[name] = layout.plan([every] * heads, *tile)
         return self._plans[name]
 
     def _checked(self, out: torch.Tensor | None, host: Callable) -> torch.Tensor | None:
