@@ -38,6 +38,7 @@ class Override:
         # The fallback may hold another override of ours: a call is counted once.
         if run is None or evaluation is None or evaluation.busy:
             return host()
+        evaluation.seen.call(evaluation.forward.step)
         call, layout, layer = _understand(args, kwargs, run, evaluation, options)
         if isinstance(layout, str):
             if layout in QUIET:

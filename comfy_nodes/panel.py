@@ -84,6 +84,12 @@ class StepTimes:
             return None
         return dense * len(self.sparse + ours) - sum(self.sparse) - sum(ours)
 
+    def of_skipped(self, count: int) -> float | None:
+        """Seconds that steps which a cache skipped would have taken: as a sparse step, or as a
+        dense one where the run has none."""
+        each = _mean(self.sparse) if self.sparse else self.dense_seconds
+        return None if each is None or not count else count * each
+
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
@@ -96,11 +102,13 @@ class Panel:
         self.progress = NodeProgress(node_id)
         self.times = StepTimes()
         self.saved = self.profile = ""  # names: what was saved, what the run went by
-        self._session = None
+        self._session = self._seen = None
         self._known: tuple[int, dict] | None = None
 
-    def open(self, session) -> None:
-        self._session, self.times = session, StepTimes(session.dense_calls)
+    def open(self, session, seen) -> None:
+        """session, seen: of the run that begins."""
+        self._session, self._seen = session, seen
+        self.times = StepTimes(session.dense_calls)
 
     def begin(self, step: int | None) -> None:
         """A model evaluation of this step begins; None: the run ends."""
@@ -128,10 +136,11 @@ class Panel:
         summary: the session's, where it has ended (its plans are gone by then).
         """
         session, times = self._session, self.times
-        summary = summary or self._summary()
+        ended, summary = summary is not None, summary or self._summary()
         sparse = summary["paths"].get("sparse", 0) > 0
         dense_heads, heads = session.report.count_heads()
         measured = session.watch.meter.measured()
+        skipped = self._seen.skipped(None if ended else step)
         return {
             "node": self.progress.node_id,
             "state": text.splitlines()[0],
@@ -150,6 +159,9 @@ class Panel:
             "dense_step_seconds": times.dense_seconds,
             "sparse_step_seconds": sum(times.sparse) / len(times.sparse) if times.sparse else None,
             "saved_seconds": times.saved,
+            "skipped_steps": skipped,
+            "skipped_seconds": times.of_skipped(skipped),
+            "cache": self._seen.cache,
             "profile": summary["profile"],
             "profile_name": self.profile,
             "saved_as": self.saved,

@@ -62,16 +62,16 @@ class Run:
             sampler=getattr(getattr(sampler, "sampler_function", None), "__name__", ""),
             seed=seed,
         )
-        self.panel.open(self.session)
+        self.seen = Seen()
+        self.panel.open(self.session, self.seen)
         for line in untrusted:
             self.session.note(line)
         runlog = self.session.report.calls.runlog
         runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
         self._overridden, self._found, self._changes = False, "", changes
-        self.seen = Seen()
         self._lock = threading.Lock()
-        self.session.entered = self.panel.begin
+        self.session.entered = self._enter
         self._call = _Call()
 
     # -- during the run ------------------------------------------------------------------------
@@ -90,6 +90,7 @@ class Run:
     def begin_forward(self, sigmas, options: dict):
         """Opens a model evaluation at sigmas (B); returns the session's Forward."""
         # A number that is known already is not asked of the device: that would wait for it.
+        self.seen.cache = str(getattr(options.get("easycache"), "name", ""))
         call = self._call
         known = call.sigmas is not None and options.get("sigmas") is call.sigmas
         sigma = call.sigma if known else float(sigmas.max())
@@ -105,8 +106,14 @@ class Run:
         pairs = zip(ids, kinds, strict=False)
         return tuple(self._call.numbers.get(one, -1 - kind) for one, kind in pairs)
 
+    def _enter(self, step: int) -> None:
+        """A model call begins in this step."""
+        self.seen.begin(step)
+        self.panel.begin(step)
+
     def came_to(self, step: int) -> None:
         """The sampler says which step it is in: it calls back after each one's first model call."""
+        self.seen.pass_step(step)
         self.session.steps.came_to(step)
 
     def stay_in(self, options: dict) -> None:
@@ -320,6 +327,10 @@ class Run:
             session.note(told)
         summary = session.finish(ok)
         self.panel.close(summary)
+        skipped = self.seen.skipped()
+        if skipped:
+            cache = self.seen.cache or "another node"
+            log.info("PARO: %s skipped %d of %d steps", cache, skipped, session.steps.count)
         # Of masks that are found on the fly nothing is estimated.
         kept = summary["measured_retained" if summary["retained"] is None else "retained"]
         log.info(

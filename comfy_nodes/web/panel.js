@@ -12,6 +12,7 @@ const STYLE = `
 .paro.over{border-color:#7aa2f7}
 .paro .row,.paro .bar,.paro .buttons{flex:none}
 .paro .row{display:flex;justify-content:space-between;gap:8px;white-space:nowrap}
+.paro .row[hidden]{display:none}
 .paro .row>*{overflow:hidden;text-overflow:ellipsis}
 .paro .row.head>:first-child,.paro .row:not(.head)>:last-child{flex:none}
 .paro .dim{color:var(--descrip-text,#999)}
@@ -92,8 +93,10 @@ export class Panel {
         figure("retained"),
         figure("error"),
         figure("heads"),
-        figure("saved")
+        figure("saved"),
+        (this.skipped = figure("skipped"))
       )
+      this.skipped.hidden = true
     }
     if (this.node.comfyClass !== "PAROInspect") this.element.append(this.warnings)
     this.element.append(this.buttons)
@@ -161,6 +164,16 @@ export class Panel {
     const saved = state.saved_seconds
     const per = `${seconds(state.sparse_step_seconds)} : ${seconds(state.dense_step_seconds)}`
     figures.saved.textContent = saved == null ? "–" : `${seconds(saved)} (${per})`
+    // A row of its own only where a cache such as EasyCache is at work.
+    const { skipped_steps: skipped = 0, skipped_seconds: spared, cache } = state
+    this.skipped.hidden = !skipped
+    if (skipped && !this.grown) {
+      this.grown = true
+      this.base += 21
+      this.resize()
+    }
+    this.skipped.firstChild.textContent = `${say("skipped")} ${cache || say("another")}`
+    figures.skipped.textContent = `${skipped} ${say("steps")} (${seconds(spared)})`
   }
 
   // Room for up to four lines of warnings, once there are any; a node that is larger stays so.

@@ -71,6 +71,53 @@ def test_model_nodes(extras, model, folders, node, order):
         assert sum(end["paths"].values()) < 16
 
 
+@pytest.mark.parametrize("order", ["before ours", "after ours"])
+@pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
+def test_what_a_cache_skips_is_told(extras, model, folders, monkeypatch, node, order):
+    """Wherever the cache stands, and whichever of its steps are sampled or watched."""
+    panel, states = harness.part("panel"), []
+    kept = panel.Panel.close
+    monkeypatch.setattr(
+        panel.Panel,
+        "close",
+        lambda self, summary: (
+            states.append(self.state("finished", 8, 8, summary)),
+            kept(self, summary),
+        ),
+    )
+    inputs = MODEL_NODES[node] | {"verbose": False}
+
+    def other(patcher):
+        return extras(node, model=patcher, **inputs)[0]
+
+    def ours(patcher):
+        return harness.paro(patcher, observe_steps=2)
+
+    both = ours(other(model)) if order == "before ours" else other(ours(model))
+    harness.sample(both, cfg=3.0, steps=8)
+    (told,) = states
+    computed = {line["step"] for line in folders.runs()[-1][:-1]}
+    assert told["skipped_steps"] == 8 - len(computed) > 0 and told["cache"] == node
+    assert told["skipped_seconds"] == pytest.approx(
+        told["skipped_steps"] * told["sparse_step_seconds"]
+    )
+    # Two steps were watched though some of the first were skipped or might have been.
+    paths = {line["step"]: line["path"] for line in folders.runs()[-1][:-1]}
+    assert list(paths.values()).count("observe") == 2 and "sparse" in paths.values()
+
+
+def test_without_a_cache_nothing_counts_as_skipped(model, folders, monkeypatch):
+    panel, states = harness.part("panel"), []
+    monkeypatch.setattr(
+        panel.Panel,
+        "close",
+        lambda self, summary: states.append(self.state("finished", 6, 6, summary)),
+    )
+    harness.sample(harness.paro(model))
+    (told,) = states
+    assert (told["skipped_steps"], told["skipped_seconds"], told["cache"]) == (0, None, "")
+
+
 def test_context_windows(extras, model, folders):
     """Each window is a call of its own; the grid is the window's."""
     windows = {

@@ -212,6 +212,25 @@ def test_step_by_step_sampling_is_sparse():
 # -- the meter -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("skipped", [(), (2,), (1, 3)], ids=str)
+def test_a_step_that_a_cache_skips_takes_no_sample_s_turn(skipped):
+    """The calls of every second sparse step that is computed are sampled."""
+    host = Host(Settings(observe_steps=1, refresh_every=2))
+    session = host.session
+    for step, sigma in enumerate(SIGMAS[:-1]):
+        if step in skipped:
+            session.begin_forward(sigma)
+        else:
+            host.evaluate(sigma)
+    session.finish()
+    sampled = sorted({reading["step"] for reading in session.watch.meter.history})
+    computed = [step for step in range(1, 6) if step not in skipped]
+    # A proposal that waits for a verdict is sampled too, so there may be more of them.
+    assert set(computed[::2]) <= set(sampled) <= set(computed)
+    if not skipped:
+        assert sampled == [1, 3, 4, 5] or sampled == [1, 3, 5]
+
+
 def test_heads_that_are_far_off_go_denser_and_the_others_pay():
     """Random attention is off by more than this limit everywhere: its cap stops the rule."""
     grid = (4, 8, 16)

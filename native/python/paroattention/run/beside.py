@@ -19,9 +19,15 @@ class Beside:
 
     def begin(self, work: Callable[[], object]) -> None:
         """A step begins, with this work. That of the last step must be done."""
-        # A step is taken to have as many calls as the last one.
-        self._due = min(self._most, max(1, self._calls))
+        # A step is taken to have as many calls as the last one that made any.
+        if self._calls:
+            self._due = min(self._most, self._calls)
         self._calls, self._work = 0, work
+
+    @property
+    def calls(self) -> int:
+        """Of the step under way, so far."""
+        return self._calls
 
     def called(self) -> bool:
         """Counts a call. Returns whether it is time to `run`."""

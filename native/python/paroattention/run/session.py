@@ -164,7 +164,8 @@ class Session:
         if last:
             self.observer.send()
         sparse = self.planner.ready and self.steps.allowed(step)
-        self.watch.begin_step(step, sigma, self.learning.observation.half(sigma), sparse)
+        half, called = self.learning.observation.half(sigma), self._beside.calls > 0
+        self.watch.begin_step(step, sigma, half, sparse, called)
         self.planner.hold(sigma)
 
         def work():

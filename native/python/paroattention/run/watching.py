@@ -61,6 +61,8 @@ class Watch:
         self.blocks = BlockMemory(settings, observer, planner)
         self._device = DeviceWatch(observer, settings.tail)
         self._step, self._sparse_steps = (-1, 0.0), 0
+        # Whether the step under way counts among the sparse ones once one of its calls has come.
+        self._counts = False
         # Of the step under way.
         self._readings: list[HostReading] = []
         self._ran: dict[Key, object] = {}
@@ -95,14 +97,24 @@ class Watch:
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def begin_step(self, step: int, sigma: float, half: int, sparse: bool) -> None:
+    def begin_step(
+        self, step: int, sigma: float, half: int, sparse: bool, called: bool = True
+    ) -> None:
         """A new step begins. What the last one's samples said is acted upon by `work`: at once, or
-        where a GPU computes when the caller has given that enough to do."""
+        where a GPU computes when the caller has given that enough to do.
+
+        called: whether the last step made any call. A cache may have skipped it: its turn to be
+        sampled is then this step's.
+        """
         self.work()
         self._hand_over()
         if not self._planner.background:
             self.work()
-        self._step, self.sampling = (step, sigma), False
+        if self._counts and called:
+            self._sparse_steps += 1
+            if self.sampling:
+                self.proposals.sampled()
+        self._step, self.sampling, self._counts = (step, sigma), False, False
         settings = self._settings
         if self._stopped or not sparse or not settings.refresh or settings.start_density >= 1:
             return
@@ -111,9 +123,7 @@ class Watch:
         waiting = self.proposals.proposal is not None
         self.sampling = waiting or self._sparse_steps % settings.refresh_every == 0
         self.target.begin_step(self.sampling, crossed)
-        self._sparse_steps += 1
-        if self.sampling:
-            self.proposals.sampled()
+        self._counts = True
 
     def _hand_over(self) -> None:
         """The step is over: its samples are all there, or on their way."""
