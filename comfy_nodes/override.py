@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import torch
 
+from . import recording
+from .host_attention import HostAttention, under_way
 from .layouts import CROSS_ATTENTION, OTHER_KEYS, PART, QUIET, Call, layout_of
+from .native import paro
+from .operands import Operands
 
 RUN, EVALUATION = "paro_run", "paro_evaluation"
 OVERRIDE = "optimized_attention_override"
@@ -17,9 +21,8 @@ class Override:
     """`optimized_attention_override`. previous: an override that was set before; it stays the
     fallback, so that nothing of the user's graph is dropped.
 
-    It has no `container_function`, which newer versions of ComfyUI look for: that would be called
-    without ComfyUI's own function, and so could not fall back to it. Without it ComfyUI hands over
-    plain tensors.
+    ComfyUI hands tensors and its own function to `__call__`. Newer versions hand q, k and v in
+    containers to `container_function`, without a function.
     """
 
     def __init__(self, previous: Callable | None = None):
@@ -28,50 +31,75 @@ class Override:
     # torch.compile sees an opaque call: what happens here depends on the run, not on shapes.
     @torch.compiler.disable
     def __call__(self, func: Callable, *args, **kwargs):
-        def host():
-            if self.previous is not None:
-                return self.previous(func, *args, **kwargs)
-            return func(*args, **kwargs)
+        return self._compute(func, Operands(args, kwargs))
 
-        options = kwargs.get("transformer_options") or {}
+    @torch.compiler.disable
+    def container_function(self, *args, **kwargs):
+        return self._compute(None, Operands(args, kwargs))
+
+    def _compute(self, func: Callable | None, operands: Operands):
+        options = operands.kwargs.get("transformer_options") or {}
         run, evaluation = options.get(RUN), options.get(EVALUATION)
-        # The fallback may hold another override of ours: a call is counted once.
-        if run is None or evaluation is None or evaluation.busy:
+        layer_function = run.layers.current() if run is not None else None
+        host = HostAttention(self.previous, func, layer_function, operands)
+        # The fallback may hold another override of ours, or call back: a call is counted once.
+        if run is None or evaluation is None or evaluation.busy or under_way(self.previous):
             return host()
         evaluation.seen.call(evaluation.forward.step)
-        call, layout, layer = _understand(args, kwargs, run, evaluation, options)
+        call, layout, layer = _understand(operands, run, evaluation, options)
         if isinstance(layout, str):
             if layout in QUIET:
                 evaluation.seen.add(call.qo_len, call.kv_len)
             else:
                 run.session.note(layout, dense=True)
             return host()
-        q, k, v = call.heads_first()
         evaluation.busy = True
         try:
-            out, ours = run.session.attention(
-                evaluation.forward, layer, q, k, v, layout, host, sm_scale=call.scale
-            )
+            with recording.paused():
+                return _by_session(run, evaluation, call, layout, layer, host)
         finally:
             evaluation.busy = False
-        return call.host_shape(out) if ours else out
 
 
-def _understand(args, kwargs, run, evaluation, options):
+def _by_session(run, evaluation, call: _Arguments, layout, layer, host: HostAttention):
+    """The output of a call over the grid, as the host's function would return it."""
+    operands = call.operands
+    take = operands.take if operands.contained else None
+    held = paro.Held(*call.heads_first(), take=take)
+
+    def dense():
+        if not operands.contained:
+            return host()
+        if held.last and not held.owned:
+            # They go as they came, so that the host can let go of them early.
+            held.parts.clear()
+            return host()
+        tensors = [call.host_shape(part) for part in held.tensors]
+        if held.last:
+            held.parts.clear()
+        return host(operands.wrapped(tensors))
+
+    out, ours = run.session.attention_of(
+        evaluation.forward, layer, held, layout, dense, sm_scale=call.scale
+    )
+    return call.output(out) if ours else out
+
+
+def _understand(operands: Operands, run, evaluation, options):
     """(the call, its token layout or why it stays dense, its layer's id or None).
 
     A call over the grid counts as one of its block's, whatever keeps it dense: the layers after it
     keep their numbers. Never raises: the graph must go on.
     """
     try:
-        call, layer = _Arguments(*args, **kwargs), None
+        call, layer = _Arguments(operands, *operands.rest, **operands.kwargs), None
         layout = _layout(call, evaluation, options)
         if layout == PART:
             evaluation.count_part(options, call.qo_len, call.kv_len)
             layout = call.masked() or layout
         elif not isinstance(layout, str):
             layer = evaluation.layer_id(options)
-            reason = call.refusal() or run.refusal(
+            reason = call.refusal(run.session.settings.precision) or run.refusal(
                 evaluation.forward, layout, call.heads * call.head_dim
             )
             layout = reason or layout
@@ -94,13 +122,12 @@ def _layout(call, evaluation, options):
 
 
 class _Arguments:
-    """Arguments of ComfyUI's attention functions, in either of their layouts."""
+    """Arguments of ComfyUI's attention functions, in either of their layouts. It looks at q, k and
+    v and keeps none of them."""
 
     def __init__(
         self,
-        q,
-        k,
-        v,
+        operands: Operands,
         heads,
         mask=None,
         attn_precision=None,
@@ -108,51 +135,54 @@ class _Arguments:
         skip_output_reshape=False,
         **kwargs,
     ):
-        self.q, self.k, self.v, self.heads, self.mask = q, k, v, heads, mask
+        self.operands, self.heads, self.mask = operands, heads, mask
         self.skip_reshape, self.skip_output_reshape = skip_reshape, skip_output_reshape
         self.scale = kwargs.get("scale")
         self.gqa = kwargs.get("enable_gqa", False)
-
-    @property
-    def plain(self) -> bool:
-        return all(isinstance(x, torch.Tensor) for x in (self.q, self.k, self.v))
+        self.low_precision = kwargs.get("low_precision_attention", True)
+        q, k, v = operands.look()
+        self.plain = all(isinstance(x, torch.Tensor) for x in (q, k, v))
+        if not self.plain:
+            return
+        self.qo_len, self.kv_len = q.shape[-2], k.shape[-2]
+        self.head_dim = q.shape[-1] // (1 if skip_reshape else heads)
+        self._one_shape = q.shape == k.shape == v.shape
+        self._trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
 
     def masked(self) -> str | None:
         return MASK if self.mask is not None else None
 
-    def refusal(self) -> str | None:
+    def refusal(self, precision: str) -> str | None:
         """Why the call cannot be ours whatever the model, or None."""
         if self.mask is not None:
             return MASK
-        if self.gqa or self.q.shape != self.k.shape or self.k.shape != self.v.shape:
+        if self.gqa or not self._one_shape:
             return "q, k and v must have one shape, without grouped-query attention"
-        if torch.is_grad_enabled() and any(x.requires_grad for x in (self.q, self.k, self.v)):
+        if self._trained:
             return "gradients are asked for: the sparse kernels have none"
+        if self.low_precision is False and precision == "int8":
+            return "the model asks for full precision here (low_precision_attention): choose bf16"
         return None
-
-    @property
-    def qo_len(self) -> int:
-        return self.q.shape[-2]
-
-    @property
-    def kv_len(self) -> int:
-        return self.k.shape[-2]
-
-    @property
-    def head_dim(self) -> int:
-        return self.q.shape[-1] // (1 if self.skip_reshape else self.heads)
 
     def heads_first(self) -> list[torch.Tensor]:
         """q, k, v as (B, H, N, D) views."""
+        tensors = self.operands.look()
         if self.skip_reshape:
-            return [self.q, self.k, self.v]
-        batch, length, width = self.q.shape
+            return tensors
+        batch, length, width = tensors[0].shape
         shape = (batch, length, self.heads, width // self.heads)
-        return [x.view(shape).permute(0, 2, 1, 3) for x in (self.q, self.k, self.v)]
+        return [x.view(shape).permute(0, 2, 1, 3) for x in tensors]
 
-    def host_shape(self, out: torch.Tensor) -> torch.Tensor:
+    def host_shape(self, x: torch.Tensor) -> torch.Tensor:
+        """One of heads_first as it was handed over."""
+        return x if self.skip_reshape else _joined(x)
+
+    def output(self, out: torch.Tensor) -> torch.Tensor:
         """Our (B, H, N, D) output as the host's function would return it."""
-        if self.skip_output_reshape:
-            return out
-        batch, heads, length, head_dim = out.shape
-        return out.permute(0, 2, 1, 3).reshape(batch, length, heads * head_dim)
+        return out if self.skip_output_reshape else _joined(out)
+
+
+def _joined(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, N, D) -> (B, N, H D)."""
+    batch, heads, length, head_dim = x.shape
+    return x.permute(0, 2, 1, 3).reshape(batch, length, heads * head_dim)

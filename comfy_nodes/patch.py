@@ -116,10 +116,12 @@ def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, 
     # For the models that do not call DIFFUSION_MODEL wrappers.
     rest = {k: v for k, v in kwargs.items() if k != "transformer_options"}
     given = {"x": x, "context": c_crossattn, **rest}
-    inputs = Inputs(getattr(executor.class_obj, "diffusion_model", None), given, options)
+    model = getattr(executor.class_obj, "diffusion_model", None)
+    inputs = Inputs(model, given, options)
     evaluation = Evaluation(run.begin_forward(t, options), run.family, inputs, run.seen)
     options = {**options, EVALUATION: evaluation}
     run.stay_in(options)
+    run.layers.watch(model)
     if args:
         args[0] = options
     else:

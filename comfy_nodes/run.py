@@ -11,9 +11,11 @@ from pathlib import Path
 import folder_paths
 
 from . import first_test, policy, routes, store
+from .host_attention import name_of
 from .identity import fingerprint
 from .identity.changes import Changes
 from .inputs import AUTO, NONE, PROFILE_WORDS
+from .layer_functions import LayerFunctions
 from .native import paro
 from .override import OVERRIDE, Override
 from .panel import Panel
@@ -70,6 +72,7 @@ class Run:
         runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
         self._patcher, self._few_steps, self._refusal = patcher, changed, None
         self._overridden, self._found, self._changes = False, "", changes
+        self.layers = LayerFunctions()
         self._lock = threading.Lock()
         self.session.entered = self._enter
         self._call = _Call()
@@ -125,7 +128,8 @@ class Run:
             if current is not None and not self._overridden:
                 self._overridden = True
                 self.session.note(
-                    "another node replaced the attention function later: it serves the dense calls"
+                    f"another node replaced the attention function later ({name_of(current)}):"
+                    " it serves the dense calls"
                 )
 
     def refusal(self, forward, layout, width: int) -> str | None:
@@ -318,6 +322,7 @@ class Run:
     def finish(self, ok: bool) -> None:
         """Ends the session, whatever happened, and tells what was done."""
         session = self.session
+        self.layers.close()
         if ok and not session.report.paths and not session.report.reasons.told_dense:
             session.note(self.seen.told(), dense=True)
         times = self.panel.times

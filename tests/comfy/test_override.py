@@ -93,12 +93,19 @@ class Probe:
         inputs = layouts.Inputs(family, {"x": torch.zeros(1, 16, GRID[0], 12, 16)})
         evaluation = harness.part("evaluation").Evaluation(Forward(0, 1.0), "wan2.1", inputs)
         self.session = SimpleNamespace(
-            model=paroattention.ModelInfo("wan2.1"), note=self.note, attention=self.ours
+            model=paroattention.ModelInfo("wan2.1"),
+            settings=paroattention.Settings(),
+            note=self.note,
+            attention_of=self.ours,
         )
         self.options = {
             "block_type": "double",
             "block_index": 3,
-            self.module.RUN: SimpleNamespace(session=self.session, refusal=lambda *a: None),
+            self.module.RUN: SimpleNamespace(
+                session=self.session,
+                refusal=lambda *a: None,
+                layers=harness.part("layer_functions").LayerFunctions(),
+            ),
             self.module.EVALUATION: evaluation,
         }
 
@@ -106,7 +113,8 @@ class Probe:
         assert dense
         self.noted.append(reason)
 
-    def ours(self, forward, layer, q, k, v, layout, dense, *, sm_scale=None):
+    def ours(self, forward, layer, held, layout, dense, *, sm_scale=None):
+        q, k, v = held.tensors
         self.taken.append((layer, tuple(q.shape), sm_scale))
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=sm_scale), True
 
@@ -167,6 +175,10 @@ REFUSED = {
     ),
     "container": (lambda q, k, v: (([q], k, v), {}), "not plain tensors"),
     "gradients": (lambda q, k, v: ((q.requires_grad_(), k, v), {}), "gradients are asked for"),
+    "full precision": (
+        lambda q, k, v: ((q, k, v), {"low_precision_attention": False}),
+        "the model asks for full precision here",
+    ),
 }
 
 

@@ -31,6 +31,7 @@ from .learn import exact_maps
 from .learn.observer import Observer
 from .plan import head_densities, profile_build
 from .run import completion, session
+from .run.held import Held
 from .run.session import Session
 from .settings import ModelInfo, Settings
 
@@ -38,6 +39,7 @@ __all__ = [
     "MAX_PROFILE_NAME",
     "ORDERS",
     "Error",
+    "Held",
     "ModelInfo",
     "Observer",
     "Plan",

@@ -128,3 +128,24 @@ def attention(
         broken.fill_(1)
         torch.nan_to_num_(o, nan=0.0, posinf=0.0, neginf=0.0)
     return o
+
+
+def attention_letting_go(
+    tensors: list, plan, *, sm_scale: float, tail: bool, broken: torch.Tensor | None = None
+) -> torch.Tensor:
+    """attention(*tensors, plan, precision="int8") of [q, k, v] that the caller gives up.
+
+    On a CUDA GPU each entry becomes None once it is packed, so that the memory of a tensor that
+    nobody else holds is free before the output is made. An error before that leaves the list whole.
+    """
+    q, k, v = tensors
+    if q.device.type != "cuda":
+        return attention(q, k, v, plan, sm_scale=sm_scale, tail=tail, broken=broken)
+    _check("q", q, q)
+    _check("k", k, q)
+    _check("v", v, q)
+    if q.shape[1:3] != (plan.head_count, plan.length):
+        rule = f"the plan's {plan.head_count} heads and {plan.length} tokens"
+        raise _core.Error(f"q must have {rule} (got {tuple(q.shape)})")
+    del q, k, v
+    return cuda.attention_releasing(tensors, plan, sm_scale=sm_scale, tail=tail, broken=broken)

@@ -169,20 +169,17 @@ def attention_releasing(
 ):
     """int8 attention of tensors = [q, k, v], letting go of each once it is packed.
 
-    broken as in paroattention.attention. The list is emptied. Where the caller holds no other
-    reference the peak is q, k, v and half of q in bf16, instead of q, k, v, their packed form and
-    o.
+    broken as in paroattention.attention. Entries of the list become None as they are packed; where
+    nothing was packed yet an error leaves it as it is. Where the caller holds no other reference
+    the peak is q, k, v and half of q in bf16, instead of q, k, v, their packed form and o.
     """
-    q, k, v = (aligned(x) for x in tensors)
-    tensors.clear()
-    batch, heads, _, head_dim = q.shape
-    path = _trusted(path, q, "int8", plan)
-    dtype, scale = list(DTYPES).index(q.dtype), float(sm_scale or head_dim**-0.5)
-    on_device, sizes, ops = words(plan, q.device), layout(plan), torch.ops.paro
-    queries = run(ops.pack_queries.default, q, on_device, *sizes, scale)
-    del q
-    keys = run(ops.pack_keys.default, k, v, on_device, *sizes, tail)
-    del k, v
+    batch, heads, _, head_dim = tensors[0].shape
+    device, path = tensors[0].device, _trusted(path, tensors[0], "int8", plan)
+    dtype, scale = list(DTYPES).index(tensors[0].dtype), float(sm_scale or head_dim**-0.5)
+    on_device, sizes, ops = words(plan, device), layout(plan), torch.ops.paro
+    queries = run(ops.pack_queries.default, aligned(tensors[0]), on_device, *sizes, scale)
+    tensors[0] = None
+    keys = _pack_keys(tensors, on_device, sizes, tail)
     shape = (batch, heads, head_dim)
     return _run_attention(
         ops.attention_packed,
@@ -196,3 +193,28 @@ def attention_releasing(
         tail,
         PATHS[path],
     )
+
+
+def _pack_keys(tensors: list, on_device: torch.Tensor, sizes: tuple, tail: bool) -> torch.Tensor:
+    """Packs tensors[1:], k and v, and lets go of them.
+
+    Memory for q, which is gone, would be enough for their packed form if it were in one piece. If
+    it is not, k and v go to the host and come back to where there is room.
+    """
+    device, away = tensors[1].device, None
+    try:
+        return _packed_keys(tensors, on_device, sizes, tail)
+    except torch.OutOfMemoryError:
+        away = [x.cpu() for x in tensors[1:]]
+        tensors[1:] = [None, None]
+    # Not before the error is gone, whose frames hold k and v.
+    torch.cuda.empty_cache()
+    tensors[1:] = [x.to(device) for x in away]
+    return _packed_keys(tensors, on_device, sizes, tail)
+
+
+def _packed_keys(tensors: list, on_device, sizes, tail) -> torch.Tensor:
+    k, v = (aligned(x) for x in tensors[1:])
+    keys = run(torch.ops.paro.pack_keys.default, k, v, on_device, *sizes, tail)
+    tensors[1:] = [None, None]
+    return keys

@@ -18,6 +18,7 @@ from .. import _core
 from ..kernels.capability import fast_at_density_1, unsupported
 from ..layout import TokenLayout
 from ..settings import Settings
+from .held import AttentionCall
 
 # Relative error to the model's own attention beyond which 8 bits are not used in a run. Real models
 # are at .01 to .05; of noise it is 1.4.
@@ -29,8 +30,8 @@ _TIMED = 2
 
 
 class DenseCalls:
-    """Of one session, from any of its threads. run(layer, q, k, v, plan, scale): our output, or
-    None where it is known not to be finite. note(reason): tells the user."""
+    """Of one session, from any of its threads. run(call, plan, device): our output, or None where
+    it is known not to be finite. note(reason): tells the user."""
 
     def __init__(self, settings: Settings, run: Callable, note: Callable):
         self._settings, self._run, self._note = settings, run, note
@@ -43,27 +44,27 @@ class DenseCalls:
         self.error: float | None = None
         self._marks: tuple = ()
 
-    def attention(
-        self, layer: str, q, k, v, layout: TokenLayout, scale: float, host: Callable
-    ) -> torch.Tensor | None:
-        """Our output (B, H, N, D) of a call of which every block is wanted; None where host() is to
-        compute it. Raises what the kernel raises."""
-        settings = self._settings
+    def attention(self, call: AttentionCall) -> torch.Tensor | None:
+        """Our output (B, H, N, D) of a call of which every block is wanted; None where its dense()
+        is to compute it. Raises what the kernel raises."""
+        settings, device = self._settings, call.held.q.device
         wanted = settings.dense_steps == settings.precision == "int8" and not self.wrong
-        if not wanted or not fast_at_density_1(q) or unsupported(q, settings, "int8"):
+        if not wanted or not _better(call.held.q, settings):
             return None
         with self._lock:
             number, self.count = self.count, self.count + 1
-            plan = self._plan(layout, q.shape[1])
+            plan = self._plan(call.layout, call.held.q.shape[1])
         if number == 0:
-            return self._checked(self._run(layer, q, k, v, plan, scale), host)
+            # Theirs first: ours may let go of q, k and v.
+            theirs = call.dense()
+            return self._checked(self._run(call, plan, device), theirs)
         if number != _TIMED:
-            return self._run(layer, q, k, v, plan, scale)
-        begin = _now(q)
-        host()
-        middle = _now(q)
-        out = self._run(layer, q, k, v, plan, scale)
-        self._marks = (begin, middle, _now(q))
+            return self._run(call, plan, device)
+        begin = _now(device)
+        call.dense()
+        middle = _now(device)
+        out = self._run(call, plan, device)
+        self._marks = (begin, middle, _now(device))
         return out
 
     @property
@@ -86,9 +87,8 @@ class DenseCalls:
             self._plans[name] = layout.plan([every] * heads, *tile)
         return self._plans[name]
 
-    def _checked(self, out: torch.Tensor | None, host: Callable) -> torch.Tensor | None:
+    def _checked(self, out: torch.Tensor | None, theirs: torch.Tensor) -> torch.Tensor | None:
         """Our output, if it is near the model's own."""
-        theirs = host()
         ours = None if out is None else _as_host(out, theirs)
         if ours is None:
             return out
@@ -122,11 +122,15 @@ def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp_min(1e-20))
 
 
-def _now(q: torch.Tensor):
-    if q.device.type != "cuda":
+def _better(q: torch.Tensor, settings: Settings) -> bool:
+    return fast_at_density_1(q) and not unsupported(q, settings, "int8")
+
+
+def _now(device: torch.device):
+    if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(q.device))
+    event.record(torch.cuda.current_stream(device))
     return event
 
 

@@ -10,7 +10,7 @@ import torch
 
 from .. import _core
 from ..kernels import plan_store
-from ..kernels.attention import attention, unsupported
+from ..kernels.attention import attention, attention_letting_go, unsupported
 from ..layout import TokenLayout
 from ..learn.observer import Observer
 from ..plan.dynamic import planner_for
@@ -20,6 +20,7 @@ from ..steps import Forward, Steps
 from . import faults
 from .beside import Beside
 from .dense_calls import DenseCalls
+from .held import AttentionCall, Held
 from .learning import Learning
 from .model_calls import ModelCalls
 from .observation import Observation
@@ -197,42 +198,62 @@ class Session:
         dense() runs the host's function; its result is handed back as it is (ours=False). Ours is
         (B, H, N, D). Errors of our own side end in dense(), counted with their reason.
         """
-        scale = sm_scale or q.shape[-1] ** -0.5
-        mark, started = forward.next_mark(), time.perf_counter()
-        path, reason, plan, ran, out, key = FALLBACK, "", None, None, None, None
+        return self.attention_of(forward, layer, Held(q, k, v), layout, dense, sm_scale=sm_scale)
+
+    def attention_of(
+        self,
+        forward: Forward,
+        layer: str,
+        held: Held,
+        layout: TokenLayout,
+        dense: Callable[[], torch.Tensor],
+        *,
+        sm_scale: float | None = None,
+    ) -> tuple[torch.Tensor, bool]:
+        """As `attention`, of q, k and v that may be let go of on the way: see Held.
+
+        An error after they were let go of is raised: the host could not compute the call either.
+        By then it would need more memory than we do.
+        """
+        heads, scale = held.q.shape[1], sm_scale or held.q.shape[-1] ** -0.5
+        call = AttentionCall(forward, forward.next_mark(), layer, held, layout, scale, dense)
+        path, reason, plan, out, seconds = FALLBACK, "", None, None, 0.0
         try:
-            path, reason, key = self._decide(forward, layer, q, layout)
+            path, reason, key = self._decide(call)
             if path == SPARSE:
                 plan = self.planner.running(key)
                 if isinstance(plan, str):
                     path, reason, plan = DENSE, plan, None
                 else:
-                    ran = self.planner.for_call(plan, q, k, scale)
-                    out = self._run_ours(layer, q, k, v, ran, scale)
+                    out, seconds = self._sparse(call, key, plan)
                     if out is None:
                         path, reason, plan = FALLBACK, faults.NOT_FINITE, None
             elif path == OBSERVE or reason in (BETWEEN, OUTSIDE):
-                out = self._dense_by_ours(layer, q, k, v, layout, scale, dense)
+                if path == OBSERVE:
+                    reason = self._observe(call) or reason
+                started = time.perf_counter()
+                out = self._dense_by_ours(call)
+                seconds = time.perf_counter() - started
         except Exception as error:
-            path, reason, plan, out = FALLBACK, first_line(error), None, None
             self.faults.failed(layer, error)
+            if not held.whole:
+                raise
+            path, reason, plan, out = FALLBACK, first_line(error), None, None
         ours = out is not None
         if not ours:
+            started, held.last = time.perf_counter(), True
             out = dense()
-        seconds = time.perf_counter() - started
-        if path == OBSERVE:
-            reason = self._observe(forward, mark, layer, q, k, layout, scale) or reason
-        elif path == SPARSE and self.watch.sampling:
-            self._sample(forward, mark, key, ran, q, k, v, out, scale)
+            seconds += time.perf_counter() - started
         with self._lock:
             self.report.seconds["attention"] += seconds
-            self.report.call(forward, mark, layer, q.shape[1], path, reason, plan, ours)
+            self.report.call(forward, call.mark, layer, heads, path, reason, plan, ours)
             if self._beside.called():
                 self._guarded(self._beside.run)
         return out, ours
 
-    def _decide(self, forward, layer, q, layout) -> tuple[str, str, object]:
+    def _decide(self, call: AttentionCall) -> tuple[str, str, object]:
         """(path, reason, the plan's key) of a call; the key only for a sparse one."""
+        forward, layer, layout, q = call.forward, call.layer, call.layout, call.held.q
         with self._lock:
             self._look_up(forward, layout)
             self.planner.background = self.observer.on_device(q)
@@ -261,46 +282,74 @@ class Session:
         if self.learning.look_up(layout) and forward is not None:
             self._begin_step(self._calls.step, self._calls.sigma)
 
-    def _dense_by_ours(self, layer, q, k, v, layout, scale, dense) -> torch.Tensor | None:
+    def _sparse(self, call: AttentionCall, key, plan) -> tuple[torch.Tensor | None, float]:
+        """(our output, or None if it is known not to be finite; its seconds) of a sparse call."""
+        sampling, device = self.watch.sampling, call.held.q.device
+        early = sampling and not self.watch.needs_output(call.held.q)
+        kept = call.held.tensors if sampling and not early else None
+        started = time.perf_counter()
+        ran = self.planner.for_call(plan, *call.held.tensors[:2], call.scale)
+        if early:
+            self._sample(call, key, ran, call.held.tensors, None)
+        out = self._run_ours(call, ran, device)
+        seconds = time.perf_counter() - started
+        if kept and out is not None:
+            self._sample(call, key, ran, kept, out)
+        return out, seconds
+
+    def _dense_by_ours(self, call: AttentionCall) -> torch.Tensor | None:
         """Our output of a call of which every block is wanted; None where the host's is to be
         had: an error of ours must not cost the run what it would watch."""
-        if self.faults.refusal(layer):
+        if self.faults.refusal(call.layer):
             return None
         try:
-            return self.dense_calls.attention(layer, q, k, v, layout, scale, dense)
+            return self.dense_calls.attention(call)
         except Exception as error:
-            self.faults.failed(layer, error)
+            self.faults.failed(call.layer, error)
+            if not call.held.whole:
+                raise
             self.note(f"a dense call was computed by the model's own: {first_line(error)}")
             return None
 
-    def _run_ours(self, layer, q, k, v, plan, scale) -> torch.Tensor | None:
+    def _run_ours(self, call: AttentionCall, plan, device: torch.device) -> torch.Tensor | None:
         """Our output, or None if it is known not to be finite."""
-        settings, broken = self.settings, self.faults.flag(layer, q.device)
-        options = {"precision": settings.precision, "tail": settings.tail, "broken": broken}
-        out = self._kernel(q, k, v, plan, sm_scale=scale, **options)
+        settings, broken = self.settings, self.faults.flag(call.layer, device)
+        options = {"sm_scale": call.scale, "tail": settings.tail, "broken": broken}
+        packs = settings.precision == "int8" and self._kernel is attention
+        if packs and call.held.own():
+            out = attention_letting_go(call.held.parts, plan, **options)
+        else:
+            out = self._kernel(*call.held.tensors, plan, precision=settings.precision, **options)
         return out if broken is not None or self.faults.finite(out) else None
 
-    def _observe(self, forward, mark, layer, q, k, layout, scale) -> str:
+    def _observe(self, call: AttentionCall) -> str:
         """Watches a dense call; returns a reason if that failed (the run goes on)."""
         with self.report.timed("observe"):
             try:
                 with self._lock:
-                    threads = self._calls.threads
+                    q, k, _ = call.held.tensors
                     self.learning.observation.add(
-                        forward, mark, layer, q, k, layout, scale, threads
+                        call.forward,
+                        call.mark,
+                        call.layer,
+                        q,
+                        k,
+                        call.layout,
+                        call.scale,
+                        self._calls.threads,
                     )
             except Exception as error:
                 faults.free(error)
                 return f"this call could not be observed: {first_line(error)}"
         return ""
 
-    def _sample(self, forward, mark, key, plan, q, k, v, out, scale) -> None:
+    def _sample(self, call: AttentionCall, key, plan, tensors, out) -> None:
         """Watches a sparse call: the meter, and what new masks are made from and judged by."""
         with self.report.timed("meter"):
             try:
                 with self._lock:
-                    group = self.learning.observation.half(forward.sigma)
-                    self.watch.call(key, plan, q, k, v, out, scale, group, mark)
+                    group = self.learning.observation.half(call.forward.sigma)
+                    self.watch.call(key, plan, *tensors, out, call.scale, group, call.mark)
             except Exception as error:
                 faults.free(error)
                 self.note(f"a sparse call could not be sampled: {first_line(error)}")

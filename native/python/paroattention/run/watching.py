@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
 from .. import _core
 from ..kernels.cuda_masks import host_plan
 from ..learn.budget import Curves
@@ -200,11 +202,16 @@ class Watch:
 
     # -- a call --------------------------------------------------------------------------------
 
+    def needs_output(self, q: torch.Tensor) -> bool:
+        """Whether `call` looks at the output of such a call, so that it comes after it."""
+        return not self._observer.on_device(q) or self.target.measuring
+
     def call(
         self, key: Key, plan, q, k, v, out, scale: float, group: int, mark: Mark | None = None
     ) -> None:
-        """Samples one sparse call of a run; q, k, v, out (B, H, N, D), plan: what it ran. Calls on
-        another grid than the layer's first one (context windows, areas) teach and tell nothing."""
+        """Samples one sparse call of a run; q, k, v, out (B, H, N, D), plan: what it runs; out may
+        be None where it is not needed. Calls on another grid than the layer's first one (context
+        windows, areas) teach and tell nothing."""
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
@@ -212,7 +219,7 @@ class Watch:
         proposal, queries = self.proposals.proposal, max(1, self._settings.queries // 2)
         other = proposal.plan(key) if proposal is not None else None
         blocks = self.blocks.of(key)
-        if self._observer.on_device(q) and not self.target.measuring:
+        if not self.needs_output(q):
             plans = [plan] if other is None else [plan, other]
             self._device.call(key, plans, q, k, v, scale, group, queries, blocks, mark)
             return
