@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 
-import folder_paths
 import torch
 
+from .folders import private_folder
 from .native import paro
 
 # A run that begins during the test waits so long for it, in seconds: most GPUs take under 1.
@@ -33,11 +32,8 @@ class _Test(threading.Thread):
 
 
 def results_file() -> Path:
-    """Where results are kept: a folder of ComfyUI's user folder that no route serves."""
-    find = getattr(folder_paths, "get_system_user_directory", None)
-    # ComfyUI before 0.4 has no function for it.
-    folder = find("paro") if find else os.path.join(folder_paths.get_user_directory(), "__paro")
-    return Path(folder) / "self_test.json"
+    """Where results are kept."""
+    return private_folder() / "self_test.json"
 
 
 def begin(device) -> None:

@@ -1,4 +1,5 @@
-"""The folders of the user's profiles: models/paro and those of extra_model_paths.yaml."""
+"""The folders of the user's profiles, models/paro and those of extra_model_paths.yaml, and the
+plugin's own."""
 
 from __future__ import annotations
 
@@ -24,6 +25,15 @@ def user_folders() -> list[Path]:
     for path in folder_paths.get_folder_paths(FOLDER):
         found.setdefault(os.path.normcase(os.path.realpath(path)), Path(path))
     return list(found.values())
+
+
+def private_folder() -> Path:
+    """The plugin's own, in ComfyUI's user folder: no route serves it or writes to it. It may not be
+    there."""
+    find = getattr(folder_paths, "get_system_user_directory", None)
+    # ComfyUI before 0.4 has no function for it.
+    folder = find("paro") if find else os.path.join(folder_paths.get_user_directory(), "__paro")
+    return Path(folder)
 
 
 def _register() -> None:

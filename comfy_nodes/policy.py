@@ -1,7 +1,7 @@
 """When sparse attention is worth it: what is decided about a run before it goes sparse.
 
 Few-step models have no steps to spend on watching, and short sequences little attention to save.
-PARO_MIN_GAIN (a share, 0.05) and PARO_FEW_STEPS (8) in the environment set other limits.
+The limits are the user's (user_settings.py).
 """
 
 from __future__ import annotations
@@ -19,20 +19,15 @@ _APART = re.compile(
 )
 
 
-# Below this predicted share of a run's time sparse attention is not worth its error.
-MIN_GAIN = paro.settings.from_environment("PARO_MIN_GAIN", 0.05)
-# Runs of up to so many steps watch only the first one.
-FEW_STEPS = paro.settings.from_environment("PARO_FEW_STEPS", 8)
-
-
-def for_steps(settings, steps: int) -> tuple[object, str]:
-    """The settings of a run of that many steps, and what the user is told of a change."""
+def for_steps(settings, steps: int, few_steps: int) -> tuple[object, str]:
+    """The settings of a run of that many steps, and what the user is told of a change. few_steps:
+    runs of up to so many steps watch only the first one."""
     watched = settings.observe_steps
     if settings.calibrate or not watched:
         return settings, ""
     if steps == 1:
         return settings, "a run of 1 step is dense and watched: no step is left to be sparse"
-    if steps <= FEW_STEPS and watched > 1:
+    if steps <= few_steps and watched > 1:
         told = f"only 1 step is watched (observe_steps {watched}): the run has only {steps} steps"
         return replace(settings, observe_steps=1), told
     if watched >= steps:
@@ -41,15 +36,16 @@ def for_steps(settings, steps: int) -> tuple[object, str]:
     return settings, ""
 
 
-def for_device(settings, device):
-    """The settings with the tiles that are fastest on the device the model runs on."""
-    tile = paro.preferred_tile(device, settings.precision)
+def for_device(settings, device, tile: int | None):
+    """The settings with these tiles, else with those that are fastest on the model's device."""
+    tile = tile or paro.preferred_tile(device, settings.precision)
     return replace(settings, block_q=tile, block_kv=tile)
 
 
-def slower(dense: float | None, sparse: list[float]) -> str:
-    """What the user is told when sparse steps took longer than a dense one; seconds a step."""
-    if MIN_GAIN <= 0 or dense is None or not sparse or sum(sparse) <= dense * len(sparse):
+def slower(dense: float | None, sparse: list[float], least_gain: float) -> str:
+    """What the user is told when sparse steps took longer than a dense one; seconds a step. Nothing
+    with a least_gain of 0."""
+    if least_gain <= 0 or dense is None or not sparse or sum(sparse) <= dense * len(sparse):
         return ""
     mean = sum(sparse) / len(sparse)
     return f"sparse steps were slower than dense ones: {mean:.2f} s a step, dense {dense:.2f} s"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import folder_paths
 
-from . import first_test, policy, routes, store
+from . import first_test, policy, routes, store, user_settings
 from .host_attention import name_of
 from .identity import fingerprint
 from .identity.changes import Changes
@@ -46,10 +46,12 @@ class Run:
         self.named = None
         if request.profile not in PROFILE_WORDS:
             self.named = store.load_for(request.profile, self.identity)
-        settings, changed = policy.for_steps(request.settings, len(sigmas) - 1)
+        self._limits, faults = user_settings.read()
+        steps, few = len(sigmas) - 1, self._limits.few_steps
+        settings, changed = policy.for_steps(request.settings, steps, few)
         # Before the tile is chosen: it may be one that this GPU computes wrongly.
         untrusted = first_test.told(patcher.load_device)
-        settings = policy.for_device(settings, patcher.load_device)
+        settings = policy.for_device(settings, patcher.load_device, self._limits.tile)
         saves = settings.calibrate or request.save_as or request.profile == AUTO
         self.panel = Panel(request.node_id)
         self.session = paro.Session(
@@ -66,7 +68,7 @@ class Run:
         )
         self.seen = Seen()
         self.panel.open(self.session, self.seen)
-        for line in untrusted:
+        for line in (*faults, *untrusted):
             self.session.note(line)
         runlog = self.session.report.calls.runlog
         runlog.add(run=True, family=self.family, fingerprint=model.fingerprint)
@@ -163,9 +165,9 @@ class Run:
             planned = session.planner.affordable(session.profile)
             density = max(density, paro.head_densities.least_total(planned))
         gain = policy.predicted_gain(settings, layout, share, steps, watched, density)
-        if gain < policy.MIN_GAIN:
+        if gain < (least := self._limits.least_gain):
             return (
-                f"the predicted gain of {gain:.1%} is below {policy.MIN_GAIN:.0%}:"
+                f"the predicted gain of {gain:.1%} is below {100 * least:.3g}%:"
                 f" attention is only {share:.0%} of the work at {layout.length} tokens"
             )
         if self._few_steps and watched:
@@ -327,7 +329,7 @@ class Run:
             session.note(self.seen.told(), dense=True)
         times = self.panel.times
         self.panel.begin(None)
-        told = policy.slower(times.dense_seconds, times.sparse)
+        told = policy.slower(times.dense_seconds, times.sparse, self._limits.least_gain)
         if told:
             session.note(told)
         summary = session.finish(ok)

@@ -33,6 +33,7 @@ __all__ = [
     "read_runlog",
     "small",
     "workflow",
+    "write_settings",
 ]
 
 MODEL = REPO / "assets" / "model" / "paro-wan-tiny.safetensors"
@@ -52,7 +53,18 @@ def make_base(base: Path) -> Path:
     prepare_base(base, REPO, [DEMO_NODES], {f"diffusion_models/{MODEL.name}": MODEL})
     for part in ("locales", "example_workflows"):
         copy(REPO / part, base / "custom_nodes" / PLUGIN_NAME / part)
+    # Tiny models gain little, and their runs are short: the limits that would keep them dense are
+    # tested on their own (test_policy.py).
+    write_settings(base / "user", {"few_steps": 0, "least_gain": 0})
     return base
+
+
+def write_settings(user: Path, values: dict) -> Path:
+    """Writes the settings file of our plugin into ComfyUI's user folder; returns its path."""
+    file = user / "__paro" / "settings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values), encoding="utf-8")
+    return file
 
 
 def workflow(name: str, /, *, sampler: dict | None = None, **node) -> dict:

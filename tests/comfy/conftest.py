@@ -20,10 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import comfy_server
 
-# Tiny models gain little, and their runs are short: the limits that would keep them dense are
-# tested on their own (test_policy.py).
-os.environ |= {"PARO_MIN_GAIN": "0", "PARO_FEW_STEPS": "0"}
-
 COMFYUI = comfy_server.find_comfyui()
 BASE = Path(tempfile.mkdtemp(prefix="paro-comfy-"))
 
@@ -103,6 +99,16 @@ def folders(monkeypatch, tmp_path):
     import harness
 
     return harness.Folders(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def set_by_user(monkeypatch, tmp_path):
+    """set_by_user(few_steps=8, ...) writes a user's settings file, and returns its path. Until then
+    there is none, and the defaults hold."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+    return lambda **values: comfy_server.write_settings(tmp_path / "user", values)
 
 
 @pytest.fixture(scope="session")

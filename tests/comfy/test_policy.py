@@ -1,9 +1,5 @@
 """Short runs and small gains: what is watched, and what stays dense, each said."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import families
@@ -15,17 +11,14 @@ pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture
-def policy(monkeypatch):
+def policy(set_by_user):
     """The limits that users have; the other tests set them aside."""
-    module = harness.part("policy")
-    monkeypatch.setattr(module, "MIN_GAIN", 0.05)
-    monkeypatch.setattr(module, "FEW_STEPS", 8)
-    return module
+    return harness.part("policy")
 
 
 @pytest.mark.parametrize("steps", [4, 8])
-def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, monkeypatch, steps):
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, set_by_user, steps):
+    set_by_user(least_gain=0)
     harness.sample(harness.paro(model, observe_steps=3), steps=steps)
     assert folders.steps() == "o" + "s" * (steps - 1)
     assert list(folders.last()["reasons"]) == [
@@ -38,10 +31,10 @@ def test_a_short_run_watches_one_step_and_says_so(model, folders, policy, monkey
 @pytest.mark.parametrize("steps", [4, 3, 2])
 @pytest.mark.parametrize("observe", [4, 2])
 def test_as_many_watched_steps_as_the_run_has_are_one(
-    model, folders, policy, monkeypatch, steps, observe
+    model, folders, policy, set_by_user, steps, observe
 ):
     """Four by default: a run of four steps would be watched to its end."""
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    set_by_user(least_gain=0)
     harness.sample(harness.paro(model, observe_steps=observe), steps=steps)
     assert folders.steps() == "o" + "s" * (steps - 1)
     assert list(folders.last()["reasons"]) == [
@@ -49,23 +42,17 @@ def test_as_many_watched_steps_as_the_run_has_are_one(
     ]
 
 
-def test_the_limits_that_users_have():
-    """In a process of its own: the other tests set them aside."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import harness, paroattention as paro\n"
-        "policy = harness.part('policy')\n"
-        "runs = [policy.for_steps(paro.Settings(), steps)[0] for steps in range(1, 11)]\n"
-        "print(policy.MIN_GAIN, policy.FEW_STEPS, [run.observe_steps for run in runs])"
-    )
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PARO_")}
-    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines()[-1:] == ["0.05 8 [4, 1, 1, 1, 1, 1, 1, 1, 4, 4]"], done.stderr
+def test_the_limits_that_users_have(policy):
+    limits, told = harness.part("user_settings").read()
+    assert (limits.few_steps, limits.least_gain, limits.tile, told) == (8, 0.05, None, [])
+    settings = policy.paro.Settings()
+    runs = [policy.for_steps(settings, steps, limits.few_steps)[0] for steps in range(1, 11)]
+    assert [run.observe_steps for run in runs] == [4, 1, 1, 1, 1, 1, 1, 1, 4, 4]
 
 
-def test_a_run_of_one_step_is_dense_and_says_why(model, folders, policy, monkeypatch):
+def test_a_run_of_one_step_is_dense_and_says_why(model, folders, policy, set_by_user):
     """What it watched serves the next one."""
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+    set_by_user(least_gain=0)
     want = harness.sample(model, steps=1)
     assert torch.equal(harness.sample(harness.paro(model, observe_steps=4), steps=1), want)
     assert list(folders.last()["reasons"]) == [
@@ -75,8 +62,8 @@ def test_a_run_of_one_step_is_dense_and_says_why(model, folders, policy, monkeyp
     assert folders.steps() == "s" and not folders.last()["reasons"]
 
 
-def test_what_a_user_sets_holds_in_longer_runs(model, folders, policy, monkeypatch):
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
+def test_what_a_user_sets_holds_in_longer_runs(model, folders, policy, set_by_user):
+    set_by_user(least_gain=0)
     harness.sample(harness.paro(model, observe_steps=3, profile="none"), steps=9)
     assert folders.steps() == "ooossssss" and not folders.last()["reasons"]
     harness.sample(harness.paro(model, observe_steps=9, profile="none"), steps=9)
@@ -184,13 +171,11 @@ def test_block_weights_of_real_models(policy):
     assert policy.block_weights(wan) == pytest.approx(8 * 256**2 + 2 * 256 * 64, rel=0.01)
 
 
-def test_sparse_steps_that_are_slower_are_told(policy, monkeypatch):
-    told = policy.slower(0.4, [0.5, 0.7])
+def test_sparse_steps_that_are_slower_are_told(policy):
+    told = policy.slower(0.4, [0.5, 0.7], 0.05)
     assert told == "sparse steps were slower than dense ones: 0.60 s a step, dense 0.40 s"
-    assert not policy.slower(0.7, [0.5, 0.7]) and not policy.slower(None, [0.5])
-    assert not policy.slower(0.4, [])
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
-    assert not policy.slower(0.4, [0.5, 0.7])
+    assert not policy.slower(0.7, [0.5, 0.7], 0.05) and not policy.slower(None, [0.5], 0.05)
+    assert not policy.slower(0.4, [], 0.05) and not policy.slower(0.4, [0.5, 0.7], 0)
 
 
 def test_a_slower_run_says_so(model, folders, policy, monkeypatch):
@@ -230,8 +215,7 @@ def test_heads_that_stay_dense_save_nothing(model, folders, policy):
     assert told[1].startswith("the predicted gain of 0.6%")
 
 
-def test_the_tiles_are_the_devices(model, folders, policy, monkeypatch):
-    monkeypatch.setattr(policy, "MIN_GAIN", 0.0)
-    monkeypatch.setenv("PARO_TILE", "128")
-    settings = policy.for_device(policy.paro.Settings(), "cpu")
-    assert (settings.block_q, settings.block_kv) == (128, 128)
+def test_the_tiles_are_the_devices_unless_the_user_says_so(policy):
+    for asked, tile in ((None, 64), (128, 128)):
+        settings = policy.for_device(policy.paro.Settings(), "cpu", asked)
+        assert (settings.block_q, settings.block_kv) == (tile, tile)

@@ -2,7 +2,6 @@
 
 import pytest
 from paroattention import Error, Settings
-from paroattention.settings import from_environment
 
 NAN = float("nan")
 BAD = {
@@ -75,9 +74,3 @@ def test_start_must_not_exceed_end():
         Error, match=r"start_percent must be at most end_percent \(0.4\) \(got 0.5\)"
     ):
         Settings(start_percent=0.5, end_percent=0.4).validate()
-
-
-@pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ("", 0.05), ("much", 0.05)])
-def test_limits_from_the_environment(monkeypatch, text, value):
-    monkeypatch.setenv("PARO_SOME_LIMIT", text)
-    assert from_environment("PARO_SOME_LIMIT", 0.05) == value

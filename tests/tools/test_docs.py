@@ -14,6 +14,7 @@ DOCS = sorted(
 )
 # What a run, a set-up or a user makes, and ComfyUI's own: not in the repository.
 ELSEWHERE = ("out/", "output/", "models/", "results/", "/tmp/", ".cache", "custom_nodes", "comfy/")
+ELSEWHERE += ("user/",)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"[\w.*/-]+\.(?:py|cpp|h|cu\*?|cuh|js|json|md|ini|txt)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from . import _core
@@ -23,14 +22,6 @@ START_DENSITY = 0.3
 TARGET_ERROR = 0.1
 # On the bundled model at density .2 the worst head is at .26.
 METER_LIMIT = 0.5
-
-
-def from_environment(name: str, default: float) -> float:
-    """The number that a variable of the environment holds, else the default."""
-    try:
-        return float(os.environ.get(name, ""))
-    except ValueError:
-        return default
 
 
 def shown(value, limit: int = 80) -> str:

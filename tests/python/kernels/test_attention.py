@@ -287,12 +287,8 @@ def test_refuses(case):
     assert not missing, f"{caught.value} does not tell {missing}"
 
 
-def test_plans_for_a_cpu_have_small_tiles_unless_the_user_says_so(monkeypatch):
+def test_plans_for_a_cpu_have_small_tiles_whatever_the_environment_says(monkeypatch):
     from paroattention.kernels import cuda
 
-    assert cuda.preferred_tile("cpu") == 64
     monkeypatch.setenv("PARO_TILE", "128")
-    assert cuda.preferred_tile("cpu") == 128
-    monkeypatch.setenv("PARO_TILE", "96")
-    with pytest.raises(Error, match=r"PARO_TILE must be 64 or 128 \(got '96'\)"):
-        cuda.preferred_tile("cpu")
+    assert cuda.preferred_tile("cpu") == 64

@@ -54,6 +54,10 @@ def start(tree: str | None) -> None:
 
     sys.argv = kept
     args.base_directory = tempfile.mkdtemp(prefix="paro-bench-")
+    # A bench's few steps stand for a whole run: what keeps short runs dense is not asked here.
+    file = Path(args.base_directory, "user", "__paro", "settings.json")
+    file.parent.mkdir(parents=True)
+    file.write_text('{"few_steps": 0, "least_gain": 0}', encoding="utf-8")
     args.disable_api_nodes = True
     if not torch.cuda.is_available():
         args.cpu = args.use_pytorch_cross_attention = True
@@ -66,8 +70,6 @@ def plugin(folder: str | None = None):
 
     folder: the plugin's (default: the current one, else the repository that this package lies in).
     """
-    # A bench's few steps stand for a whole run: what keeps short runs dense is not asked here.
-    os.environ |= {"PARO_MIN_GAIN": "0", "PARO_FEW_STEPS": "0"}
     # An installed package does not lie in the plugin's folder.
     places = [Path(folder)] if folder else [Path.cwd(), _REPOSITORY]
     held = [place for place in places if (place / "comfy_nodes" / "nodes.py").is_file()]

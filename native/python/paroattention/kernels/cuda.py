@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .. import _core
-from ..limits import DTYPES, TILES, one_of
+from ..limits import DTYPES
 from . import operators, plan_store, trust
 from .head_orders import FoundMasks
 
@@ -49,13 +49,8 @@ def load() -> str | None:
 def preferred_tile(device: torch.device | str, precision: str = "int8") -> int:
     """Side of the square tiles that plans for a device should have: 64, or 128 where the kernels
     are so much faster with it that a lower density costs less than the coarser masks (INT8 on
-    sm_90a: a dense tile takes 0.7 of the time). PARO_TILE in the environment decides instead.
+    sm_90a: a dense tile takes 0.7 of the time).
     """
-    asked = os.environ.get("PARO_TILE", "")
-    if asked:
-        if asked not in map(str, TILES):
-            raise _core.Error(f"PARO_TILE must be {one_of(TILES)} (got {asked!r})")
-        return int(asked)
     device = torch.device(device)
     if device.type != "cuda" or load() is not None:
         return 64
