@@ -1,16 +1,14 @@
-"""Routes for the page: list, fetch, put and delete profiles, open the viewer.
+"""Routes for the page: list, fetch, put and delete profiles.
 
 Anyone who reaches the port can call them, and any page a user visits can try to. So: names are
 names in one folder, never paths; sizes are capped before reading; what changes something must come
-from ComfyUI's own page (or from no browser at all), with a JSON content type; and the viewer opens
-a file of ours with a fixed command, on this machine's own screen only.
+from ComfyUI's own page (or from no browser at all), with a JSON content type; and none starts a
+program.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
 import logging
 import re
 from dataclasses import asdict
@@ -20,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from aiohttp import web
 from server import PromptServer
 
-from . import inputs, store
+from . import store
 from .native import MISSING, paro
 
 MAX_BYTES = 64 << 20
@@ -77,32 +75,16 @@ def check_json(request: web.Request) -> None:
         raise Refusal(415, f"the body must be application/json (got {request.content_type})")
 
 
-def check_local(request: web.Request) -> None:
-    """The viewer opens a window: only on the machine that the user sits at."""
-    host = urlsplit(f"//{request.host}").hostname or ""
-    names = ("localhost",)
-    local = [_loopback(request.remote or ""), host in names or _loopback(host)]
-    if not all(local):
-        raise Refusal(403, "the viewer opens only for a browser on the machine that runs ComfyUI")
-
-
-def _loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
-async def _body(request: web.Request, limit: int, what: str) -> bytes:
-    """The body as it came, refused beyond `limit` bytes by what it says and by what it holds."""
-    size = f"{limit >> 20} MB" if limit >= 1 << 20 else f"{limit} bytes"
-    if (request.content_length or 0) > limit:
-        raise Refusal(413, f"{what} must not exceed {size}")
+async def _body(request: web.Request) -> bytes:
+    """The body as it came, refused beyond MAX_BYTES by what it says and by what it holds."""
+    too_large = Refusal(413, f"a profile must not exceed {MAX_BYTES >> 20} MB")
+    if (request.content_length or 0) > MAX_BYTES:
+        raise too_large
     data = bytearray()
     async for chunk in request.content.iter_chunked(1 << 20):
         data += chunk
-        if len(data) > limit:
-            raise Refusal(413, f"{what} must not exceed {size}")
+        if len(data) > MAX_BYTES:
+            raise too_large
     return bytes(data)
 
 
@@ -149,7 +131,7 @@ async def put_profile(request: web.Request) -> web.Response:
     check_origin(request)
     check_json(request)
     name = _name(request)
-    body = await _body(request, MAX_BYTES, "a profile")
+    body = await _body(request)
     profile = await asyncio.to_thread(paro.Profile.parse, body)
     if request.query.get("overwrite") != "1" and store.find(name) is not None:
         raise Refusal(409, f"there is a profile {name} already: choose another name, or replace it")
@@ -168,34 +150,6 @@ async def delete_profile(request: web.Request) -> web.Response:
     return web.json_response({"name": name})
 
 
-async def open_viewer(request: web.Request) -> web.Response:
-    """Shows a profile, or its capture where there is one, in the viewer on this machine."""
-    check_origin(request)
-    check_json(request)
-    check_local(request)
-    data = await _body(request, 4096, "the body")
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict) or "name" not in body:
-        raise Refusal(400, 'the body must be JSON: {"name": "NAME OF A PROFILE"}')
-    name = body["name"]
-    inputs.require_text("name", name)
-    store.check_name(name)
-    path = store.capture(name) or _existing(name)
-    viewers = paro.desktop_viewer
-    program = viewers.program()
-    if program is None:
-        raise Refusal(501, "paro-viewer is not installed on the machine that runs ComfyUI")
-    if not viewers.has_display():
-        told = "the machine that runs ComfyUI has no display: the node PARO Inspect shows a picture"
-        raise Refusal(501, told)
-    if not viewers.show(program, path):
-        raise Refusal(429, f"{viewers.MAX_OPEN} viewers are open already: close one first")
-    return web.json_response({"name": name})
-
-
 def tell_changed(name: str = "") -> None:
     """Tells every page that the list of profiles is another one now."""
     server = getattr(PromptServer, "instance", None)
@@ -209,7 +163,6 @@ def register(routes: web.RouteTableDef) -> None:
     routes.get("/paro/profiles/{name}")(_answer(get_profile))
     routes.put("/paro/profiles/{name}")(_answer(put_profile))
     routes.delete("/paro/profiles/{name}")(_answer(delete_profile))
-    routes.post("/paro/view")(_answer(open_viewer))
 
 
 if getattr(PromptServer, "instance", None) is not None:

@@ -2,7 +2,8 @@
 // All text that comes from the server is set as text, never as HTML.
 
 import { app } from "../../scripts/app.js"
-import { exportProfile, importProfile, openViewer, queueCalibration } from "./profiles.js"
+import { exportProfile, importProfile, queueCalibration } from "./profiles.js"
+import { showViewer } from "./viewer.js"
 import { say } from "./words.js"
 
 const STYLE = `
@@ -78,7 +79,7 @@ export class Panel {
       button("import", () => this.chooseFile())
       button("export", () => exportProfile(this.profile()))
     }
-    button("viewer", () => openViewer(this.profile()))
+    button("viewer", () => showViewer(this.profile(), (error) => this.toast("error", say(error.message))))
     this.element = make("div", "paro")
     if (this.node.comfyClass !== "PAROInspect") {
       this.element.append(

@@ -101,13 +101,6 @@ export async function exportProfile(name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000)
 }
 
-export const openViewer = (name) =>
-  fetchJson("/paro/view", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ name }),
-  })
-
 // Queues the user's own graph with this node watching instead of computing sparsely.
 export async function queueCalibration(node) {
   const prompt = await app.graphToPrompt()

@@ -41,7 +41,14 @@ const WORDS = {
     export: "Export",
     export_tip: "Downloads the profile as JSON",
     viewer: "Viewer",
-    viewer_tip: "Opens the profile in the viewer, on the screen of the machine that runs ComfyUI",
+    viewer_tip: "Shows the command that opens the profile in the desktop viewer",
+    viewer_run:
+      "Run this with ComfyUI's Python in the folder that holds the profile. That is models/paro, unless extra_model_paths.yaml names another.",
+    viewer_file: "The name has characters that a command line may read in another way. Put it in place of FILE yourself.",
+    copy: "Copy",
+    copied: "Copied",
+    download: "Download",
+    close: "Close",
   },
   zh: {
     idle: "尚未运行",
@@ -81,7 +88,14 @@ const WORDS = {
     export: "导出",
     export_tip: "将配置下载为 JSON",
     viewer: "查看器",
-    viewer_tip: "用查看器打开配置，显示在运行 ComfyUI 的机器的屏幕上",
+    viewer_tip: "显示用桌面查看器打开该配置的命令",
+    viewer_run:
+      "请在保存该配置的文件夹中，用 ComfyUI 的 Python 运行此命令。该文件夹是 models/paro，除非 extra_model_paths.yaml 另有指定。",
+    viewer_file: "名称中有命令行可能另作解释的字符，请自行用它替换 FILE。",
+    copy: "复制",
+    copied: "已复制",
+    download: "下载",
+    close: "关闭",
   },
 }
 

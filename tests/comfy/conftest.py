@@ -118,3 +118,17 @@ def comfy_live(comfyui_dir, tmp_path_factory):
     log = base.parent / "server.log"
     with comfy_server.ComfyServer(comfyui_dir, base, log) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def page(comfy_live):
+    """The server's page in a real browser, a test module's own tab."""
+    import browser
+
+    program = browser.find_chromium()
+    if program is None:
+        pytest.skip("no chromium")
+    with browser.Browser(program) as tab:
+        tab.open(comfy_live.url)
+        tab.wait("window.app?.graph && window.app.extensionManager && window.paro", 120)
+        yield tab

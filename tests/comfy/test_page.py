@@ -9,10 +9,8 @@ import re
 import time
 from pathlib import Path
 
-import browser
 import pytest
 
-READY = "window.app?.graph && window.app.extensionManager && window.paro"
 TEMPLATE = "PARO Wan text to video"
 # The example's loaders want files that are not here: the bundled model takes their place, and the
 # demo's own nodes those of text encoder and VAE.
@@ -53,17 +51,6 @@ def shot(page, name):
     if folder:
         time.sleep(0.5)
         page.screenshot(Path(folder) / f"{name}.png")
-
-
-@pytest.fixture(scope="module")
-def page(comfy_live):
-    program = browser.find_chromium()
-    if program is None:
-        pytest.skip("no chromium")
-    with browser.Browser(program) as tab:
-        tab.open(comfy_live.url)
-        tab.wait(READY, 120)
-        yield tab
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The page's routes on a real server: what they hand out, take and refuse."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -7,7 +8,10 @@ import unicodedata
 import urllib.parse
 import urllib.request
 
+import harness
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from comfy_server import small, workflow
 
 ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -231,7 +235,6 @@ def test_what_another_page_sends(routes, saved, case):
     for method, path, body in (
         ("PUT", "/paro/profiles/foreign", saved),
         ("DELETE", "/paro/profiles/routed", None),
-        ("POST", "/paro/view", {"name": "routed"}),
     ):
         assert routes(method, path, body, **JSON, **headers)[0] == 403
     assert routes.files() == before
@@ -244,61 +247,34 @@ def test_a_form_cannot_put(routes, saved):
         assert status == 415 and not (routes.folder / "form.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"name": "../routed"}, 400),
-        ({"name": ["routed"]}, 400),
-        ({"name": "routed; touch /tmp/x"}, 400),
-        ({"program": "/bin/sh"}, 400),
-        ([], 400),
-        ({"name": None}, 400),
-        ({"name": 7}, 400),
-        ({"name": {}}, 400),
-        ({"name": ""}, 400),
-        ({"name": "x" * 300}, 400),
-        (b"null", 400),
-        (b"7", 400),
-        (b"NaN", 400),
-        (b"", 400),
-        (b"\xff", 400),
-        (b"[" * 4000, 400),
-        (b'{"name": "\\ud800"}', 400),
-        (b'{"name": ' + b"9" * 4000 + b"}", 400),
-        ({"name": "absent"}, 404),
-        ({"name": "routed", "more": "x" * 5000}, 413),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_view_takes_a_name_and_nothing_else(routes, saved, body, status):
-    found, answer = routes("POST", "/paro/view", body, **JSON)
-    assert found == status and "incompatible" not in answer["error"]
+def test_no_route_opens_the_viewer(routes, saved):
+    """A request starts no program."""
+    for method in ("GET", "POST"):
+        assert routes(method, "/paro/view", {"name": "routed"}, **JSON)[0] in (404, 405)
 
 
-def test_view_reads_no_long_body_of_unknown_length(routes, saved):
-    def chunks():
-        for _ in range(20):
-            yield b" " * 1000
+def test_without_the_native_library(monkeypatch):
+    module = harness.part("routes")
+    monkeypatch.setattr(module, "paro", None)
 
-    assert routes("POST", "/paro/view", chunks(), **JSON)[0] == 413
+    async def ask():
+        table = web.RouteTableDef()
+        module.register(table)
+        app = web.Application()
+        app.add_routes(table)
+        async with TestClient(TestServer(app)) as client:
+            answer = await client.get("/paro/profiles")
+            return answer.status, await answer.json()
 
-
-def test_view_takes_any_stated_character_set(routes, saved):
-    kind = {"Content_Type": "application/json; charset=none-such"}
-    assert routes("POST", "/paro/view", {"name": "absent"}, **kind)[0] == 404
-
-
-def test_view_from_elsewhere(routes, saved):
-    """A page on another machine, or one that reached us by another name."""
-    answer = routes("POST", "/paro/view", {"name": "routed"}, Host="comfy.example:8188", **JSON)
-    assert answer[0] == 403
+    status, answer = asyncio.run(ask())
+    assert status == 501 and set(answer) == {"error"}
 
 
 def test_the_page_has_our_script_and_help(routes):
     _, scripts = routes("GET", "/extensions")
     ours = [path for path in scripts if "comfyui-paroattention" in path]
     assert {path.rsplit("/", 1)[1] for path in ours} == {
-        "paro.js", "panel.js", "profiles.js", "words.js",
+        "paro.js", "panel.js", "profiles.js", "viewer.js", "words.js",
     }  # fmt: skip
     for node in ("PAROAttention", "PAROCalibrate", "PAROCompare"):
         for file in (f"{node}.md", f"{node}/zh.md"):

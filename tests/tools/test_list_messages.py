@@ -27,7 +27,7 @@ def found() -> set[tuple[str, str, str]]:
     ("file", "kind", "part"),
     [
         ("native/python/paroattention/settings.py", "error", "must be int8 or bf16"),
-        ("comfy_nodes/routes.py", "error", "must not exceed {size}"),
+        ("comfy_nodes/routes.py", "error", "a profile must not exceed"),
         ("comfy_nodes/run.py", "note", "was made with other LoRAs"),
         ("comfy_nodes/patch.py", "note", "this run stays dense"),
         ("comfy_nodes/nodes.py", "help", "attention blocks that are computed"),

@@ -5,7 +5,7 @@ plans and goes sparse; `Profile` is what is saved and shared; `reference` is the
 """
 
 from . import torch_version  # noqa: F401, I001  (first: it says so where torch is missing or too old)
-from . import desktop_viewer, layout, limits, metrics, settings
+from . import layout, limits, metrics, settings
 from ._core import (
     MAX_PROFILE_NAME,
     ORDERS,
@@ -52,7 +52,6 @@ __all__ = [
     "active_isa",
     "attention",
     "completion",
-    "desktop_viewer",
     "exact_maps",
     "head_densities",
     "head_views",

@@ -313,16 +313,16 @@ def test_with_its_outputs_closed(saved):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the viewer")
 def test_view_runs_the_viewer_with_its_arguments(tmp_path, monkeypatch, capfd):
-    from paroattention import desktop_viewer
+    from paroattention.cli import viewer
 
     monkeypatch.setenv("PATH", str(tmp_path))
     # A wheel has one beside the package.
-    monkeypatch.setattr(desktop_viewer, "__file__", str(tmp_path / "elsewhere" / "x.py"))
+    monkeypatch.setattr(viewer, "__file__", str(tmp_path / "elsewhere" / "cli" / "x.py"))
     assert main(["view", "x.json"]) == 1
     assert "run.py view" in capfd.readouterr().err
     program = tmp_path / "paro-viewer"
     program.write_text('#!/bin/sh\necho "seen $*"\nexit 3\n')
     program.chmod(0o755)
-    assert desktop_viewer.program() == str(program)
+    assert viewer.program() == str(program)
     assert main(["view", "x.json", "--theme", "light"]) == 3
     assert "seen x.json --theme light" in capfd.readouterr().out

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from .. import desktop_viewer
+NAME = "paro-viewer"
+
+
+def program() -> str | None:
+    """paro-viewer beside this package, else on the path; None without one."""
+    package = Path(__file__).resolve().parents[1]
+    return shutil.which(NAME, path=str(package)) or shutil.which(NAME)
 
 
 def main(arguments: list[str]) -> int:
     """Runs the viewer with these arguments; returns its exit code, 1 where there is none."""
-    found = desktop_viewer.program()
+    found = program()
     if found is None:
         print(
-            f"error: {desktop_viewer.NAME} is not installed. It is in the wheel of this package;"
+            f"error: {NAME} is not installed. It is in the wheel of this package;"
             " from source, build it with `python3 run.py view`",
             file=sys.stderr,
         )
