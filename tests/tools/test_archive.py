@@ -47,6 +47,7 @@ def plugin(tmp_path, monkeypatch):
     for name, text in {"README.md": "words", "a.py": "x = 1", ".comfyignore": "/b/"}.items():
         (tmp_path / name).write_text(text)
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".git" / "info" / "exclude").write_text("/out/")
 
     def make():
         subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
@@ -56,13 +57,18 @@ def plugin(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "code",
-    ["import subprocess", "eval(x)", "x = os.environ", "from urllib.request import urlopen"],
+    ("name", "content", "words"),
+    [
+        ("a.py", "import subprocess", r"a\.py:1 imports subprocess, which starts programs"),
+        ("a.js", "\neval(x)", r"a\.js:2 uses eval, which runs text as code"),
+        ("a.bin", "x", r"a\.bin is of no kind that is published"),
+    ],
 )
-def test_what_the_registry_refuses_is_named(plugin, tmp_path, code):
+def test_what_the_registry_refuses_is_named(plugin, tmp_path, name, content, words):
+    """The rules themselves are tested in test_registry.py."""
     assert plugin().is_file()
-    (tmp_path / "a.py").write_text(code)
-    with pytest.raises(SetupError, match=r"a\.py holds '.*', which the registry refuses"):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SetupError, match=words):
         plugin()
     assert not list((tmp_path / "out").iterdir())
 

@@ -11,6 +11,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+from .. import registry
 from ..setup.paths import REPO
 from ..setup.steps import SetupError
 from .check import places
@@ -20,12 +21,6 @@ from .pack import DATE, project
 NEEDED = ("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
 NEEDED += ("comfy_nodes/nodes.py", "comfy_nodes/web/panel.js", "locales/zh/nodeDefs.json")
 MOST_BYTES = 2 << 20
-# The registry's scanner holds a version back for these in Python files: code from text, programs,
-# the network, and what the environment says.
-FORBIDDEN = re.compile(
-    r"(?<![\w.])(?:eval|exec|__import__)\(|\b(?:subprocess|os\.system|os\.popen|os\.environ|getenv)\b"
-    r"|\b(?:urllib\.request|urlopen|requests|httpx)\b"
-)
 
 
 def files() -> list[str]:
@@ -52,21 +47,19 @@ def ignored() -> list[str]:
 
 def make(folder: Path) -> Path:
     """Writes the archive after checking it; SetupError with all that is wrong."""
-    names, faults = files(), []
-    faults += [f"{name} is missing" for name in NEEDED if name not in names]
-    for name in names:
-        content = (REPO / name).read_bytes()
+    contents = {name: (REPO / name).read_bytes() for name in files()}
+    faults = [f"{name} is missing" for name in NEEDED if name not in contents]
+    for name, content in contents.items():
         faults += [f"{name} names {place}" for place in places(content)]
-        if name.endswith(".py") and (found := FORBIDDEN.search(content.decode())):
-            faults.append(f"{name} holds {found[0]!r}, which the registry refuses")
+    faults += registry.faults(contents)
     about = project()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"comfyui-{about['name']}-{about['version']}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
+        for name, content in contents.items():
             entry = zipfile.ZipInfo(name, DATE)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-            archive.writestr(entry, (REPO / name).read_bytes())
+            archive.writestr(entry, content)
     if (size := path.stat().st_size) > MOST_BYTES:
         faults.append(f"it has {size >> 10} KiB, at most {MOST_BYTES >> 10} are wanted")
     if faults:
