@@ -192,6 +192,7 @@ def layout_of(call: Call, geometry: Geometry) -> TokenLayout | str:
 
 # Each registers itself.
 from . import (  # noqa: E402
+    causal,  # noqa: F401
     cogvideox,  # noqa: F401
     cosmos,  # noqa: F401
     flux,  # noqa: F401
@@ -202,6 +203,7 @@ from . import (  # noqa: E402
     lumina,  # noqa: F401
     minimax,  # noqa: F401
     mochi,  # noqa: F401
+    pixeldit,  # noqa: F401
     qwen,  # noqa: F401
     wan,  # noqa: F401
 )

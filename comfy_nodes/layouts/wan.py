@@ -3,6 +3,9 @@
 References stand before the video (Fun control, SCAIL) or after it (context latents, S2V, HuMo,
 Phantom); they are not part of the grid and are always computed. VACE blocks run after the main ones
 with the same block index: layers of their own, by occurrence.
+
+Wan-Animate 2 has its reference image as the first frame. With a pose every frame attends to a frame
+of the pose too, in a call of its own. Its node may leave the pose out of some steps.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ def geometry(inputs: Inputs) -> Geometry | str:
     grid = patches(inputs.x, patch)
     frame = grid[1] * grid[2]
     prefix, suffix = 0, 0
+    if kind == "WanAnimate2Model":
+        if inputs.get("pose_latents") is not None:
+            return "every frame attends to a frame of the pose too, in a call of its own"
+        if grid[0] < 2:
+            return "the video has no frame beside its reference"
+        grid, prefix = (grid[0] - 1, *grid[1:]), frame
     after = inputs.get("time_dim_concat")
     if after is not None:
         suffix += patches(after, patch)[0] * frame

@@ -133,6 +133,14 @@ KREA = {
     "image_model": "krea2", "features": 256, "channels": 16, "patch": 2, "layers": 2, "heads": 2,
     "kvheads": 1, "txtlayers": 1, "txtdim": 128, "txtheads": 1, "txtkvheads": 1,
 }  # fmt: skip
+PIXELDIT = {
+    "image_model": "pixeldit_t2i", "num_groups": 2, "hidden_size": 128, "pixel_hidden_size": 8,
+    "pixel_attn_hidden_size": 64, "pixel_num_groups": 2, "patch_depth": 2, "pixel_depth": 1,
+    "patch_size": 4, "txt_embed_dim": 64, "txt_max_length": 6,
+}  # fmt: skip
+PID = PIXELDIT | {
+    "image_model": "pid", "lq_latent_channels": 16, "lq_hidden_dim": 16, "lq_num_res_blocks": 1,
+}  # fmt: skip
 
 
 def wan(model_type="t2v", **changes) -> dict:

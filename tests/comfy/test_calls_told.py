@@ -6,7 +6,7 @@ import families
 import harness
 import pytest
 import torch
-from families import CASES
+from family_cases import CASES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

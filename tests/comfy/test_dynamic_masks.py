@@ -5,6 +5,7 @@ import json
 
 import comfy_server
 import families
+import family_cases
 import harness
 import pytest
 import torch
@@ -121,7 +122,7 @@ def rows_apart(monkeypatch):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_text_and_references_see_every_key(name, rows_apart, folders):
-    case = families.CASES[name]
+    case = family_cases.CASES[name]
     built = families.build(case)
     want = families.sample(case, built)
     out = families.sample(case, dynamic(built, density=1.0, precision="bf16"))

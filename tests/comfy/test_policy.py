@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import families
+import family_cases
 import harness
 import pytest
 import torch
@@ -165,7 +166,7 @@ def test_block_weights_are_what_a_grid_token_meets(policy):
 def test_block_weights_of_real_models(policy):
     """Flux: both kinds of blocks have 3 + 1 + 2 x 2 matrices of 256 x 256 for a token of the image;
     Wan: four of self-attention, four of cross-attention, two of the feed-forward network."""
-    flux = families.build(families.CASES["flux"]).model.diffusion_model
+    flux = families.build(family_cases.CASES["flux"]).model.diffusion_model
     assert policy.block_weights(flux) == 8 * 256**2
     wan = harness.tiny_wan().model.diffusion_model
     assert policy.block_weights(wan) == pytest.approx(8 * 256**2 + 2 * 256 * 64, rel=0.01)
