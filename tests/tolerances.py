@@ -27,6 +27,8 @@ _UNQUANTISED = {
     torch.bfloat16: Tolerance(3e-3, 1.5e-2),
 }
 _INT8 = Tolerance(2.5e-2, 0.12)
+# Unquantised float32 rows that sum over all of 235,945 keys; 8.6e-6 was measured.
+LONG_ROWS = Tolerance(2e-5, 2e-5)
 
 
 def tolerance(dtype: torch.dtype, precision: str) -> Tolerance:

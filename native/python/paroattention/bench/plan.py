@@ -43,7 +43,8 @@ def _timed(work):
     return result, time.perf_counter() - wall, time.process_time() - core
 
 
-def _profile(bins, grid, built, layers: int, heads: int):
+def made_up_profile(bins, grid, built, layers: int, heads: int):
+    """A Profile of heads that build_heads has made, layer by layer."""
     profile = _core.Profile()
     model, calibration = _core.ProfileModel(), _core.ProfileCalibration()
     model.family, model.fingerprint = "made-up", "0" * 64
@@ -67,7 +68,7 @@ def measure(grid, layers: int, heads: int, density: float, tiles, threads: int) 
         lambda: _core.build_heads(bins, every, grid, density, threads=threads)
     )
     found = {"orders": {"wall_s": round(wall, 2), "core_s": round(core, 2)}}
-    profile = _profile(bins, grid, built, layers, heads)
+    profile = made_up_profile(bins, grid, built, layers, heads)
     # As a file of two groups: what a calibration saves.
     text = profile.dump()
     found["profile_bytes_of_one_group"] = len(text)
