@@ -1,7 +1,7 @@
 """Kandinsky 5 and 6: text blocks apart, then self-attention over video and cross-attention to text.
 
-Kandinsky 6 has an audio stream beside the video, with heads of the same size. A reference image is
-the last frame of its latent.
+Kandinsky 6 has an audio stream beside the video, with heads of the same size. A reference image
+comes as the last frame: of the latent, or in other versions appended by the model.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ def geometry(inputs: Inputs) -> Geometry:
 
 @register("kandinsky6")
 def kandinsky6(inputs: Inputs) -> Geometry | str:
-    # Kandinsky6NativeAVDiT: x is (video, audio [B, T, C]); k6_reference_tail says that the last
-    # frame is the reference. Newer versions of it give the audio a text of its own.
-    grid, suffix = patches(inputs.x, inputs.model.patch_size), 0
+    # Kandinsky6NativeAVDiT: x is (video, audio [B, T, C]). With k6_reference_tail its last frame is
+    # the reference; k6_reference is one beside it. The audio may have a text of its own.
+    patch, reference = inputs.model.patch_size, inputs.get("k6_reference")
+    grid = patches(inputs.x, patch)
+    frames = patches(reference, patch)[0] if reference is not None else 0
     if inputs.get("k6_reference_tail", False):
-        grid, suffix = (grid[0] - 1, *grid[1:]), grid[1] * grid[2]
+        grid, frames = (grid[0] - 1, *grid[1:]), frames + 1
         if grid[0] < 1:
             return "the video has no frame beside its reference"
+    suffix = frames * grid[1] * grid[2]
     audio = length(inputs.arguments["x"][1])
     texts = inputs.text_length, length(inputs.get("k6_audio_context"))
     found = Geometry(grid, 0, suffix, texts=texts, others=(audio,))

@@ -155,6 +155,26 @@ CASES: dict[str, Case] = {
         ("MiniMaxH3", MINIMAX), (24, 3, 12, 16), (TEXT, 64), GRID, numbered(2), prefix=TEXT + 20,
         audio=(32, 2, 10), batch=False,
     ),
+    "minimax h3 odd, first frame": Case(
+        ("MiniMaxH3", MINIMAX), (24, 5, 11, 15), (TEXT, 64), ODD_GRID, numbered(2),
+        prefix=TEXT + 48 + 20, audio=(32, 2, 10), batch=False,
+        extras=lambda: {
+            "minimax_keyframes": [
+                {"resolved_frame_index": 0, "latent": random(1, 24, 1, 12, 16)}
+            ],
+            "minimax_frame_count": 17,
+        },
+    ),
+    # Audio, then a video behind its own audio.
+    "minimax h3 audio and video references": Case(
+        ("MiniMaxH3", MINIMAX), (24, 3, 12, 16), (TEXT, 64), GRID, numbered(2),
+        prefix=TEXT + 6 + 4 + 24 + 20, audio=(32, 2, 10), batch=False,
+        extras=lambda: {"minimax_refs": [
+            {"kind": "audio", "ref_audio_t": 3, "audio_latent": random(1, 32, 2, 3)},
+            {"kind": "video_audio", "latent_t": 2, "latent_h": 6, "latent_w": 8, "ref_audio_t": 2,
+             "latent": random(1, 24, 2, 6, 8), "audio_latent": random(1, 32, 2, 2)},
+        ]},
+    ),
     "minimax h3 reference": Case(
         ("MiniMaxH3", MINIMAX), (24, 3, 12, 16), (TEXT, 64), GRID, numbered(2),
         prefix=TEXT + 12 + 20, audio=(32, 2, 10), batch=False,

@@ -217,6 +217,9 @@ NEWER = {
     "Kandinsky 6 with an image": (
         "kandinsky6", K6, {"x": K6_X, "k6_reference_tail": True}, ((2, 6, 8), 0, 48)
     ),
+    "Kandinsky 6, the image apart": (
+        "kandinsky6", K6, {"x": K6_X, "k6_reference": empty(1, 16, 1, 12, 16)}, (GRID, 0, 48)
+    ),
     "Wan-Animate 2 in steps without the pose": ("wan2.1", ANIMATE_2, {}, ((2, 6, 8), 48, 0)),
     "Ming-Image": (
         "ming_image", MING, {"x": empty(1, 16, 1, 24, 26)}, ((1, 12, 13), 32, 4)
