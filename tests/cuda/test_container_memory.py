@@ -52,7 +52,8 @@ def test_a_container_call_needs_less_than_dense_attention(newer_core, steps):
     from comfy.ldm.modules.attention import attention_pytorch
 
     override = harness.part("override").Override()
-    session = paroattention.Session(paroattention.Settings(refresh=steps == "sampled"), [1.0, 0.0])
+    given = {"observe_steps": 1, "refresh": steps == "sampled", "refresh_every": 1}
+    session = paroattention.Session(paroattention.Settings(**given), [1.0, 0.5, 0.0])
     run, options = _run(harness, session)
 
     def dense():
@@ -93,7 +94,7 @@ def _run(harness, session):
             self.session = session
 
         def next_step(self):
-            Run.sigma = 0.0
+            Run.sigma = 0.5
 
     run = Run()
 
