@@ -8,9 +8,9 @@ whatever its node returns.
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io
 from comfy_execution.validation import validate_node_input
 
+from .api import io
 from .native import paro
 
 # Words of the profile input; a profile of such a name could not be chosen.

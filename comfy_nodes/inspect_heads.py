@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
 from PIL import Image, ImageDraw
 
+from .api import io, ui
 from .inputs import check_queued, require_one_of, require_text
 from .native import MISSING, paro
 

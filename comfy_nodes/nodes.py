@@ -6,8 +6,8 @@ import dataclasses
 import logging
 
 import torch
-from comfy_api.latest import ComfyExtension, io, ui
 
+from .api import ComfyExtension, io, ui
 from .inputs import (
     AUTO,
     NONE,

@@ -268,3 +268,25 @@ def test_compare_refuses_other_shapes():
 
     with pytest.raises(paroattention.Error, match=r"images_b must have .*\(2, 8, 8, 3\).*\(1, "):
         compare(torch.rand(2, 8, 8, 3), torch.rand(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["0.0.2", "latest"])
+def test_the_interface_that_lasts_is_taken_where_there_is_one(monkeypatch, lasting):
+    import importlib
+    import sys
+
+    harness.start()
+    from comfy_api import latest, v0_0_2
+
+    api = harness.part("api")
+    given = object()
+    monkeypatch.setattr(v0_0_2, "ui", given)
+    if not lasting:
+        monkeypatch.setitem(sys.modules, "comfy_api.v0_0_2", None)
+    try:
+        found = importlib.reload(api)
+        assert found.ui is (given if lasting else latest.ui)
+        assert found.io is latest.io and found.ComfyExtension is latest.ComfyExtension
+    finally:
+        monkeypatch.undo()
+        importlib.reload(api)
