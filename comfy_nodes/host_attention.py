@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -76,7 +77,21 @@ def _tensors(given: list) -> list[torch.Tensor]:
     return [one.take() if is_container(one) else one for one in given]
 
 
-def name_of(override) -> str:
-    """What a bug report calls another node's override: module and name."""
-    kind = override if hasattr(override, "__qualname__") else type(override)
+def name_of(function) -> str:
+    """What a bug report calls another node's function: module and name."""
+    kind = function if hasattr(function, "__qualname__") else type(function)
     return f"{getattr(kind, '__module__', '?')}.{kind.__qualname__}"
+
+
+def foreign_attention(model) -> str:
+    """The name of the function that another node has put in the place of ComfyUI's attention for
+    this model (a module) or for all; "" without one. No override hears of its calls."""
+    from comfy.ldm.modules import attention
+
+    for module in (sys.modules.get(type(model).__module__), attention):
+        for name in ("optimized_attention", "optimized_attention_masked"):
+            function = getattr(module, name, None)
+            ours = (getattr(function, "__module__", None) or "comfy.").startswith("comfy.")
+            if function is not None and not ours:
+                return name_of(function)
+    return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import folder_paths
 
 from . import first_test, policy, routes, store, user_settings
-from .host_attention import name_of
+from .host_attention import foreign_attention, name_of
 from .identity import fingerprint
 from .identity.changes import Changes
 from .inputs import AUTO, NONE, PROFILE_WORDS
@@ -321,11 +321,19 @@ class Run:
 
     # -- the end -------------------------------------------------------------------------------
 
+    def _foreign(self) -> str:
+        """What computes the model's attention in ComfyUI's place, as far as that can be told."""
+        try:
+            return foreign_attention(self._patcher.model.diffusion_model)
+        except Exception:
+            return ""  # a model that is built in another way
+
     def finish(self, ok: bool) -> None:
         """Ends the session, whatever happened, and tells what was done."""
         session = self.session
         self.layers.close()
         if ok and not session.report.paths and not session.report.reasons.told_dense:
+            self.seen.foreign = self._foreign()
             session.note(self.seen.told(), dense=True)
         times = self.panel.times
         self.panel.begin(None)

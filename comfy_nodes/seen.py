@@ -20,6 +20,8 @@ class Seen:
     def __init__(self):
         self._calls: Counter[tuple[int, int]] = Counter()
         self.geometry: Geometry | str | None = None
+        # What stands between the model and us, if it is known: see foreign_attention.
+        self.foreign = ""
         # What skips steps, if it is one of ComfyUI's own caches.
         self.cache = ""
         self._begun: set[int] = set()
@@ -54,7 +56,8 @@ class Seen:
     def told(self) -> str:
         """Why nothing of the run was taken."""
         if not self._calls:
-            return "the model made no attention call that this node can see"
+            by = f": {self.foreign} computes its attention" if self.foreign else ""
+            return f"no attention call of this model reached PARO{by}"
         if isinstance(self.geometry, str):
             return self.geometry
         grid = ""

@@ -178,7 +178,22 @@ def test_attention_that_is_never_called(model, folders, monkeypatch):
 
     monkeypatch.setattr(wan, "optimized_attention", own)
     harness.sample(harness.paro(model))
-    assert told(folders) == {"the model made no attention call that this node can see": 1}
+    (reason,) = told(folders)
+    # Whoever reads this knows which node to take out.
+    assert reason.startswith("no attention call of this model reached PARO: test_calls_told.")
+    assert reason.endswith("own computes its attention")
+
+
+def test_attention_that_is_never_called_by_a_model_of_comfyuis_own(model, folders, monkeypatch):
+    import comfy.ldm.wan.model as wan
+
+    def own(self, x, *args, **kwargs):
+        return x
+
+    monkeypatch.setattr(wan.WanSelfAttention, "forward", own)
+    monkeypatch.setattr(wan.WanT2VCrossAttention, "forward", own)
+    harness.sample(harness.paro(model))
+    assert told(folders) == {"no attention call of this model reached PARO": 1}
 
 
 def test_a_family_without_a_layout_whose_calls_are_all_in_pieces(
@@ -229,4 +244,4 @@ def test_autoregressive_wan(folders):
     latent = torch.zeros(1, *case.latent)
     texts = families.conditioning(case), families.conditioning(case, seed=5)
     comfy.sample.sample_custom(wrapped, latent, 1.0, sampler, sigmas, *texts, latent, seed=1)
-    assert told(folders) == {"the model made no attention call that this node can see": 1}
+    assert told(folders) == {"no attention call of this model reached PARO": 1}
