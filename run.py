@@ -90,6 +90,8 @@ def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
     """Installable packages with the kernels inside, for systems without a compiler."""
     if arguments.trial:
         wheel = Path(arguments.out).resolve() / pack.name("linux")
+        if arguments.quick:
+            return 0 if trial.sound(trial.run_quick(paths, wheel)) else 1
         return 0 if trial.sound(trial.run(paths, wheel, arguments.python or [*trial.TRIALS])) else 1
     set_up(paths, with_tests=False)
     systems, out = tuple(arguments.system or make.SYSTEMS), Path(arguments.out).resolve()
@@ -272,7 +274,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.add_argument(
         "--quick",
         action="store_true",
-        help="for one CPython and two architectures: whether wheels can be made at all",
+        help="for one CPython and two architectures: whether wheels can be made at all;"
+        " with --try: under this CPython with the newest torch",
     )
     one.add_argument(
         "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"

@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,12 +21,15 @@ from .inputs import Inputs
 # with and the newest.
 TRIALS = {"3.10": "2.9.1", "3.11": "2.11.0", "3.12": "2.15.0", "3.13": "2.15.0", "3.14": "2.15.0"}
 AUDIO_OF_ITS_OWN = ("2.9.1", "2.11.0")
+NEWEST = TRIALS["3.14"]
 RESULTS = REPO / "tests" / "wheels" / "linux.json"
 # Of the tests, what they import beside ComfyUI's own packages.
 TESTS_NEED = ("pytest", "jsonschema", "scikit-image")
 # What differs by CPython and torch: the binding, the operators, the command line.
 PYTHON_TESTS = ("kernels", "run", "cli", "test_native_errors.py", "test_profile_schema.py")
 COMFY_TESTS = ("test_nodes.py", "test_override.py", "test_first_test.py", "test_server.py")
+# Of these, what a quick trial runs.
+QUICK = (("kernels",), ("test_nodes.py", "test_override.py"))
 OPERATORS = (
     "import torch; from paroattention.kernels import cuda, operators;"
     " missing = cuda.load();"
@@ -60,6 +64,19 @@ def run(paths: Paths, wheel: Path, versions: list[str]) -> dict:
     return results
 
 
+def run_quick(paths: Paths, wheel: Path) -> dict:
+    """Tries the CPython that runs this, with the newest torch and transformers: other ones than
+    those of the tests. Keeps no results."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    inputs, comfy = Inputs(paths), comfyui.ensure(paths)[0]
+    say(f"CPython {version} with torch {NEWEST}")
+    trial = Trial(inputs, version, wheel, comfy, archive.make(inputs.folder))
+    trial.torch, trial.python_tests, trial.comfy_tests = NEWEST, *QUICK
+    found = trial.run()
+    say(f"  {json.dumps(found)}")
+    return {"trials": [found]}
+
+
 def write(results: dict) -> None:
     """Keeps what an earlier call found of the same wheel under other CPythons."""
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
@@ -74,6 +91,8 @@ def write(results: dict) -> None:
 
 def interpreter(version: str) -> Path | None:
     """This machine's CPython of a version, if it has one."""
+    if version == ".".join(map(str, sys.version_info[:2])):
+        return Path(sys.executable)
     found = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python{version}"))
     found += [Path(folder) / f"python{version}" for folder in ("/usr/bin", "/usr/local/bin")]
     return next((path for path in found if path.exists()), None)
@@ -85,6 +104,7 @@ class Trial:
     def __init__(self, inputs: Inputs, version: str, wheel: Path, comfy: Path, plugin: Path):
         self.place = places.make(inputs, version, interpreter(version))
         self.version, self.torch = version, TRIALS[version]
+        self.python_tests, self.comfy_tests = PYTHON_TESTS, COMFY_TESTS
         folder = str(inputs.folder / f"work-{version}")
         self.base = "/work" if self.place.root else folder
         self.wheel = self.place.give(wheel, f"{self.base}/{wheel.name}")
@@ -108,17 +128,18 @@ class Trial:
         return {
             "python": self.version,
             "system": "Debian's own, in a root of its own" if place.root else "this machine's",
-            "torch": self._installed_torch(),
+            "torch": self._installed("torch"),
+            "transformers": self._installed("transformers"),
             "doctor": self._doctor(code, told),
             "operators": int(operators) if operators.strip().isdigit() else operators[-200:],
             "operators_exit": loaded,
-            "tests/python": self._tests([f"tests/python/{name}" for name in PYTHON_TESTS]),
-            "tests/comfy": self._tests([f"tests/comfy/{name}" for name in COMFY_TESTS]),
+            "tests/python": self._tests([f"tests/python/{name}" for name in self.python_tests]),
+            "tests/comfy": self._tests([f"tests/comfy/{name}" for name in self.comfy_tests]),
             "comfyui_start": self._start(),
         }
 
-    def _installed_torch(self) -> str:
-        code = "import torch; print(torch.__version__)"
+    def _installed(self, package: str) -> str:
+        code = f"import {package}; print({package}.__version__)"
         return self.place.ask([self.place.python, "-c", code])[1].strip().splitlines()[-1]
 
     @staticmethod
