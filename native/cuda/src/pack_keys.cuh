@@ -198,9 +198,11 @@ __device__ __forceinline__ void pack_pooled_body(const AttentionParams& p) {
     const auto index = static_cast<std::int32_t>(blockIdx.x);
     const std::int32_t slot = index / p.panels, panel = index - slot * p.panels;
     const int lane = threadIdx.x % Tile::lanes, row = threadIdx.x / Tile::lanes;
-    const std::int32_t grid_block = panel * BLOCK + row;
+    const std::int32_t number = panel * BLOCK + row;
+    const bool is_last = number == p.last_pooled;
+    const std::int32_t grid_block = is_last ? p.kv_blocks.grid_blocks - 1 : number;
     float k[kRowPart] = {}, v[kRowPart] = {};
-    if (grid_block < p.kv_blocks.grid_blocks) {
+    if (is_last || number < p.pooled_in_order()) {
         const std::int64_t at = (std::int64_t{slot} * p.panels * BLOCK + grid_block) * D;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {

@@ -98,6 +98,21 @@ std::byte* align(void* base) {
 
 }  // namespace
 
+namespace {
+
+// A last block with at most this share of a whole one's tokens has its pooled key in a panel of its own.
+constexpr std::int32_t kFewTokens = 8;
+
+void place_pooled(AttentionParams& p) {
+    const std::int32_t last = p.kv_blocks.grid_blocks - 1, block = p.kv_blocks.block;
+    const std::int32_t tokens = p.layout.grid - last * block;
+    const bool apart = p.precision == Precision::int8 && kFewTokens * tokens <= block;
+    p.last_pooled = apart ? (last + block - 1) / block * block : last;
+    p.panels = p.tail ? p.last_pooled / block + 1 : 0;
+}
+
+}  // namespace
+
 void set_sizes(AttentionParams& p, const Sizes& sizes) {
     require(p.batch >= 1, "batch", "must be at least 1", p.batch);
     require(p.heads >= 1, "heads", "must be at least 1", p.heads);
@@ -119,7 +134,7 @@ void set_sizes(AttentionParams& p, const Sizes& sizes) {
     p.kv_blocks = block_params(layout, "block_kv", sizes.block_kv);
     const std::int64_t tiles = std::int64_t{p.batch} * p.heads * p.q_blocks.blocks();
     require(tiles < std::int64_t{1} << 30, "batch times heads times query tiles", "must be below 2^30", tiles);
-    p.panels = p.tail ? (p.kv_blocks.grid_blocks + p.kv_blocks.block - 1) / p.kv_blocks.block : 0;
+    place_pooled(p);
     // Long enough for a CTA to stream, few enough for the last of them to sum up quickly.
     p.chunks = std::clamp(p.layout.length() / 256, 1, 64);
     p.plan.mask_words = static_cast<std::int32_t>(plan_layout(p).mask_words());

@@ -63,7 +63,10 @@ class TileWalk {
         const std::int32_t first = (which - blocks) * BLOCK + 64 * of, word = first / 32;
         const std::uint64_t low = word < p_.plan.mask_words ? row_[word] : 0;
         const std::uint64_t high = word + 1 < p_.plan.mask_words ? row_[word + 1] : 0;
-        return ~(low | high << 32) & low_bits(p_.kv_blocks.grid_blocks - first);
+        const std::uint64_t skipped = ~(low | high << 32) & low_bits(p_.pooled_in_order() - first);
+        const std::int32_t at = p_.last_pooled - first, last = p_.kv_blocks.grid_blocks - 1;
+        if (!p_.last_pooled_apart() || at < 0 || at >= 64) return skipped;
+        return skipped | std::uint64_t{~row_[last / 32] >> last % 32 & 1} << at;
     }
 
    private:
@@ -81,7 +84,7 @@ class TileWalk {
 // full; else -1. share: how full it is.
 template <int BLOCK, int STEP>
 __device__ __forceinline__ int ragged_column(const AttentionParams& p, std::int32_t first, float& share) {
-    const std::int32_t column = p.kv_blocks.grid_blocks - 1 - first;
+    const std::int32_t column = p.last_pooled - first;
     const std::int32_t tokens = p.layout.grid - (p.kv_blocks.grid_blocks - 1) * BLOCK;
     share = static_cast<float>(tokens) * (1.0f / BLOCK);
     return tokens < BLOCK && column >= 0 && column < STEP ? column : -1;

@@ -69,6 +69,31 @@ TEST_CASE("emulated int8 kernels agree with the CPU's") {
           (problem.tail || problem.block_kv == 128 ? 1e-2 : 2e-3) + tolerances::output_rounding(problem.dtype));
 }
 
+// The mean of two tokens is eight times as great as that of 128, if they are noise.
+TEST_CASE("emulated int8 kernels: a last block of few tokens does not coarsen the means of the others") {
+    struct Ragged {
+        std::int32_t tokens, block;
+        double density;
+    };
+    // Few tokens, one less than few, a few more; alone in the tile of pooled keys, beside others, first of a tile.
+    const Ragged ragged =
+        GENERATE(Ragged{130, 128, 0.3}, Ragged{65, 64, 0.3}, Ragged{386, 128, 0.2}, Ragged{449, 64, 0.15},
+                 Ragged{400, 128, 0.2}, Ragged{401, 128, 0.2}, Ragged{456, 64, 0.15}, Ragged{457, 64, 0.15},
+                 Ragged{416, 128, 0.2}, Ragged{4097, 64, 0.05}, Ragged{4161, 64, 0.05});
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    const std::int32_t head_dim = GENERATE(64, 128);
+    emulator::late_products = false;
+    CAPTURE(ragged.tokens, ragged.block, static_cast<int>(path), head_dim);
+    Problem problem =
+        make({{0, {ragged.tokens, 1, 1}, 0}, ragged.block, ragged.block, head_dim, ragged.density, true, DType::f32});
+    problem.precision = Precision::int8;
+    const std::vector<double> ours = problem.values(run_emulated(problem, cuda::Precision::int8, path));
+    const double exact = tolerances::relative_error(ours, problem.expected());
+    const double oracle = tolerances::relative_error(problem.values(problem.run()), problem.expected());
+    INFO("to fp64 " << exact << ", of the CPU's int8 with its tail in fp32 " << oracle);
+    CHECK(exact < 0.02);
+}
+
 // Instances that only the benchmark runs; every exponential as exact as 8 bits of weight ask for.
 TEST_CASE("emulated variants of the Hopper kernel agree with the CPU") {
     const int head_dim = GENERATE(64, 128);

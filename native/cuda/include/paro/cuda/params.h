@@ -109,8 +109,8 @@ struct PlanParams {
 };
 
 // Scratch of one call. slot = batch index * heads + head. Key tiles 0 .. kv.blocks() - 1 are the key blocks; with the
-// tail, `panels` more follow, each of block_kv pooled keys: pooled key j of panel p stands for grid block
-// p * block_kv + j, has the mean key and value of it, and zeros past the last grid block.
+// tail, `panels` more follow, each of block_kv pooled keys: pooled key number j = panel * block_kv + place stands for
+// grid block j and has the mean key and value of it. The last grid block stands at `last_pooled`. The rest is zeros.
 struct PackedParams {
     std::int8_t* q;    // [slots][q.blocks()] tiles [block_q][head_dim]
     float* q_scale;    // [slots][q.blocks() * block_q] times sm_scale * log2(e) / head_dim
@@ -135,7 +135,10 @@ struct AttentionParams {
     std::int32_t batch, heads, head_dim;  // head_dim 64 or 128
     float sm_scale;
     std::int32_t tail;    // 0 or 1
-    std::int32_t panels;  // 0 without tail, else ceil(kv blocks of the grid / block_kv)
+    std::int32_t panels;  // 0 without tail, else as many as hold a pooled key for each kv block of the grid
+    // Number of the last grid block's pooled key: the block's own, or the first of a further panel. In int8 a mean over
+    // few tokens is so great, and its weight so small, that beside the others' both would lose their 8 bits.
+    std::int32_t last_pooled;
     std::int32_t chunks;  // how many parts of the sequence are summed apart for shift and channel
     LayoutParams layout;
     BlockParams q_blocks, kv_blocks;
@@ -147,6 +150,9 @@ struct AttentionParams {
 
     PARO_HD std::int32_t slots() const { return batch * heads; }
     PARO_HD std::int32_t key_tiles() const { return kv_blocks.blocks() + panels; }
+    PARO_HD bool last_pooled_apart() const { return last_pooled != kv_blocks.grid_blocks - 1; }
+    // Grid blocks whose pooled keys have the blocks' own numbers.
+    PARO_HD std::int32_t pooled_in_order() const { return kv_blocks.grid_blocks - (last_pooled_apart() ? 1 : 0); }
     PARO_HD std::int32_t work_items() const { return slots() * q_blocks.blocks(); }
     // Sizes of tiles in bytes.
     PARO_HD std::int64_t q_tile() const { return std::int64_t{q_blocks.block} * head_dim; }
