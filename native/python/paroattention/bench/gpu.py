@@ -25,6 +25,9 @@ SHAPES = {
     "cogvideox-5b": (2, 48, (13, 30, 45), 226, 64),
     "wan14b-720p": (1, 10, (21, 45, 80), 0, 128),
     "flux-1024": (1, 24, (1, 64, 64), 512, 128),
+    # A quarter of its heads, at 10 s of 768p; four of them at the longest that people run.
+    "minimax-h3": (1, 14, (27, 42, 70), 187, 128),
+    "minimax-h3-236k": (1, 4, (234, 24, 42), 187, 128),
 }
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
 GROUP_MS = 8.0
