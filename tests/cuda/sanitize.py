@@ -25,14 +25,14 @@ for head_dim in (64, 128):
         for dtype in (torch.bfloat16, torch.float16, torch.float32):
             q, k, v = problems.tensors(2, plan.length, head_dim, dtype=dtype, view="bnhd")
             for tail in (False, True):
-                for path in ("portable", "hopper"):
+                for path in ("portable", "hopper", "narrow"):
                     try:
                         attention(q, k, v, plan, tail=tail, path=path)
                         ran += 1
                     except Error as reason:
                         if path == "portable":
                             raise
-                        print("hopper:", reason)
+                        print(f"{path}: {reason}")
                 attention(q, k, v, plan, tail=tail, precision="bf16")
             # Output that is not finite is mended on its way, and told.
             broken = torch.zeros(1, dtype=torch.int32, device="cuda")

@@ -1,5 +1,6 @@
-// INT8 block-sparse attention with mma.sync, for every GPU from sm_80 on. A CTA computes one query tile; a warp owns 32
-// of its rows, so that what it reads of k and v from shared memory serves two products of 16 rows.
+// INT8 block-sparse attention with mma.sync, for every GPU from sm_80 on. A CTA computes one query tile; a warp owns 16
+// MT of its rows. MT 2: what it reads of k and v from shared memory serves two products. MT 1, `narrow`: twice the
+// warps for the same shared memory, where that is what limits them.
 #pragma once
 
 #include <cstddef>
@@ -30,14 +31,16 @@ struct StepInfo {
 };
 static_assert(sizeof(StepInfo) == kInt8StepBytes);
 
-template <int D>
+template <int D, int MT>
 struct State {
-    float o[2][D / 8][4];
-    float shift[2][2];
-    Softmax<2> rows;
+    float o[MT][D / 8][4];
+    float shift[MT][2];
+    Softmax<MT> rows;
 };
-using Scores = ScoreTiles<2, kTiles>;
-using Weights = WeightTiles<2, kTiles>;
+template <int MT>
+using Scores = ScoreTiles<MT, kTiles>;
+template <int MT>
+using Weights = WeightTiles<MT, kTiles>;
 
 // One step's keys and values to shared memory. The v tile of a 128-key block has rows of 128 bytes, of which a step
 // takes half and gives it the swizzle of 64-byte rows.
@@ -57,20 +60,21 @@ __device__ __forceinline__ void copy_step(const AttentionParams& p, std::int64_t
     for (int i = 0; i < copies; ++i) copy16_async(to + (thread + i * THREADS) * 16, from + i * rows * BLOCK);
 }
 
-// s = round_bits + q8 k8 of 32 rows and 64 keys. Addresses carry the swizzle; steps along head_dim flip their bits.
-template <int D>
-__device__ __forceinline__ void compute_scores(std::uint32_t q, std::uint32_t k, Scores& s) {
+// s = round_bits + q8 k8 of a warp's rows and 64 keys. Addresses carry the swizzle; steps along head_dim flip their
+// bits.
+template <int D, int MT>
+__device__ __forceinline__ void compute_scores(std::uint32_t q, std::uint32_t k, Scores<MT>& s) {
 #pragma unroll
     for (int ks = 0; ks < D / 32; ++ks) {
-        std::uint32_t a[2][4];
+        std::uint32_t a[MT][4];
 #pragma unroll
-        for (int mt = 0; mt < 2; ++mt) load_matrices(a[mt], (q ^ (ks << 5)) + mt * 16 * D);
+        for (int mt = 0; mt < MT; ++mt) load_matrices(a[mt], (q ^ (ks << 5)) + mt * 16 * D);
 #pragma unroll
         for (int pair = 0; pair < kTiles / 2; ++pair) {
             std::uint32_t b[4];
             load_matrices(b, (k ^ (ks << 5)) + pair * 16 * D);
 #pragma unroll
-            for (int mt = 0; mt < 2; ++mt) {
+            for (int mt = 0; mt < MT; ++mt) {
                 if (ks == 0) {
                     mma_s8_first(s[mt][2 * pair], a[mt], b[0], b[1], kRoundBits);
                     mma_s8_first(s[mt][2 * pair + 1], a[mt], b[2], b[3], kRoundBits);
@@ -84,12 +88,12 @@ __device__ __forceinline__ void compute_scores(std::uint32_t q, std::uint32_t k,
 }
 
 // o and l take in a step's weights and values.
-template <int D>
-__device__ __forceinline__ void accumulate(State<D>& state, const Weights& weights, std::uint32_t v,
-                                           const RowFactors<2>& f) {
+template <int D, int MT>
+__device__ __forceinline__ void accumulate(State<D, MT>& state, const Weights<MT>& weights, std::uint32_t v,
+                                           const RowFactors<MT>& f) {
     constexpr std::uint32_t ones = 0x01010101u;
 #pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
+    for (int mt = 0; mt < MT; ++mt) {
         std::int32_t sum[4];
         mma_u8_first(sum, weights[mt][0], ones, ones, 0);
         mma_u8(sum, weights[mt][1], ones, ones);
@@ -105,7 +109,7 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
         std::uint32_t b[4];
         load_matrices(b, v + nt * 8 * kStepKeys);
 #pragma unroll
-        for (int mt = 0; mt < 2; ++mt) {
+        for (int mt = 0; mt < MT; ++mt) {
             std::int32_t sum[4];
             mma_u8_first(sum, weights[mt][0], b[0], b[1], 0);
             mma_u8(sum, weights[mt][1], b[2], b[3]);
@@ -118,14 +122,14 @@ __device__ __forceinline__ void accumulate(State<D>& state, const Weights& weigh
     }
 }
 
-template <int D>
+template <int D, int MT>
 __device__ __forceinline__ void init_state(const AttentionParams& p, std::int32_t slot, std::int32_t tile, int warp,
-                                           State<D>& state) {
+                                           State<D, MT>& state) {
     const int lane = threadIdx.x % 32;
     const float* q_scale =
-        p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + warp * kWarpRows;
+        p.packed.q_scale + (std::int64_t{slot} * p.q_blocks.blocks() + tile) * p.q_blocks.block + warp * 16 * MT;
 #pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
+    for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             state.rows.m[mt][half] = __int_as_float(0xff800000);
@@ -141,11 +145,11 @@ __device__ __forceinline__ void init_state(const AttentionParams& p, std::int32_
 }
 
 // o / l, times the factors per channel of v.
-template <int D>
-__device__ __forceinline__ void normalise(const AttentionParams& p, std::int32_t slot, State<D>& state) {
+template <int D, int MT>
+__device__ __forceinline__ void normalise(const AttentionParams& p, std::int32_t slot, State<D, MT>& state) {
     const float* channel = p.packed.channel + std::int64_t{slot} * D + threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int mt = 0; mt < 2; ++mt) {
+    for (int mt = 0; mt < MT; ++mt) {
         const float inverse[2] = {1.0f / state.rows.l[mt][0], 1.0f / state.rows.l[mt][1]};
         const float shift[2] = {state.shift[mt][0] * kShiftDown, state.shift[mt][1] * kShiftDown};
 #pragma unroll
@@ -165,9 +169,9 @@ PARO_HD constexpr int resident_ctas(int head_dim, int block_q) {
     return (head_dim == 128 ? 8 : 12) / (block_q / kWarpRows);
 }
 
-template <int D, int BLOCK, int WARPS>
+template <int D, int BLOCK, int WARPS, int MT>
 __device__ __forceinline__ void attention_int8_body(const AttentionParams& p, int stages) {
-    constexpr int threads = WARPS * 32, q_bytes = WARPS * kWarpRows * D;
+    constexpr int threads = WARPS * 32, rows = 16 * MT, q_bytes = WARPS * rows * D;
     // Shared memory, as int8_shared_bytes counts it: the queries, `stages` of the ring (as deep as the launch found
     // room for), what goes with them, the mask row. Where the output leaves, its rows take the place of what comes
     // first.
@@ -211,10 +215,10 @@ __device__ __forceinline__ void attention_int8_body(const AttentionParams& p, in
     };
     for (int i = 0; i < stages - 1; ++i) load_step();
 
-    State<D> state;
-    init_state<D>(p, slot, tile, warp, state);
+    State<D, MT> state;
+    init_state(p, slot, tile, warp, state);
     // Lane addresses for ldmatrix; tile bases are multiples of 1024, so the swizzle is in their low bits.
-    const std::uint32_t q_lane = q_shared + tile_offset(warp * kWarpRows + lane % 16, lane / 16 * 16, D);
+    const std::uint32_t q_lane = q_shared + tile_offset(warp * rows + lane % 16, lane / 16 * 16, D);
     const int k_lane = tile_offset(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 16, D);
     const int v_lane = Stage<D>::v_offset + tile_offset(lane % 8, lane / 8 * 16, kStepKeys);
     for (int at = 0; under_way > 0; at = at + 1 == stages ? 0 : at + 1) {
@@ -230,24 +234,24 @@ __device__ __forceinline__ void attention_int8_body(const AttentionParams& p, in
 
         // Scores.
         const std::uint32_t stage = ring + at * Stage<D>::bytes;
-        Scores s;
-        compute_scores<D>(q_lane, stage + k_lane, s);
+        Scores<MT> s;
+        compute_scores<D, MT>(q_lane, stage + k_lane, s);
         const std::uint64_t valid = info.valid[at];
         const std::int32_t pooled = info.tile[at] - 2 * p.kv_blocks.blocks();  // below 0: not a pooled step
-        if (valid != ~std::uint64_t{0}) mask_scores<2>(s, valid);
+        if (valid != ~std::uint64_t{0}) mask_scores<MT>(s, valid);
 
         // Running maxima, and what follows from them for this step and for what was gathered before.
-        RowFactors<2> factors;
-        Exponents<2> exponents;
+        RowFactors<MT> factors;
+        Exponents<MT> exponents;
         const float bias = pooled < 0 ? 0.0f : kPooledBias<BLOCK>;
-        std::int32_t greatest[2][2];
-        for (int mt = 0; mt < 2; ++mt) row_max(s[mt], greatest[mt]);
+        std::int32_t greatest[MT][2];
+        for (int mt = 0; mt < MT; ++mt) row_max(s[mt], greatest[mt]);
         update_maxima(state.rows, greatest, info.scale[at], bias, exponents, factors);
 
         // Weights.
-        Weights weights;
+        Weights<MT> weights;
 #pragma unroll
-        for (int mt = 0; mt < 2; ++mt) {
+        for (int mt = 0; mt < MT; ++mt) {
 #pragma unroll
             for (int w = 0; w < kTiles; ++w) {
                 exponentiate_word(s[mt], w, exponents.factor[mt], exponents.offset[mt]);
@@ -257,29 +261,34 @@ __device__ __forceinline__ void attention_int8_body(const AttentionParams& p, in
         if (pooled >= 0) {
             float share;
             const int ragged = ragged_column<BLOCK, kStepKeys>(p, pooled / 2 * BLOCK + pooled % 2 * kStepKeys, share);
-            if (ragged >= 0) scale_column<2, kTiles>(weights, ragged, share);
+            if (ragged >= 0) scale_column<MT, kTiles>(weights, ragged, share);
         }
 
         // o and l.
-        accumulate<D>(state, weights, stage + v_lane, factors);
+        accumulate(state, weights, stage + v_lane, factors);
     }
 
     // The output, through shared memory to the tokens' original places.
     wait_copies<0>();
-    normalise<D>(p, slot, state);
-    const std::int64_t offset = output_offset(p, slot, tile, warp * kWarpRows + lane);
+    normalise(p, slot, state);
+    const std::int64_t offset = output_offset(p, slot, tile, warp * rows + lane % rows);
     __syncthreads();
-    store_output<D, 2>(p, state.o, offset, memory + warp * kWarpRows * (2 * D + 16));
+    store_output<D, MT>(p, state.o, offset, memory + warp * rows * (2 * D + 16));
 }
 
 #define PARO_INT8_INSTANCE(D, Q, K)                                                                 \
     PARO_KERNEL(paro_attention_int8_d##D##_q##Q##_k##K, (portable_threads(Q), resident_ctas(D, Q)), \
                 (const __grid_constant__ AttentionParams p, int stages),                            \
-                attention_int8_body<D, K, Q / kWarpRows>(p, stages))
+                attention_int8_body<D, K, Q / kWarpRows, kWarpRows / 16>(p, stages))
+// Two of these CTAs are as many warps as four of the others, in half of their shared memory.
+#define PARO_INT8_NARROW_INSTANCE(D, K)                                          \
+    PARO_KERNEL(paro_attention_int8_narrow_d##D##_q64_k##K, (kNarrowThreads, 2), \
+                (const __grid_constant__ AttentionParams p, int stages), attention_int8_body<D, K, 4, 1>(p, stages))
 // All of a head_dim.
 #define PARO_INT8_INSTANCES(D)    \
     PARO_INT8_INSTANCE(D, 64, 64) \
     PARO_INT8_INSTANCE(D, 128, 64) PARO_INT8_INSTANCE(D, 64, 128) PARO_INT8_INSTANCE(D, 128, 128)
+#define PARO_INT8_NARROW_INSTANCES(D) PARO_INT8_NARROW_INSTANCE(D, 64) PARO_INT8_NARROW_INSTANCE(D, 128)
 
 }  // namespace
 }  // namespace paro::cuda

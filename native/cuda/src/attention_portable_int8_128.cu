@@ -3,5 +3,6 @@
 namespace paro::cuda {
 
 PARO_INT8_INSTANCES(128)
+PARO_INT8_NARROW_INSTANCES(128)
 
 }  // namespace paro::cuda

@@ -25,9 +25,10 @@ PARO_HD constexpr int packed_rows(int head_dim) { return kPackThreads / (head_di
 // Threads of a CTA that packs a block of keys and values.
 PARO_HD constexpr int pack_key_threads(int head_dim, int block) { return block * (head_dim / kRowPart); }
 
-// Attention with mma.sync: a warp owns 32 query rows, a step takes 64 keys.
+// Attention with mma.sync: a warp owns 32 query rows, a step takes 64 keys. Narrow: 16 rows.
 constexpr int kWarpRows = 32, kStepKeys = 64;
 PARO_HD constexpr int portable_threads(int block_q) { return block_q / kWarpRows * 32; }
+constexpr int kNarrowThreads = 128;
 // INT8: the queries, `stages` of keys and values, what goes with them, a mask row.
 constexpr int kInt8MostStages = 4, kInt8StepBytes = 20 * kInt8MostStages;
 PARO_HD constexpr int int8_stage_bytes(int head_dim) { return 2 * kStepKeys * head_dim; }

@@ -140,7 +140,7 @@ inline cuda::Precision to_precision(std::int64_t value) {
 }
 
 inline cuda::Path to_path(std::int64_t value) {
-    require(value >= 0 && value <= 2, "path", "must be 0 (automatic), 1 (portable) or 2 (hopper)", value);
+    require(value >= 0 && value <= 3, "path", "must be 0 (automatic), 1 (portable), 2 (hopper) or 3 (narrow)", value);
     return static_cast<cuda::Path>(value);
 }
 

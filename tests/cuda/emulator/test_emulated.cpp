@@ -54,7 +54,8 @@ TEST_CASE("packing q, then k and v, gives the bytes of packing all at once") {
 
 TEST_CASE("emulated int8 kernels agree with the CPU's") {
     const std::size_t index = GENERATE(range(std::size_t{0}, kShapes.size()));
-    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper, cuda::Path::narrow);
+    if (path == cuda::Path::narrow && !(kShapes[index].head_dim == 128 && kShapes[index].block_q == 64)) return;
     emulator::late_products = path == cuda::Path::hopper && GENERATE(false, true);
     CAPTURE(index, static_cast<int>(path), emulator::late_products);
     Problem problem = make(kShapes[index]);
@@ -80,8 +81,9 @@ TEST_CASE("emulated int8 kernels: a last block of few tokens does not coarsen th
         GENERATE(Ragged{130, 128, 0.3}, Ragged{65, 64, 0.3}, Ragged{386, 128, 0.2}, Ragged{449, 64, 0.15},
                  Ragged{400, 128, 0.2}, Ragged{401, 128, 0.2}, Ragged{456, 64, 0.15}, Ragged{457, 64, 0.15},
                  Ragged{416, 128, 0.2}, Ragged{4097, 64, 0.05}, Ragged{4161, 64, 0.05});
-    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper, cuda::Path::narrow);
     const std::int32_t head_dim = GENERATE(64, 128);
+    if (path == cuda::Path::narrow && !(head_dim == 128 && ragged.block == 64)) return;
     emulator::late_products = false;
     CAPTURE(ragged.tokens, ragged.block, static_cast<int>(path), head_dim);
     Problem problem =
@@ -130,7 +132,7 @@ TEST_CASE("emulated int8 kernels: constant values, zeros, outliers, what is not 
     Problem problem = make(kShapes[2]);
     problem.precision = Precision::int8;
     problem.dtype = DType::f32;
-    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper);
+    const cuda::Path path = GENERATE(cuda::Path::portable, cuda::Path::hopper, cuda::Path::narrow);
     emulator::late_products = false;
     CAPTURE(static_cast<int>(path));
     const auto error = [&](auto shape) {

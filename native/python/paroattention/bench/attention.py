@@ -161,7 +161,7 @@ def _options(arguments: list[str], shapes: dict, on_gpu: bool) -> argparse.Names
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     if on_gpu:
-        parser.add_argument("--path", choices=("hopper", "portable"), action="append")
+        parser.add_argument("--path", choices=("hopper", "portable", "narrow"), action="append")
         parser.add_argument(
             "--peers",
             action="store_true",

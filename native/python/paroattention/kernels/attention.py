@@ -73,8 +73,9 @@ def attention(
     N must be plan.length and H the plan's heads. sm_scale defaults to 1/sqrt(D). precision:
     "int8", or "bf16" (unquantised; fp32 on a CPU). plan: a Plan, or what cuda_masks.find_masks
     found for this q and k. tail adds one pooled term per skipped key
-    block. path: "auto", or "portable" or "hopper" on a GPU. broken: an int32 tensor of one element
-    on q's device; given, output that is not finite becomes 0 and broken then 1, else it stays as it
+    block. path: "auto", or on a GPU "portable", "hopper", or "narrow", the portable kernel for GPUs
+    with little shared memory (head_dim 128, block_q 64). broken: an int32 tensor of one element on
+    q's device; given, output that is not finite becomes 0 and broken then 1, else it stays as it
     is, and nothing waits for the device. Returns (B, H, N, D) of q's dtype, a view of contiguous
     (B, N, H, D) memory.
     Raises Error (a ValueError) naming the argument, the rule and the value received.

@@ -21,7 +21,7 @@ from . import operators, plan_store, trust
 from .head_orders import FoundMasks
 
 PRECISIONS = {"int8": 0, "bf16": 1}
-PATHS = {"auto": 0, "portable": 1, "hopper": 2}
+PATHS = {"auto": 0, "portable": 1, "hopper": 2, "narrow": 3}
 LIBRARY = Path(_core.__file__).with_name("_torch_ops.dll" if os.name == "nt" else "_torch_ops.so")
 
 _lock = threading.Lock()

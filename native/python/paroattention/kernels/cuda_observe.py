@@ -26,6 +26,9 @@ from .head_orders import FoundMasks
 # A probability in the units that the kernels sum.
 _UNIT = 2.0**32
 
+# Of block_importance.
+_PATHS = ("auto", "portable", "hopper")
+
 
 class ObserveState:
     """Offset-kernel sums of every head of one layer, kept on a device and added to by each call.
@@ -287,8 +290,8 @@ def block_importance(
     observe_inputs.check_tensor("k", k, q)
     observe_inputs.check_layout(q, layout)
     scale = observe_inputs.check_scale(sm_scale)
-    if path not in cuda.PATHS:
-        raise _core.Error(f"path must be one of {', '.join(cuda.PATHS)} (got {path!r})")
+    if path not in _PATHS:
+        raise _core.Error(f"path must be one of {', '.join(_PATHS)} (got {path!r})")
     orders = list(orders)
     if len(orders) != q.shape[1]:
         rule = f"must hold one order per head, {q.shape[1]}"

@@ -19,7 +19,8 @@ namespace paro::cuda {
 enum class DType : std::int32_t { f32, f16, bf16 };
 // int4 is named so that dispatch and plans need not change when it comes; nothing runs it yet.
 enum class Precision : std::int32_t { int8, bf16, int4 };
-enum class Path : std::int32_t { automatic, portable, hopper };
+// portable chooses between its kernels by the GPU's shared memory; narrow names the one for little of it.
+enum class Path : std::int32_t { automatic, portable, hopper, narrow };
 
 // A CUstream or cudaStream_t.
 using Stream = void*;
