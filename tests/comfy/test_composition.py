@@ -141,13 +141,13 @@ def test_skipped_layers_do_not_shift_the_numbering(extras, folders, monkeypatch)
 
     case = CASES["ltx video"]
     seen = []
-    plain = paroattention.Session.attention
+    plain = paroattention.Session.attention_of
 
     def attention(self, forward, layer, *args, **kwargs):
         seen.append(layer)
         return plain(self, forward, layer, *args, **kwargs)
 
-    monkeypatch.setattr(paroattention.Session, "attention", attention)
+    monkeypatch.setattr(paroattention.Session, "attention_of", attention)
     skipping = extras(
         "SkipLayerGuidanceDiT", model=families.build(case), double_layers="0", single_layers="",
         scale=3.0, start_percent=0.0, end_percent=1.0, rescaling_scale=0.0,

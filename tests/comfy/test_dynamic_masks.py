@@ -102,10 +102,11 @@ def rows_apart(monkeypatch):
     """How far each call of ours is from dense: rows of text and references, rows of the grid."""
     import paroattention
 
-    plain, seen = paroattention.Session.attention, []
+    plain, seen = paroattention.Session.attention_of, []
 
-    def attention(self, forward, layer, q, k, v, layout, dense, **options):
-        out, ours = plain(self, forward, layer, q, k, v, layout, dense, **options)
+    def attention(self, forward, layer, held, layout, dense, **options):
+        q, k, v = held.tensors
+        out, ours = plain(self, forward, layer, held, layout, dense, **options)
         if ours:
             scale = options.get("sm_scale")
             want = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
@@ -115,7 +116,7 @@ def rows_apart(monkeypatch):
             seen.append((apart, error[layout.prefix : end]))
         return out, ours
 
-    monkeypatch.setattr(paroattention.Session, "attention", attention)
+    monkeypatch.setattr(paroattention.Session, "attention_of", attention)
     return seen
 
 

@@ -43,11 +43,12 @@ def calls(monkeypatch):
     """What the session is asked: (layer, layout) of each call, and how far rows are from dense."""
     import paroattention
 
-    plain = paroattention.Session.attention
+    plain = paroattention.Session.attention_of
     seen = []
 
-    def attention(self, forward, layer, q, k, v, layout, dense, **options):
-        out, ours = plain(self, forward, layer, q, k, v, layout, dense, **options)
+    def attention(self, forward, layer, held, layout, dense, **options):
+        q, k, v = held.tensors
+        out, ours = plain(self, forward, layer, held, layout, dense, **options)
         rows = None
         if ours:
             scale = options.get("sm_scale")
@@ -58,7 +59,7 @@ def calls(monkeypatch):
         seen.append((layer, layout, rows))
         return out, ours
 
-    monkeypatch.setattr(paroattention.Session, "attention", attention)
+    monkeypatch.setattr(paroattention.Session, "attention_of", attention)
     return seen
 
 

@@ -39,14 +39,14 @@ def delays(monkeypatch):
     import paroattention
 
     draws, seen = random.Random(1), set()
-    attention = paroattention.Session.attention
+    attention = paroattention.Session.attention_of
 
     def late(self, *args, **kwargs):
         seen.add(threading.get_ident())
         time.sleep(draws.choice((0, 0, 0.001, 0.004)))
         return attention(self, *args, **kwargs)
 
-    monkeypatch.setattr(paroattention.Session, "attention", late)
+    monkeypatch.setattr(paroattention.Session, "attention_of", late)
     return seen
 
 
