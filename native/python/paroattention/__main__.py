@@ -18,9 +18,9 @@ USAGE = """python -m paroattention COMMAND
 
 def _bench(arguments: list[str]) -> int:
     # Benchmarks import more than the package needs; only who asks pays for it.
-    from .bench import attention, caches, comfy, fidelity, heads, observe, offsets, plan, runs
+    from .bench import attention, comfy, comfy_caches, fidelity, heads, observe, offsets, plan, runs
 
-    tools = {"attention": attention.main, "caches": caches.main, "comfy": comfy.main}
+    tools = {"attention": attention.main, "caches": comfy_caches.main, "comfy": comfy.main}
     tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
     tools |= {"offsets": offsets.main, "plan": plan.main, "runs": runs.main}
     if not arguments or arguments[0] not in tools:
