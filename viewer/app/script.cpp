@@ -7,12 +7,12 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "app/app.h"
 #include "app/readable.h"
 #include "app/script_keys.h"
+#include "app/script_lines.h"
 #include "document/files/utf8.h"
 #include "imgui.h"
 #include "paro/error.h"
@@ -25,81 +25,23 @@ double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-bool is_number(const std::string& text) {
-    char* end = nullptr;
-    std::strtod(text.c_str(), &end);
-    return !text.empty() && *end == '\0';
-}
-
-bool holds(const std::string& got, const std::string& op, const std::string& wanted) {
-    if (op == "~") return got.find(wanted) != std::string::npos;
-    if (is_number(got) && is_number(wanted)) {
-        const double a = std::strtod(got.c_str(), nullptr), b = std::strtod(wanted.c_str(), nullptr);
-        const double near = 1e-9 * std::max(1.0, std::abs(b));
-        if (op == "==") return std::abs(a - b) <= near;
-        if (op == "!=") return std::abs(a - b) > near;
-        if (op == "<") return a < b;
-        if (op == "<=") return a <= b + near;
-        if (op == ">") return a > b;
-        if (op == ">=") return a >= b - near;
-    }
-    if (op == "==") return got == wanted;
-    if (op == "!=") return got != wanted;
-    return false;
-}
-
-std::vector<std::string> words_of(const std::string& line) {
-    std::vector<std::string> words;
-    std::istringstream stream(line);
-    for (std::string word; stream >> word;) words.push_back(word);
-    return words;
-}
-
-struct Verb {
-    std::size_t least, most;  // words after the verb
-};
-
-const std::map<std::string, Verb>& verbs() {
-    static const std::map<std::string, Verb> all = {
-        {"open", {1, 1}},    {"wait", {0, 1}},        {"frames", {1, 1}}, {"move", {1, 3}},     {"click", {1, 3}},
-        {"wheel", {2, 2}},   {"doubleclick", {1, 3}}, {"drag", {5, 6}},   {"key", {1, 2}},      {"type", {1, 99}},
-        {"expect", {3, 99}}, {"let", {3, 3}},         {"print", {1, 1}},  {"theme", {1, 1}},    {"screenshot", {1, 2}},
-        {"resize", {2, 3}},  {"maximise", {0, 1}},    {"dialog", {1, 2}}, {"drop", {1, 1}},     {"measure", {1, 2}},
-        {"until", {3, 99}},  {"where", {1, 1}},       {"texts", {0, 0}},  {"readable", {0, 1}}, {"note", {3, 99}},
-    };
-    return all;
-}
-
 }  // namespace
 
 Script Script::parse(const std::string& text, const std::filesystem::path& folder) {
     Script script;
     script.folder_ = folder;
-    std::istringstream stream(text);
-    int number = 0;
-    for (std::string line; std::getline(stream, line);) {
-        ++number;
-        const std::vector<std::string> words = words_of(line.substr(0, line.find('#')));
-        if (words.empty()) continue;
-        const auto verb = verbs().find(words[0]);
-        const std::string place = "line " + std::to_string(number);
-        require(verb != verbs().end(), place, "must begin with a command (app/script.h lists them)", words[0]);
-        const std::size_t count = words.size() - 1;
-        require(count >= verb->second.least && count <= verb->second.most, place,
-                words[0] + " must have " + std::to_string(verb->second.least) + " to " +
-                    std::to_string(verb->second.most) + " words after it",
-                count);
-        script.commands_.push_back({number, line, words});
-    }
+    script.commands_ = read_script(text);
     return script;
 }
 
 Script Script::load(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     require(static_cast<bool>(file), utf8(path), "must be a script that can be read", "no readable file");
-    std::ostringstream text;
-    text << file.rdbuf();
-    return parse(text.str(), path.parent_path());
+    // One byte beyond what is taken, so that a device or a large file is refused instead of read to its end.
+    std::string text((std::size_t{1} << 20) + 1, '\0');
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<std::size_t>(file.gcount()));
+    return parse(text, path.parent_path());
 }
 
 std::filesystem::path Script::file(const std::string& word) const {
@@ -122,7 +64,7 @@ std::string Script::value(const std::string& word) const {
 }
 
 void Script::note(const Command& command, const std::string& reason) {
-    failures_.push_back("line " + std::to_string(command.line) + ": " + command.text + "  --  " + reason);
+    failures_.push_back("line " + std::to_string(command.number) + ": " + command.text + "  --  " + reason);
 }
 
 void Script::fail(const Command& command, const std::string& reason) {

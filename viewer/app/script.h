@@ -25,13 +25,15 @@
 #include <string>
 #include <vector>
 
+#include "app/script_lines.h"
+
 namespace paro::viewer {
 
 class App;
 
 class Script {
    public:
-    // Throws Error naming the line of a command that is none.
+    // Throws Error naming the line of a command that is none, or cannot be.
     static Script parse(const std::string& text, const std::filesystem::path& folder);
     static Script load(const std::filesystem::path& path);
 
@@ -43,11 +45,7 @@ class Script {
     int expectations() const { return expectations_; }
 
    private:
-    struct Command {
-        int line = 0;
-        std::string text;
-        std::vector<std::string> word;
-    };
+    using Command = ScriptLine;
 
     void run(App& app, const Command& command);
     void run_input(App& app, const Command& command);
