@@ -164,7 +164,7 @@ void compute_head(Workers& workers, const Ticket& ticket, std::shared_ptr<const 
     }
     const OffsetKernel kernel = maps->kernel;
     std::vector<AxisOrder> orders(kAxisOrders.begin(), kAxisOrders.end());
-    std::ranges::stable_partition(orders, [first](AxisOrder order) { return order == first; });
+    std::stable_partition(orders.begin(), orders.end(), [first](AxisOrder order) { return order == first; });
     for (const AxisOrder order : orders) {
         workers.post(Priority::urgent, ticket, [=]() -> Workers::Delivery {
             try {

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kMaxRecent = 10;
+constexpr std::uintmax_t kMaxBytes = 1u << 20;
 constexpr const char* kFile = "viewer.json";
 
 template <typename Value>
@@ -53,8 +54,12 @@ fs::path config_folder() {
 
 Preferences load_preferences(const fs::path& folder) {
     Preferences out;
+    // A pipe would keep the program waiting, a large file would fill the memory.
+    std::error_code error;
+    if (folder.empty() || !fs::is_regular_file(folder / kFile, error)) return out;
+    if (const auto size = fs::file_size(folder / kFile, error); error || size > kMaxBytes) return out;
     std::ifstream file(folder / kFile, std::ios::binary);
-    if (folder.empty() || !file) return out;
+    if (!file) return out;
     const auto json = nlohmann::json::parse(file, nullptr, false);
     if (!json.is_object()) return out;
     out.theme = member(json, "theme", out.theme, 2);

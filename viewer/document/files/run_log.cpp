@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "document/files/utf8.h"
 #include "paro/error.h"
@@ -17,6 +18,10 @@ namespace {
 using Json = nlohmann::json;
 constexpr std::uintmax_t kMaxBytes = 64u << 20;
 constexpr std::size_t kMaxLine = 1u << 20;
+// What a log of honest size never reaches. A line that needs more is bad; of runs the oldest are left out.
+constexpr std::size_t kMaxRuns = 10'000, kMaxLayers = 4096;
+constexpr std::int64_t kMaxCalls = 1'000'000'000'000;  // of one kind: sums of them stay far from overflow
+constexpr int kMaxDepth = 8;
 
 double number(const Json& line, const char* key, double otherwise) {
     const auto found = line.find(key);
@@ -43,7 +48,8 @@ std::map<std::string, std::int64_t> counts(const Json& line, const char* key) {
     const auto found = line.find(key);
     if (found == line.end() || !found->is_object()) return out;
     for (const auto& [name, value] : found->items()) {
-        if (value.is_number_integer()) out[name.substr(0, 4096)] = value.get<std::int64_t>();
+        if (value.is_number_integer() && value >= 0 && value <= kMaxCalls)
+            out[name.substr(0, 4096)] = value.get<std::int64_t>();
     }
     return out;
 }
@@ -87,7 +93,21 @@ void read_summary(const Json& line, Run& run) {
     run.reasons = counts(line, "reasons");
 }
 
-bool read_call(const Json& line, Run& run) {
+// The run that lines belong to, and its layers to look up: a list of them would take a day for a hostile log.
+struct Reading {
+    RunLog& log;
+    std::unordered_set<std::string> layers;
+
+    Run& run() { return log.runs.back(); }
+    void begin_run() {
+        if (log.runs.size() >= kMaxRuns) log.runs.erase(log.runs.begin(), log.runs.begin() + kMaxRuns / 10);
+        log.runs.emplace_back();
+        layers.clear();
+    }
+};
+
+bool read_call(const Json& line, Reading& reading) {
+    Run& run = reading.run();
     const std::optional<Path> path = parse_path(text(line, "path"));
     const int step = whole(line, "step", -1);
     RunLine out;
@@ -115,29 +135,48 @@ bool read_call(const Json& line, Run& run) {
         // Which head a number is of cannot be told otherwise.
         if (out.head_retained.size() != out.heads.size()) out.head_retained.clear();
     }
+    if (!reading.layers.contains(out.layer)) {
+        if (run.layers.size() >= kMaxLayers) return false;
+        reading.layers.insert(out.layer);
+        run.layers.push_back(out.layer);
+    }
     run.steps = std::max(run.steps, step + 1);
-    if (std::ranges::find(run.layers, out.layer) == run.layers.end()) run.layers.push_back(out.layer);
     run.lines.push_back(std::move(out));
     return true;
 }
 
-bool read_line(std::string_view raw, RunLog& log) {
+// Nothing for what is no JSON, or nests deeper than any line of a log.
+Json parse_line(std::string_view raw) {
+    struct TooDeep {};
+    const auto shallow = [](int depth, Json::parse_event_t, Json&) {
+        if (depth > kMaxDepth) throw TooDeep();
+        return true;
+    };
+    try {
+        return Json::parse(raw, shallow, false);
+    } catch (const TooDeep&) {
+        return nullptr;
+    }
+}
+
+bool read_line(std::string_view raw, Reading& reading) {
     if (raw.size() > kMaxLine) return false;
-    const Json line = Json::parse(raw, nullptr, false);
+    const Json line = parse_line(raw);
     if (!line.is_object()) return false;
+    RunLog& log = reading.log;
     if (flag(line, "run")) {
-        log.runs.emplace_back();
-        log.runs.back().family = text(line, "family");
-        log.runs.back().fingerprint = text(line, "fingerprint");
+        reading.begin_run();
+        reading.run().family = text(line, "family");
+        reading.run().fingerprint = text(line, "fingerprint");
         return true;
     }
     // A log whose beginning was rotated away starts in the middle of a run.
-    if (log.runs.empty() || log.runs.back().ended) log.runs.emplace_back();
+    if (log.runs.empty() || log.runs.back().ended) reading.begin_run();
     if (flag(line, "end")) {
-        read_summary(line, log.runs.back());
+        read_summary(line, reading.run());
         return true;
     }
-    return read_call(line, log.runs.back());
+    return read_call(line, reading);
 }
 
 }  // namespace
@@ -190,13 +229,14 @@ int RunLog::newest(std::string_view fingerprint) const {
 
 RunLog parse_run_log(std::string_view text_of_file) {
     RunLog log;
+    Reading reading{log, {}};
     std::size_t number_of_line = 0;
     for (std::size_t begin = 0; begin < text_of_file.size();) {
         const std::size_t end = std::min(text_of_file.find('\n', begin), text_of_file.size());
         const std::string_view raw = text_of_file.substr(begin, end - begin);
         begin = end + 1;
         ++number_of_line;
-        if (raw.find_first_not_of(" \t\r") == std::string_view::npos || read_line(raw, log)) continue;
+        if (raw.find_first_not_of(" \t\r") == std::string_view::npos || read_line(raw, reading)) continue;
         if (log.skipped++ == 0)
             log.first_problem = "line " + std::to_string(number_of_line) + " is not a line of a run log";
     }

@@ -25,7 +25,8 @@ std::string_view inflate(std::span<const std::uint8_t> packed, std::span<std::ui
     if (inflateInit(&stream) != Z_OK) return "zlib that does not start";
     stream.next_in = const_cast<Bytef*>(packed.data());  // zlib's older interface has no const
     stream.avail_in = static_cast<uInt>(packed.size());
-    stream.next_out = out.data();
+    Bytef none = 0;  // zlib takes no null, which an empty span may hold
+    stream.next_out = out.empty() ? &none : out.data();
     stream.avail_out = static_cast<uInt>(out.size());
     const int status = ::inflate(&stream, Z_FINISH);
     const uInt left_in = stream.avail_in, left_out = stream.avail_out;

@@ -16,12 +16,15 @@ bool is_word(char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A'
 
 void check_text(const Place& place, std::string_view text, bool may_be_empty) {
     require_at(may_be_empty || !text.empty(), place, "must not be empty", "\"\"");
+    // A character has four bytes at most: what is longer in any case is not walked through.
+    require_at(text.size() <= 4 * kMaxTextLength, place, "must not be longer than 200 characters",
+               std::to_string(text.size()) + " bytes");
     std::size_t characters = 0;
     for (std::size_t at = 0; at < text.size(); ++characters) {
         char32_t code = 0;
         const std::size_t length = decode_utf8(text, at, code);
-        require_at(length != 0, place, "must be UTF-8", clean(text));
-        require_at(is_printable(code), place, "must hold printable characters only", clean(text));
+        if (length == 0) fail(place.str(), "must be UTF-8", clean(text));
+        if (!is_printable(code)) fail(place.str(), "must hold printable characters only", clean(text));
         at += length;
     }
     require_at(characters <= kMaxTextLength, place, "must not be longer than 200 characters", characters);
