@@ -17,7 +17,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from tools.setup import comfyui, console, native, python_env, system, viewer
+from tools.setup import comfyui, console, fuzz, native, python_env, system, viewer
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say, stream
 from tools.wheels import make, pack, trial
@@ -107,6 +107,15 @@ def windows(paths: Paths, arguments: argparse.Namespace) -> int:
     python_env.ensure_venv(paths)
     passed = windows_trial.try_wheel(paths, wheel, arguments.python, arguments.quick)
     return 0 if passed else 1
+
+
+def fuzz_core(paths: Paths, arguments: argparse.Namespace) -> int:
+    """Random input for everything that reads a file or takes a plan, under sanitizers."""
+    python_env.check_python()
+    out = Path(arguments.out).resolve() if arguments.out else None
+    command = f"python3 run.py fuzz --seconds {arguments.seconds:g} --jobs {arguments.jobs}"
+    sound = fuzz.run(paths, arguments.target or [], arguments.seconds, arguments.jobs, out, command)
+    return 0 if sound else 1
 
 
 def call(command: list[str], env: dict[str, str]) -> int:
@@ -281,6 +290,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"
     )
     one.set_defaults(run=wheels)
+    one = commands.add_parser(
+        "fuzz", help="random input under sanitizers for files, layouts, plans and attention"
+    )
+    one.add_argument("--seconds", type=float, default=120, help="of fuzzing, set-up aside (120)")
+    one.add_argument(
+        "--target",
+        action="append",
+        help=f"only this one; {fuzz.RACES}: threads under TSan (all but {fuzz.RACES})",
+    )
+    one.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="targets side by side (every core)"
+    )
+    one.add_argument("--out", help="JSON to which executions are added")
+    one.set_defaults(run=fuzz_core)
     one = commands.add_parser("windows", help="try the wheel for Windows under wine")
     one.add_argument("--wheel", help="this one (the newest in out/wheels)")
     one.add_argument("--python", choices=WINDOWS_PYTHONS, default="3.12", help="CPython (3.12)")
