@@ -17,8 +17,8 @@ inline constexpr std::string_view kProfileSchema = "paroattention/1";
 inline constexpr std::array<double, 4> kMassDensities = {0.1, 0.2, 0.3, 0.5};
 
 struct ProfileLimits {
-    std::size_t bytes = 64u << 20;         // of the file, checked before parsing
-    std::size_t string_bytes = 16u << 20;  // of any one string
+    std::size_t bytes = 64u << 20;        // of the file, checked before parsing
+    std::size_t string_bytes = 6u << 20;  // of any one string: 2^22 codes that do not deflate take 5.6 MB
     int depth = 16;
 };
 

@@ -80,11 +80,9 @@ Header read_header(InputFile& file, std::int64_t& data_bytes) {
     require(size <= kMaxHeader, "header", "must not exceed 100 MB", size);
     require(size <= file.size() - 8, "header", "must end inside the file", size);
     data_bytes = static_cast<std::int64_t>(file.size() - 8 - size);
-    std::string text(static_cast<std::size_t>(size), '\0');
-    file.read(std::span(text));
+    const std::string text = read_json(file, static_cast<std::size_t>(size), {kMaxHeader, kMaxHeader, 3}, "header");
     require(text.starts_with('{'), "header", "must be a JSON object", clean(text.substr(0, 8)));
 
-    check_json_limits(text, {kMaxHeader, kMaxHeader, 3}, "header");
     Header header;
     JsonReader<Header>(header, kHeader).read(text);
     return header;

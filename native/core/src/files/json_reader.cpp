@@ -1,39 +1,85 @@
 #include "files/json_reader.h"
 
+#include <algorithm>
+
 #include "paro/text_encoding.h"
 
 namespace paro::detail {
 
-void check_json_limits(std::string_view text, const JsonLimits& limits, std::string_view what) {
-    const auto at_byte = [&](std::size_t at) { return std::string(what) + " at byte " + std::to_string(at + 1); };
-    require(text.size() <= limits.bytes, what, "must not exceed " + std::to_string(limits.bytes) + " bytes",
-            text.size());
-    const std::string_view wide = wide_encoding(text);
-    require(wide.empty(), what, "must be saved as UTF-8", wide);
-    int depth = 0;
-    bool in_string = false;
-    std::size_t string_start = 0;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (c == '\0') fail(at_byte(i), "must not hold NUL bytes", "\\0");
-        if (in_string) {
-            if (c == '\\') ++i;  // the escaped character ends no string; a NUL there is an error to the parser too
-            if (c == '"') in_string = false;
-            if (i - string_start > limits.string_bytes + 1) {
-                fail(at_byte(string_start),
-                     "must not hold a string beyond " + std::to_string(limits.string_bytes) + " bytes", "a longer one");
-            }
-        } else if (c == '"') {
-            in_string = true;
-            string_start = i;
+namespace {
+
+constexpr std::size_t kMaxBlanks = 65536;
+constexpr std::size_t kPiece = std::size_t{1} << 20;
+
+bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+}  // namespace
+
+std::string JsonLimitCheck::at_byte(std::size_t at) const {
+    return std::string(what_) + " at byte " + std::to_string(at + 1);
+}
+
+void JsonLimitCheck::feed_string(char c, std::size_t at) {
+    escaped_ = c == '\\';
+    if (c == '"') in_string_ = false;
+    if (at - string_start_ > limits_.string_bytes + 1) {
+        fail(at_byte(string_start_), "must not hold a string beyond " + std::to_string(limits_.string_bytes) + " bytes",
+             "a longer one");
+    }
+}
+
+void JsonLimitCheck::feed(std::string_view piece) {
+    if (fed_ == 0) {
+        const std::string_view wide = wide_encoding(piece);
+        require(wide.empty(), what_, "must be saved as UTF-8", wide);
+    }
+    for (std::size_t i = 0; i < piece.size(); ++i) {
+        const char c = piece[i];
+        const std::size_t at = fed_ + i;
+        if (escaped_) {  // it ends no string; a NUL here is an error to the parser too
+            escaped_ = false;
+            continue;
+        }
+        if (c == '\0') fail(at_byte(at), "must not hold NUL bytes", "\\0");
+        if (in_string_) {
+            feed_string(c, at);
+            continue;
+        }
+        blanks_ = is_blank(c) ? blanks_ + 1 : 0;
+        if (blanks_ > kMaxBlanks) {
+            fail(at_byte(at), "must not hold more than " + std::to_string(kMaxBlanks) + " blanks in a row", "more");
+        }
+        if (c == '"') {
+            in_string_ = true;
+            string_start_ = at;
         } else if (c == '{' || c == '[') {
-            if (++depth > limits.depth) {
-                fail(at_byte(i), "must not nest deeper than " + std::to_string(limits.depth), depth);
+            if (++depth_ > limits_.depth) {
+                fail(at_byte(at), "must not nest deeper than " + std::to_string(limits_.depth), depth_);
             }
         } else if (c == '}' || c == ']') {
-            --depth;
+            --depth_;
         }
     }
+    fed_ += piece.size();
+}
+
+void check_json_limits(std::string_view text, const JsonLimits& limits, std::string_view what) {
+    require(text.size() <= limits.bytes, what, "must not exceed " + std::to_string(limits.bytes) + " bytes",
+            text.size());
+    JsonLimitCheck(limits, what).feed(text);
+}
+
+std::string read_json(InputFile& file, std::size_t size, const JsonLimits& limits, std::string_view what) {
+    JsonLimitCheck check(limits, what);
+    std::string text;
+    text.reserve(size);
+    while (text.size() < size) {
+        const std::size_t begun = text.size(), piece = std::min(kPiece, size - begun);
+        text.resize(begun + piece);
+        file.read(std::span(text).subspan(begun));
+        check.feed(std::string_view(text).substr(begun));
+    }
+    return text;
 }
 
 std::string json_complaint(const char* what) {

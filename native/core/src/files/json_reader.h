@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "files/file_io.h"
 #include "files/text.h"
 
 namespace paro::detail {
@@ -18,10 +19,31 @@ struct JsonLimits {
     int depth = 0;
 };
 
-// One pass over the text before it is parsed: size, encoding, depth, length of strings, and a NUL byte, which the
-// parser takes for the end. A mark before UTF-8 is let through: the parser skips it. Throws Error with the byte's
-// position.
+// One pass over the text before it is parsed: encoding, depth, length of strings, blanks in a row (the parser keeps
+// them all), and a NUL byte, which the parser takes for the end. A mark before UTF-8 is let through: the parser skips
+// it. Throws Error with the byte's position.
+class JsonLimitCheck {
+   public:
+    JsonLimitCheck(const JsonLimits& limits, std::string_view what) : limits_(limits), what_(what) {}
+    // The text piece by piece; the first one has 4 bytes at least, or is all there is.
+    void feed(std::string_view piece);
+
+   private:
+    std::string at_byte(std::size_t at) const;
+    void feed_string(char c, std::size_t at);
+
+    JsonLimits limits_;
+    std::string_view what_;
+    std::size_t fed_ = 0, string_start_ = 0, blanks_ = 0;
+    int depth_ = 0;
+    bool in_string_ = false, escaped_ = false;
+};
+
+// The size, and the same of a whole text.
 void check_json_limits(std::string_view text, const JsonLimits& limits, std::string_view what);
+
+// The next `size` bytes of a file, checked as they come: what breaks a limit early is not read to its end.
+std::string read_json(InputFile& file, std::size_t size, const JsonLimits& limits, std::string_view what);
 
 // "syntax error while parsing value - unexpected ..." without the parser's own bookkeeping.
 std::string json_complaint(const char* what);
@@ -39,7 +61,7 @@ struct JsonValue {
     std::size_t index = 0;  // in an array
 };
 
-// Thrown by a setter; the reader adds the place and the value.
+// Thrown by a setter or at an opening; the reader adds the place and the value.
 struct JsonRefusal {
     std::string rule;
 };
@@ -177,7 +199,12 @@ bool JsonReader<Target>::open(JsonKind kind, std::string_view got) {
     frame.shape = field.child;
     frame.array = kind == JsonKind::array;
     frames_.push_back(std::move(frame));
-    if (field.child->open != nullptr) field.child->open(target_);
+    if (field.child->open == nullptr) return true;
+    try {
+        field.child->open(target_);
+    } catch (const JsonRefusal& refusal) {
+        fail(place(), refusal.rule, got);
+    }
     return true;
 }
 

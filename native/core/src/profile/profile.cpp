@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "files/file_io.h"
+#include "files/json_reader.h"
 #include "paro/error.h"
+#include "profile/profile_rules.h"
 
 namespace paro {
 
@@ -12,12 +14,14 @@ Profile load_profile(const std::filesystem::path& path, const ProfileLimits& lim
     detail::InputFile file(path);
     require(file.size() <= limits.bytes, detail::show(path),
             "must not exceed " + std::to_string(limits.bytes) + " bytes", file.size());
-    std::string text(static_cast<std::size_t>(file.size()), '\0');
-    file.read(std::span(text));
     try {
-        return parse_profile(text, limits);
+        const detail::JsonLimits json{limits.bytes, limits.string_bytes, limits.depth};
+        return detail::read_checked_profile(
+            detail::read_json(file, static_cast<std::size_t>(file.size()), json, "profile"));
     } catch (const Error& error) {
-        throw Error(detail::show(path) + ": " + error.what());
+        // Errors of the file system name the file themselves.
+        const std::string name = detail::show(path), what = error.what();
+        throw Error(what.starts_with(name) ? what : name + ": " + what);
     }
 }
 

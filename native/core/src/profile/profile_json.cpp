@@ -164,7 +164,25 @@ constexpr Field kHeadFields[] = {
     {"locked", JsonKind::boolean, [](Profile& p, JsonValue& v) { last_head(p).locked = v.boolean; }},
     {"groups", JsonKind::array, nullptr, &kHeadGroups},
 };
-constexpr Shape kHead{kHeadFields, 0, 0, [](Profile& p) { p.layers.back().heads.emplace_back(); }};
+// Where the model was read before, more than it says is refused at once instead of after megabytes of it.
+void open_head(Profile& profile) {
+    std::vector<ProfileHead>& heads = profile.layers.back().heads;
+    const std::int32_t most = profile.model.heads;
+    if (most > 0 && heads.size() >= static_cast<std::size_t>(most)) {
+        throw JsonRefusal{"must not be there: model.heads says " + std::to_string(most)};
+    }
+    heads.emplace_back();
+}
+
+void open_layer(Profile& profile) {
+    const std::int32_t most = profile.model.layers;
+    if (most > 0 && profile.layers.size() >= static_cast<std::size_t>(most)) {
+        throw JsonRefusal{"must not be there: model.layers says " + std::to_string(most)};
+    }
+    profile.layers.emplace_back();
+}
+
+constexpr Shape kHead{kHeadFields, 0, 0, open_head};
 constexpr Field kHeadItem[] = {{"", JsonKind::object, nullptr, &kHead}};
 constexpr Shape kHeads{kHeadItem, 1, kMaxHeads};
 
@@ -172,7 +190,7 @@ constexpr Field kLayerFields[] = {
     {"id", JsonKind::text, [](Profile& p, JsonValue& v) { p.layers.back().id = std::move(*v.text); }},
     {"heads", JsonKind::array, nullptr, &kHeads},
 };
-constexpr Shape kLayer{kLayerFields, 0, 0, [](Profile& p) { p.layers.emplace_back(); }};
+constexpr Shape kLayer{kLayerFields, 0, 0, open_layer};
 constexpr Field kLayerItem[] = {{"", JsonKind::object, nullptr, &kLayer}};
 constexpr Shape kLayers{kLayerItem, 1, kMaxLayers};
 
@@ -211,15 +229,20 @@ void unpack_kernels(Profile& profile) {
 }
 
 }  // namespace
+
+Profile read_checked_profile(std::string_view json) {
+    Profile profile;
+    JsonReader<Profile>(profile, kProfile).read(json);
+    validate_outline(profile);
+    unpack_kernels(profile);
+    return profile;
+}
+
 }  // namespace detail
 
 Profile parse_profile(std::string_view json, const ProfileLimits& limits) {
     detail::check_json_limits(json, {limits.bytes, limits.string_bytes, limits.depth}, "profile");
-    Profile profile;
-    detail::JsonReader<Profile>(profile, detail::kProfile).read(json);
-    detail::validate_outline(profile);
-    detail::unpack_kernels(profile);
-    return profile;
+    return detail::read_checked_profile(json);
 }
 
 }  // namespace paro

@@ -13,6 +13,9 @@ inline constexpr double kMaxSigma = 1e9;
 // Everything but the kernels' sizes: what must hold before any of them is inflated.
 void validate_outline(const Profile& profile);
 
+// The text of a profile that is within the limits of JSON.
+Profile read_checked_profile(std::string_view json);
+
 bool is_layer_id(std::string_view id);
 
 }  // namespace paro::detail
