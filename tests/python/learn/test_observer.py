@@ -134,16 +134,47 @@ def test_layers_and_groups_stay_apart():
     assert not any(np.array_equal(alone, other) for other in others)
 
 
-def test_pieces_of_heads_give_the_same(monkeypatch):
+@pytest.mark.parametrize("queries", [2 * 32, 32, 10, 1, 0], ids="{} queries at a time".format)
+def test_pieces_give_the_same(monkeypatch, queries):
+    """Of some heads, or of one head's queries where all of them are too many."""
     given = qk(heads=5)
     whole = watch(Observer(32, keep_rows=True), given)
-    monkeypatch.setattr(sampling, "_MAX_SCORES", 2 * 32 * LAYOUT.length)
+    most, sample = [], sampling.sample
+
+    def noted(*given):
+        for sampled in sample(*given):
+            most.append(sampled.rows.numel())
+            yield sampled
+
+    monkeypatch.setattr(sampling, "_MAX_SCORES", queries * LAYOUT.length)
+    monkeypatch.setattr(observer, "sample", noted)
     pieces = watch(Observer(32, keep_rows=True), given)
     for a, b in zip(whole.kernels("double.0.0"), pieces.kernels("double.0.0"), strict=True):
         assert np.allclose(a, b, rtol=1e-5)
     kept = whole.layers["double.0.0"].newest, pieces.layers["double.0.0"].newest
     assert [*kept[0]] == [*kept[1]] == [(0, head) for head in range(5)]
-    assert all(np.array_equal(kept[0][key][0], kept[1][key][0]) for key in kept[0])
+    for key, (places, rows) in kept[0].items():
+        assert np.array_equal(places, kept[1][key][0])
+        assert np.allclose(rows, kept[1][key][1], rtol=2e-3, atol=1e-6)
+    assert max(most) == max(1, queries) * LAYOUT.length
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_of_a_long_video_a_capture_keeps_few_rows_of_a_head(monkeypatch, pieces):
+    monkeypatch.setattr(observer, "_KEPT_BYTES", 5 * 2 * LAYOUT.grid_size)
+    if pieces:
+        monkeypatch.setattr(sampling, "_MAX_SCORES", 3 * LAYOUT.length)
+    q, k = qk()
+    watcher = watch(Observer(16, keep_rows=True), (q, k))
+    ((name, (places, rows)),) = watcher.layers["double.0.0"].newest.items()
+    assert name == (0, 0) and rows.shape == (5, LAYOUT.grid_size) and places.shape == (5,)
+    assert np.allclose(rows, grid_map(q, k)[0][places], atol=1e-3)
+    watcher = Observer(16, keep_rows=True, on_device=lambda q: True)
+    watch(watcher, (q, k))
+    watcher.layers["double.0.0"].take_rows()
+    ((name, (found, kept)),) = watcher.layers["double.0.0"].newest.items()
+    assert np.array_equal(found, places) and kept.shape == rows.shape
+    assert np.allclose(kept, rows, atol=1e-3)
 
 
 def test_kept_rows_are_rows_of_the_map():

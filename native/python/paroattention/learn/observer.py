@@ -18,7 +18,8 @@ from ..limits import MAX_QUERIES
 from ..steps import Mark
 from .sampling import Sampled, sample
 
-# Of one layer, for a capture: all heads of a small model, one of a large one.
+# Of one layer, for a capture: all heads of a small model, one of a large one, and of that as many
+# rows as fit.
 _KEPT_BYTES = 8 << 20
 
 
@@ -92,6 +93,18 @@ class _Watched:
             self._kept_of[name] = mark
         return newer
 
+    def keep_rows(self, name: tuple[int, int], sampled: Sampled, place: int) -> None:
+        """Keeps rows of sampled.heads[place] for a capture; a head's queries may come in pieces."""
+        room = max(0, _kept_rows(self.layout) - sampled.first)
+        own = (
+            sampled.places[place, :room].numpy().astype(np.int32),
+            sampled.grid_rows[place, :room].half().cpu().numpy(),
+        )
+        if sampled.first:
+            before = self.newest[name]
+            own = tuple(np.concatenate(both) for both in zip(before, own, strict=True))
+        self.newest[name] = own
+
     def take_rows(self) -> None:
         """Takes over the rows for a capture that a device was asked for."""
         for group, (heads, places, readback) in self.coming.items():
@@ -103,6 +116,11 @@ class _Watched:
     def seen_groups(self) -> list[int]:
         """The groups in which every head has rows; one whose rows were not finite has none."""
         return _complete(self.groups)
+
+
+def _kept_rows(layout: TokenLayout) -> int:
+    """The most rows of a head that are kept for a capture."""
+    return max(1, _KEPT_BYTES // (2 * layout.grid_size))
 
 
 def _complete(groups: dict[int, list]) -> list[int]:
@@ -166,7 +184,9 @@ class Observer:
             rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept, mark)
             if rows is not None and watched.newer(group, mark):
                 # Of the first entry, as below.
-                watched.coming[group] = kept, drawn[0], cuda_observe.Readback(rows[:, :share])
+                room = min(share, _kept_rows(layout))
+                readback = cuda_observe.Readback(rows[:, :room])
+                watched.coming[group] = kept, drawn[0][:, :room], readback
             return
         for sampled in sample(q, k, layout, drawn, sm_scale):
             rows = sampled.grid_rows.cpu().contiguous()
@@ -175,9 +195,7 @@ class Observer:
             for head in kept if sampled.entry == 0 else ():
                 here = sampled.heads.start <= head < sampled.heads.stop
                 if here and watched.newer((group, head), mark):
-                    own = rows[head - sampled.heads.start].half().numpy()
-                    places = drawn[0][head].numpy().astype(np.int32)
-                    watched.newest[(group, head)] = (places, own)
+                    watched.keep_rows((group, head), sampled, head - sampled.heads.start)
             if look is not None:
                 look(sampled)
 

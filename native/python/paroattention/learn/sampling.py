@@ -6,6 +6,7 @@ attention.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ class Sampled:
 
     heads: which ones. places (h, n): grid indices, on the CPU. queries (h, n, D), rows (h, n, N):
     probabilities over all keys, and lse (h, n) of their logits: float32, on the device of q.
+    first: how many of these heads' queries came in pieces before this one.
     """
 
     layout: TokenLayout
@@ -35,6 +37,7 @@ class Sampled:
     queries: torch.Tensor
     rows: torch.Tensor
     lse: torch.Tensor
+    first: int = 0
 
     _sums: dict = field(default_factory=dict)
 
@@ -71,17 +74,23 @@ def _softmax(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sample(q, k, layout: TokenLayout, places: list, sm_scale: float) -> Iterator[Sampled]:
-    """Rows of the queries places[entry] (H, n) of every batch entry; q, k (B, H, N, D)."""
+    """Rows of the queries places[entry] (H, n) of every batch entry; q, k (B, H, N, D).
+
+    In pieces of as many heads as _MAX_SCORES holds, or of some queries of one head.
+    """
     heads, head_dim = q.shape[1], q.shape[-1]
     for entry, chosen in enumerate(places):
-        step = max(1, _MAX_SCORES // (chosen.shape[1] * layout.length))
-        for first in range(0, heads, step):
+        count = chosen.shape[1]
+        step = max(1, _MAX_SCORES // (count * layout.length))
+        width = max(1, min(count, _MAX_SCORES // layout.length))
+        for first, at in itertools.product(range(0, heads, step), range(0, count, width)):
             part = slice(first, min(first + step, heads))
-            index = (chosen[part] + layout.prefix).to(q.device)[..., None]
+            own = chosen[part, at : at + width]
+            index = (own + layout.prefix).to(q.device)[..., None]
             queries = torch.gather(q[entry, part], 1, index.expand(-1, -1, head_dim))
             scores = torch.matmul(queries, k[entry, part].transpose(-1, -2)).float() * sm_scale
             rows, lse = _softmax(scores)
-            yield Sampled(layout, entry, part, chosen[part], queries.float(), rows, lse)
+            yield Sampled(layout, entry, part, own, queries.float(), rows, lse, at)
 
 
 def _computed(mask, rows: np.ndarray) -> np.ndarray:
