@@ -1,14 +1,18 @@
 """Exact maps: what a calibration sums, how they are kept, and where plans use them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Observer, Settings, TokenLayout, _core, exact_maps
+from paroattention.kernels import cuda_observe
+from paroattention.kernels import observe_torch as plain
 from paroattention.learn.exact_maps import ExactMaps, ExactSums, encode, map_block
 from paroattention.plan.planning import Planner
 from plan_reference import decode, joined, kernel_map, plan_head, refine, seen_importance
-from problems import profile
+from problems import profile, tensors
 from shifting import exact_maps as full_maps
 from shifting import shifted
 
@@ -144,6 +148,73 @@ def test_sums_are_those_of_full_attention():
     sums.settle()
     for head, blocks in enumerate(full_maps(qkv, sums.orders["a"], 64, 64, LAYOUT)):
         assert np.allclose(sums._sums[("a", 0)][head], 2 * blocks.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_sums_beyond_the_limit_are_kept_in_larger_blocks(monkeypatch, threads):
+    """Those that were there, and one that was on its way; the user is told once."""
+    grid = (5, 9, 11)
+    given = tensors(2, 495, 64, seed=0), tensors(2, 495, 64, seed=1)
+    layers, orders, told = ("a", "b", "c"), ["HFW", "WHF"], []
+
+    def summed(note=told.append):
+        sums = ExactSums(note=note)
+        sums.threads, sums.orders = threads, dict.fromkeys(layers, orders)
+        for qkv in given:
+            for layer in layers:
+                sums.add(layer, 0, *qkv[:2], TokenLayout(grid), SCALE)
+        sums.settle()
+        return sums._sums
+
+    fine = summed()
+    assert not told and fine[("a", 0)].shape == (2, 8, 8)
+    one = fine[("a", 0)].nbytes
+    for limit, cells in ((2 * one, 4), (one // 2, 2)):
+        told.clear()
+        monkeypatch.setattr(exact_maps, "MOST_BYTES", limit)
+        coarse = summed()
+        assert sum(x.nbytes for x in coarse.values()) <= limit
+        for name, sums in coarse.items():
+            assert sums.shape == (2, cells, cells)
+            want = np.stack([joined(head, 8 // cells, 8 // cells) for head in fine[name]])
+            np.testing.assert_allclose(sums, want, rtol=1e-5)
+        assert told == [
+            "exact maps are summed over larger blocks: they would take more than 0 MB of memory"
+        ]
+
+
+def test_halves_keep_a_last_one_alone():
+    sums = np.arange(25, dtype=np.float32).reshape(1, 5, 5)
+    found = exact_maps.halved(sums)[0]
+    assert np.array_equal(found, [[12, 20, 13], [52, 60, 33], [41, 45, 24]])
+
+
+def test_a_device_sums_a_long_video_by_some_heads_at_a_time(monkeypatch):
+    """MiniMax-H3's longest: 3 GB for 56 heads at once. The pieces are those of all together."""
+    asked = []
+
+    def operator(_, q, k, orders, prefix, *sides_and_more):
+        asked.append(q.shape[1])
+        names = [_core.ORDERS[one] for one in orders.tolist()]
+        return plain.block_importance(q, k, LAYOUT, names, (64, 64), SCALE)[None]
+
+    q, k, _ = tensors(5, LAYOUT.length, 64, dtype=torch.float16)
+    orders = ["HFW", "WHF", "FHW", "HWF", "FWH"]
+    want = cuda_observe.block_importance(q, k, LAYOUT, orders, 128, 64, SCALE)
+    monkeypatch.setattr(cuda_observe.capability, "summed_in_torch", lambda *given: None)
+    monkeypatch.setattr(cuda_observe.cuda, "run", operator)
+    named = SimpleNamespace(default=None)
+    monkeypatch.setattr(torch.ops.paro, "block_importance", named, raising=False)
+    for limit, pieces in ((512 << 20, [5]), (2 * 4 * 36, [2, 2, 1]), (0, [1] * 5)):
+        asked.clear()
+        monkeypatch.setattr(cuda_observe, "_MOST_SUMS", limit)
+        found = cuda_observe.block_importance(q, k, LAYOUT, orders, 128, 64, SCALE)
+        assert asked == pieces
+        assert torch.allclose(found, want, rtol=1e-5)
+    monkeypatch.undo()
+    long = torch.empty(1, 56, 0, 128), TokenLayout((234, 24, 42))
+    sizes = [part.stop - part.start for part in cuda_observe._head_pieces(*long)]
+    assert sizes == [9] * 6 + [2]
 
 
 # -- a calibration and a run -----------------------------------------------------------------------

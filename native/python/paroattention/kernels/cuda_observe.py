@@ -25,6 +25,8 @@ from .head_orders import FoundMasks
 
 # A probability in the units that the kernels sum.
 _UNIT = 2.0**32
+# Bytes of exact sums that a device makes at a time.
+_MOST_SUMS = 512 << 20
 
 # Of block_importance.
 _PATHS = ("auto", "portable", "hopper")
@@ -304,16 +306,27 @@ def block_importance(
             raise _core.Error(f"{name} must lie in 1..{MAX_BLOCK} (got {block})")
     if capability.summed_in_torch(q, block_q, block_kv):
         return plain.block_importance(q, k, layout, orders, (block_q, block_kv), scale)
-    sums = cuda.run(
-        torch.ops.paro.block_importance.default,
-        observe_inputs.half(q),
-        observe_inputs.half(k),
-        observe_inputs.orders_on(orders, q.device),
-        *observe_inputs.grid_numbers(layout),
-        scale,
-        cuda.PATHS[path],
-    ).sum(0)
-    return _joined(sums, block_q // 64, block_kv // 64)
+    found = []
+    for part in _head_pieces(q, layout):
+        sums = cuda.run(
+            torch.ops.paro.block_importance.default,
+            observe_inputs.half(q[:, part]),
+            observe_inputs.half(k[:, part]),
+            observe_inputs.orders_on(orders[part], q.device),
+            *observe_inputs.grid_numbers(layout),
+            scale,
+            cuda.PATHS[path],
+        ).sum(0)
+        found.append(_joined(sums, block_q // 64, block_kv // 64))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _head_pieces(q: torch.Tensor, layout: TokenLayout) -> list[slice]:
+    """As many heads at a time as the sums of blocks of 64 that the kernel gives take
+    _MOST_SUMS bytes of."""
+    batch, heads = q.shape[:2]
+    step = max(1, _MOST_SUMS // (4 * batch * (-(-layout.grid_size // 64)) ** 2))
+    return [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
 
 
 def _joined(blocks: torch.Tensor, rows: int, cols: int) -> torch.Tensor:

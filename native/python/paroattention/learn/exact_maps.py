@@ -9,6 +9,7 @@ of the head's greatest block. Plans use them where fingerprint, patches and grid
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ..layout import TokenLayout
 
 # A capture takes maps of at most so many blocks a side.
 MOST_BLOCKS = 512
+# Of the sums of all layers and groups; beyond it all are kept in blocks twice as wide and high.
+MOST_BYTES = 4 << 30
 _STEP = 24 / 254
 # Of mass: what is below 2^-30 of a query is nothing.
 _UNITS = 2.0**30
@@ -42,12 +45,21 @@ def encode(values: np.ndarray) -> np.ndarray:
     return np.clip(code, 0, 255).astype(np.uint8)
 
 
+def halved(sums: np.ndarray) -> np.ndarray:
+    """(H, n, n) -> sums of 2 x 2 neighbours; a last one alone stays alone."""
+    for axis in (1, 2):
+        sums = np.add.reduceat(sums, range(0, sums.shape[axis], 2), axis=axis)
+    return sums
+
+
 class ExactSums:
     """Block sums of every head of a calibration, on the host; one layer's are always still on
-    their way from the device while the next one computes."""
+    their way from the device while the next one computes. note(text): tells the user."""
 
-    def __init__(self, block: int = 64):
-        self._block = block
+    def __init__(self, block: int = 64, note: Callable[[str], None] = lambda text: None):
+        self._block, self._note = block, note
+        # How often blocks were made larger than a capture asks for, for want of memory.
+        self._doubled, self._bytes = 0, 0
         self.orders: dict[str, list[str]] = {}
         self._sums: dict[tuple[str, int], np.ndarray] = {}
         self._steps: dict[tuple[str, int], list[int]] = {}
@@ -76,26 +88,45 @@ class ExactSums:
 
     def add(self, layer: str, group: int, q, k, layout: TokenLayout, sm_scale: float) -> None:
         """Adds one dense evaluation; self.orders[layer] must be known."""
-        block = map_block(layout.grid, self._block)
+        doubled = self._doubled
+        block = map_block(layout.grid, self._block) << doubled
         found = cuda_observe.block_importance(
             q, k, layout, self.orders[layer], block, block, sm_scale
         )
         self.settle()
-        self._coming = (layer, group), cuda_observe.Readback(found)
+        self._coming = (layer, group), doubled, cuda_observe.Readback(found)
 
     def settle(self) -> None:
         """Takes over what is still on its way."""
         if self._coming is None:
             return
-        (name, readback), self._coming = self._coming, None
+        (name, doubled, readback), self._coming = self._coming, None
         values = readback.get().numpy()
         if self.threads:
             # Whole units add up without rounding; twice the memory.
             values = np.rint(values.astype(np.float64) * _UNITS) / _UNITS
+        for _ in range(doubled, self._doubled):
+            values = halved(values)
         if name in self._sums:
             self._sums[name] += values
-        else:
-            self._sums[name] = values.copy()
+            return
+        self._sums[name] = values.copy()
+        self._bytes += values.nbytes
+        while self._bytes > MOST_BYTES and values.shape[1] > 1:
+            self._halve()
+            values = self._sums[name]
+
+    def _halve(self) -> None:
+        """Keeps all sums in blocks twice as wide and high."""
+        if not self._doubled:
+            self._note(
+                "exact maps are summed over larger blocks: they would take more than"
+                f" {MOST_BYTES >> 20} MB of memory"
+            )
+        self._doubled += 1
+        for name, sums in self._sums.items():
+            self._sums[name] = halved(sums)
+        self._bytes = sum(sums.nbytes for sums in self._sums.values())
 
     def tensors(self, profile: _core.Profile) -> dict[str, np.ndarray]:
         """Capture tensors of the heads whose order is that of the profile."""
@@ -115,7 +146,7 @@ class ExactSums:
     def clear(self) -> None:
         self._sums.clear()
         self._steps.clear()
-        self._coming = None
+        self._coming, self._bytes = None, 0
 
 
 class ExactMaps:

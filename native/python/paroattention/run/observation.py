@@ -22,7 +22,7 @@ _CAPTURED_HEADS = 32
 
 class Observation:
     """Of one run. keep(layer, sampled, mark): takes rows that will be summed by block once the
-    orders are known."""
+    orders are known. note(text): tells the user."""
 
     def __init__(
         self,
@@ -32,12 +32,13 @@ class Observation:
         observer: Observer,
         sampler: str,
         keep,
+        note,
     ):
         self._settings, self.model, self._steps = settings, model, steps
         self.observer, self._sampler, self._keep = observer, sampler, keep
         # Timestep groups of a profile that is made of the whole run.
         self.halves = steps.groups(halves=True)
-        self._exact = ExactSums(settings.block_kv) if settings.exact else None
+        self._exact = ExactSums(settings.block_kv, note) if settings.exact else None
 
     @property
     def groups(self) -> list:

@@ -68,7 +68,8 @@ class Session:
         told = reasons, self.dense_calls, runlog, progress
         self.report = Report(settings, self.steps, self.planner, self.watch, *told)
         keep, seen = self.watch.blocks.keep, self.observer
-        observation = Observation(settings, self.model, self.steps, seen, sampler, keep)
+        given = seen, sampler, keep, reasons.note
+        observation = Observation(settings, self.model, self.steps, *given)
         self.learning = Learning(
             settings,
             self.planner,
