@@ -1,5 +1,7 @@
 """Densities by measured error: curves, what a budget buys, and a run that aims at a target."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, TokenLayout, _core, attention, reference
 from paroattention.learn import sampling
 from paroattention.learn.budget import LADDER, Budget, Curves
+from paroattention.plan.dynamic import planner_for
+from paroattention.run.readings import sum_curves
 from plan_reference import plan_head
 from problems import profile, tensors
 
@@ -20,10 +24,10 @@ def curves_of(qkv, layout, orders, tail, seed=0):
     draws = np.random.default_rng(seed)
     blocks = -(-layout.grid_size // 64)
     maps = [(order, draws.random((blocks, blocks)).astype(np.float32)) for order in orders]
-    curves = Curves(maps, 64, 64, sm_scale=SCALE, tail=tail)
+    curves = Curves(len(maps), 64, 64, sm_scale=SCALE, tail=tail)
     places = torch.arange(layout.grid_size).expand(len(orders), -1)
     for sampled in sampling.sample(q, k, layout, [places] * q.shape[0], SCALE):
-        curves.add(sampled, k, v)
+        curves.add(sampled, k, v, lambda heads: [maps[head] for head in heads])
     return curves, maps
 
 
@@ -47,7 +51,7 @@ def test_curves_are_the_errors_of_our_own_output(layout, tail):
 
 def made_curves(*rows):
     """Curves of one layer whose heads have these errors at density .05, falling to 0 at 1."""
-    curves = Curves([None] * len(rows), 64, 64, sm_scale=1.0, tail=True)
+    curves = Curves(len(rows), 64, 64, sm_scale=1.0, tail=True)
     for head, (start, power) in enumerate(rows):
         curves.lost[head] = start * (1 - np.array(LADDER)) ** power
         curves.whole[head] = 1.0
@@ -103,6 +107,65 @@ def test_a_run_comes_to_its_target(target):
 def test_less_error_costs_more():
     means = [run(target)[0].session.watch.target.budgets[0][1] for target in (0.5, 0.3, 0.1)]
     assert means == sorted(means) and means[0] < means[-1]
+
+
+def measured_step(**settings):
+    """A host whose first step, a measured one, is under way, with one call of each layer."""
+    find, _ = finder(profile(grid=GRID))
+    settings = {"density": "auto", "target_error": 0.3, "precision": "bf16"} | settings
+    host = Host(Settings(**settings), grid=GRID, find_profile=find)
+    forward = host.session.begin_forward(1.0)
+    for layer in host.layers:
+        host.call(forward, layer, tensors(2, host.layout.length, 64))
+    assert host.session.watch.target.measuring
+    return host
+
+
+@pytest.mark.parametrize("mask", ["static", "dynamic"])
+def test_maps_do_not_outlive_their_call(monkeypatch, mask):
+    """Those of all layers of a long video would take a hundred gigabytes."""
+    alive, kind = [], planner_for(Settings(mask=mask)).__class__
+    maps = kind.maps
+
+    def noted(*given):
+        of = maps(*given)
+
+        def noted_of(heads):
+            found = of(heads)
+            alive.extend(weakref.ref(importance) for _, importance in found)
+            return found
+
+        return noted_of
+
+    monkeypatch.setattr(kind, "maps", noted)
+    host = measured_step(mask=mask)
+    assert alive and not [one for one in alive if one() is not None]
+    curves = sum_curves(host.session.watch._readings)
+    assert curves.keys() == set(host.layers) and all(one.lost.any() for one in curves.values())
+
+
+def test_all_calls_of_a_step_are_measured_by_the_same_maps():
+    """Samples that come meanwhile count from the next measured step on."""
+    host = measured_step()
+    watch, planner = host.session.watch, host.session.planner
+    layer = host.layers[0]
+    (key,) = (key for key in planner.plans() if key.layer == layer)
+    q = tensors(2, host.layout.length, 64)[0]
+    seen = watch.blocks.of(key)
+    seen.add_many([0], torch.tensor([[5]]), torch.ones(1, 1, seen.cols))
+    first = watch.target.curves(key, q, q, SCALE)[1]([0])[0][1]
+    watch.target.end_step({})
+    watch.target._due = True
+    watch.target.begin_step(True, False)
+
+    def importance():
+        return watch.target.curves(key, q, q, SCALE)[1]([0])[0][1]
+
+    before = importance()
+    seen.add_many([0], torch.tensor([[5]]), 50 * torch.ones(1, 1, seen.cols))
+    assert np.array_equal(importance(), before)
+    watch.target.end_step({})
+    assert not np.array_equal(importance(), before) and not np.array_equal(first, before)
 
 
 def test_the_second_half_is_measured_again():

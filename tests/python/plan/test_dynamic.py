@@ -270,11 +270,11 @@ def test_curves_are_those_of_the_masks_that_would_be_found():
     planner = host.session.planner
     planner.use(built)
     maps = planner.maps(planner.key("double.0.0", 1.0, layout, q), q, k, SCALE)
-    curves = dynamic.curves_for(SETTINGS(), maps, SCALE)
+    curves = dynamic.curves_for(SETTINGS(), 2, SCALE)
     assert type(curves) is dynamic.FoundCurves
     places = [torch.arange(layout.grid_size).expand(2, -1)]
     for sampled in sampling.sample(q, k, layout, places, SCALE):
-        curves.add(sampled, k, v)
+        curves.add(sampled, k, v, maps)
     dense = reference.dense(q, k, v).double()
     grid = slice(layout.prefix, layout.prefix + layout.grid_size)
     for place, density in enumerate(dynamic.LADDER[:-1]):

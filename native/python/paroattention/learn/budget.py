@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,16 +15,19 @@ from .sampling import Sampled
 # Where curves are measured. A head at 1 is dense and has no error.
 LADDER = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 
+# (order, importance [rows, cols]) of each of these heads of a layer.
+Maps = Callable[[Sequence[int]], list]
+
 
 class Curves:
     """Of one layer: squared output error by head and density, and squared output, summed over
-    sampled queries. maps: (order, importance) by head; k, v (B, H, N, D) of the call."""
+    sampled queries."""
 
-    def __init__(self, maps: list, block_q: int, block_kv: int, *, sm_scale: float, tail: bool):
-        self.maps, self.block_q, self.block_kv = maps, block_q, block_kv
+    def __init__(self, heads: int, block_q: int, block_kv: int, *, sm_scale: float, tail: bool):
+        self.heads, self.block_q, self.block_kv = heads, block_q, block_kv
         self.sm_scale, self.tail = sm_scale, tail
-        self.lost = np.zeros((len(maps), len(LADDER)))
-        self.whole = np.zeros(len(maps))
+        self.lost = np.zeros((heads, len(LADDER)))
+        self.whole = np.zeros(heads)
 
     @staticmethod
     def chosen(importance: np.ndarray, tiles: np.ndarray) -> np.ndarray:
@@ -37,10 +41,13 @@ class Curves:
         inside[:, np.arange(len(tiles)), rows.argmax(1)] = True
         return inside
 
-    def add(self, sampled: Sampled, k: torch.Tensor, v: torch.Tensor) -> None:
-        for place, head in enumerate(range(len(self.maps))[sampled.heads]):
+    def add(self, sampled: Sampled, k: torch.Tensor, v: torch.Tensor, maps: Maps) -> None:
+        """k, v (B, H, N, D) of the call. Maps are asked for by piece, and not kept: those of all
+        layers of a long video would take a hundred gigabytes."""
+        heads = range(self.heads)[sampled.heads]
+        for place, (head, own) in enumerate(zip(heads, maps(heads), strict=True)):
             keys, values = (x[sampled.entry, head].float() for x in (k, v))
-            lost, whole = self._head(sampled, place, head, keys, values)
+            lost, whole = self._head(sampled, place, own, keys, values)
             self.lost[head] += lost.double().cpu().numpy()
             self.whole[head] += float(whole)
 
@@ -50,9 +57,9 @@ class Curves:
         both.lost, both.whole = self.lost + other.lost, self.whole + other.whole
         return both
 
-    def _head(self, sampled, place, head, k, v):
+    def _head(self, sampled, place, own, k, v):
         """Squared errors (ladder,) and the squared dense output of one head's sampled queries."""
-        order, importance = self.maps[head]
+        order, importance = own
         layout, block, rows = sampled.layout, self.block_kv, sampled.rows[place]
         tokens, places = (x.to(rows.device) for x in permutation(layout.grid, order))
         grid = tokens + layout.prefix
@@ -97,7 +104,7 @@ class Budget:
     def __init__(
         self, layers: dict[str, Curves], fixed: dict[tuple[str, int], float] | None = None
     ):
-        self.heads = [(name, head) for name, one in layers.items() for head in range(len(one.maps))]
+        self.heads = [(name, head) for name, one in layers.items() for head in range(one.heads)]
         scaled = [one.lost / max(one.whole.sum(), 1e-30) for one in layers.values()]
         self.errors = np.concatenate(scaled) / max(1, len(layers))
         # A mask with more blocks never is worse; samples say so only nearly.

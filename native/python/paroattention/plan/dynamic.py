@@ -9,7 +9,7 @@ from .. import _core
 from ..kernels import cuda_masks
 from ..kernels import observe_torch as plain
 from ..kernels.head_orders import HeadOrders, OrderedHead
-from ..learn.budget import LADDER, Curves
+from ..learn.budget import LADDER, Curves, Maps
 from ..settings import Settings
 from .planning import Key, Planner
 
@@ -50,16 +50,17 @@ class DynamicPlanner(Planner):
     def builder(self, profile, group: int, layout, *, layers=()) -> Nothing:
         return Nothing()
 
-    def maps(self, key: Key, q, k, scale: float) -> list:
-        """(order, scores [rows, cols]) by head: what this call's masks are chosen by."""
+    def maps(self, key: Key, q, k, scale: float) -> Maps:
+        """Orders and scores [rows, cols]: what this call's masks are chosen by."""
         orders = [head.order for head in self.running(key).heads]
         tile = self._settings.block_q, self._settings.block_kv
         scores = plain.block_scores(q, k, orders, key.layout, tile, scale)
-        return list(zip(orders, scores.cpu().numpy(), strict=True))
+        found = list(zip(orders, scores.cpu().numpy(), strict=True))
+        return lambda heads: [found[head] for head in heads]
 
 
 class FoundCurves(Curves):
-    """Curves of masks that are found by row; `maps` are the scores of the call that is added."""
+    """Curves of masks that are found by row; maps are the scores of the call that is added."""
 
     @staticmethod
     def chosen(scores: np.ndarray, tiles: np.ndarray) -> np.ndarray:
@@ -74,7 +75,7 @@ def planner_for(settings: Settings) -> Planner:
     return DynamicPlanner(settings) if settings.dynamic else Planner(settings)
 
 
-def curves_for(settings: Settings, maps: list, sm_scale: float) -> Curves:
+def curves_for(settings: Settings, heads: int, sm_scale: float) -> Curves:
     kind = FoundCurves if settings.dynamic else Curves
     tile = settings.block_q, settings.block_kv
-    return kind(maps, *tile, sm_scale=sm_scale, tail=settings.tail)
+    return kind(heads, *tile, sm_scale=sm_scale, tail=settings.tail)

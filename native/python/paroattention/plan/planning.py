@@ -12,6 +12,7 @@ import torch
 
 from .. import _core
 from ..layout import TokenLayout, other_sizes
+from ..learn.budget import Maps
 from ..learn.seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
 from ..settings import Settings
 from .head_densities import afforded, free_density
@@ -134,11 +135,18 @@ class Planner:
         """What one call with these q and k runs of its plan: static masks fit all."""
         return plan
 
-    def maps(self, key: Key, q, k, scale: float) -> list:
-        """(order, importance [rows, cols]) by head: what a call's masks are chosen by."""
-        place, group, grid, options = self._request(key, self.profile)
-        found = _core.layer_importance(self.profile, place, group, grid, **options)
-        return [(one.order, one.numpy()) for one in found]
+    def maps(self, key: Key, q, k, scale: float) -> Maps:
+        """What a call's masks are chosen by, made anew whenever it is asked for. What samples saw
+        until now is read from where it lies: see SeenBlocks.lend."""
+        profile = self.profile
+        place, group, grid, options = self._request(key, profile)
+
+        def of(heads: Sequence[int]) -> list:
+            given = profile, place, group, grid
+            found = _core.layer_importance(*given, heads=list(heads), **options)
+            return [(one.order, one.numpy()) for one in found]
+
+        return of
 
     def replace(self, key: Key, plan: _core.Plan) -> None:
         with self._lock:

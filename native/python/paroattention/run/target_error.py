@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from ..learn.budget import LADDER, Budget, Curves
+from ..learn.budget import LADDER, Budget, Curves, Maps
 from ..plan.dynamic import curves_for
 from ..plan.planning import Key, Planner
 from ..plan.profile_copy import with_densities
@@ -26,7 +26,7 @@ class TargetError:
         # Densities that a user or an earlier rule gave a head: not ours to choose.
         self._fixed: dict[tuple[str, int], float] = {}
         # Of the step under way, what static masks are chosen by.
-        self._maps: dict[Key, list] = {}
+        self._maps: dict[Key, Maps] = {}
 
     def begin_step(self, sampling: bool, crossed: bool) -> None:
         """crossed: the second half of the run begins."""
@@ -45,14 +45,24 @@ class TargetError:
     def forget_kept(self) -> None:
         self._fixed = {}
 
-    def curves(self, key: Key, q, k, scale: float) -> Curves | None:
-        """What one call's samples are to be added to; None unless the step is measured."""
+    def curves(self, key: Key, q, k, scale: float) -> tuple[Curves | None, Maps | None]:
+        """What one call's samples are to be added to, and with which maps; None unless the step is
+        measured."""
         if not self.measuring:
-            return None
-        # Masks that are found are other ones in every call.
-        if key not in self._maps or self._settings.dynamic:
-            self._maps[key] = self._planner.maps(key, q, k, scale)
-        return curves_for(self._settings, self._maps[key], scale)
+            return None, None
+        return curves_for(self._settings, key.heads, scale), self._maps_of(key, q, k, scale)
+
+    def _maps_of(self, key: Key, q, k, scale: float) -> Maps:
+        planner, known = self._planner, self._maps
+        if self._settings.dynamic:
+            # Masks that are found are other ones in every call.
+            return planner.maps(key, q, k, scale)
+        if key not in known:
+            known[key] = planner.maps(key, q, k, scale)
+            # All calls of the step are measured by what was known at the first one.
+            if key.layer in planner.seen:
+                planner.seen[key.layer].lend(lambda: self._maps is known)
+        return known[key]
 
     def end_step(self, curves: dict[str, Curves]) -> None:
         self._maps = {}

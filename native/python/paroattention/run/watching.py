@@ -224,12 +224,12 @@ class Watch:
             self._device.call(key, plans, q, k, v, scale, group, queries, blocks, mark)
             return
         reading = HostReading(key, mark or Mark(len(self._readings)), Tally(key.heads))
-        reading.curves, ran = self.target.curves(key, q, k, scale), host_plan(plan)
+        (reading.curves, maps), ran = self.target.curves(key, q, k, scale), host_plan(plan)
 
         def look(sampled):
             reading.sums.add(sampled, ran, v, out)
             if reading.curves is not None:
-                reading.curves.add(sampled, k, v)
+                reading.curves.add(sampled, k, v, maps)
             if other is not None:
                 reading.add_gain(gained(key.heads, sampled, ran, other))
             if blocks is not None:
