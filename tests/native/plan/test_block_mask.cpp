@@ -49,6 +49,25 @@ TEST_CASE("block mask: a full mask leaves the padding bits zero", "[block_mask]"
     }
 }
 
+TEST_CASE("block mask: copies hold their words once until one of them is changed", "[block_mask]") {
+    BlockMask mask(3, 40);
+    mask.set(1, 33);
+    const BlockMask copy = mask, second = copy;
+    CHECK(copy.words().data() == mask.words().data());
+    CHECK(second == mask);
+    const std::uint32_t* before = copy.words().data();
+    mask.set(2, 5);
+    CHECK(mask.words().data() != before);
+    CHECK((copy.words().data() == before && second.words().data() == before));
+    CHECK((mask.count() == 2 && copy.count() == 1 && second.count() == 1));
+    CHECK_FALSE(mask == copy);
+    // Alone it is changed where it lies.
+    const std::uint32_t* own = mask.words().data();
+    mask.set(2, 5, false);
+    CHECK(mask.words().data() == own);
+    CHECK(mask == copy);
+}
+
 TEST_CASE("block mask: empty masks and bad arguments", "[block_mask]") {
     CHECK(BlockMask().density() == 0.0);
     CHECK(BlockMask(0, 7).count() == 0);
