@@ -20,7 +20,7 @@ std::span<const T> values(const std::string& name, const py::array& array, int r
 
 std::shared_ptr<KnownArrays> known_arrays(const std::optional<py::array>& sums, const std::optional<py::array>& counts,
                                           float prior, const std::vector<std::optional<py::array>>& exact,
-                                          float exact_prior) {
+                                          float exact_prior, std::int32_t pool_q, std::int32_t pool_kv) {
     require(sums.has_value() == counts.has_value(), "counts", "must come with sums",
             sums ? "sums alone" : "counts alone");
     auto result = std::make_shared<KnownArrays>();
@@ -37,6 +37,8 @@ std::shared_ptr<KnownArrays> known_arrays(const std::optional<py::array>& sums, 
     }
     known.prior = prior;
     known.exact_prior = exact_prior;
+    known.pool_q = pool_q;
+    known.pool_kv = pool_kv;
     for (std::size_t head = 0; head < exact.size(); ++head) {
         known.exact.emplace_back();
         if (!exact[head]) continue;
@@ -73,10 +75,11 @@ void bind_known(py::module_& m) {
         "sums float32 [heads, rows, cols], counts float32 [heads, rows]: softmax rows that samples saw, by block, and\n"
         "their number; the map of a head's kernel counts as `prior` of them a tile. exact: by head uint8 [cells, "
         "cells]\n"
-        "as a capture holds it, or None; such a map counts as `exact_prior` samples a tile.")
+        "as a capture holds it, or None; such a map counts as `exact_prior` samples a tile. pool_q, pool_kv: tiles of a\n"
+        "mask that a row of sums takes together, and key blocks that a column does.")
         .def(py::init(&known_arrays), py::kw_only(), py::arg("sums") = py::none(), py::arg("counts") = py::none(),
              py::arg("prior") = 0.0f, py::arg("exact") = std::vector<std::optional<py::array>>{},
-             py::arg("exact_prior") = 0.0f);
+             py::arg("exact_prior") = 0.0f, py::arg("pool_q") = 1, py::arg("pool_kv") = 1);
     m.def("add_samples", &add_samples, py::arg("sums"), py::arg("counts"), py::arg("rows"), py::arg("values"),
           "Adds sampled rows to what samples saw, in place. sums float32 [.., cols], counts float32 [..]: of all rows; "
           "rows int64 [n]: where values float32 [n, cols] belong. Releases the GIL.");

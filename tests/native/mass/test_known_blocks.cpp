@@ -88,6 +88,52 @@ TEST_CASE("known blocks: samples count by their number, the map by its prior", "
     }
 }
 
+TEST_CASE("known blocks: samples of squares say their mass, the map how it lies within", "[known_blocks]") {
+    const std::vector<float> own{4, 0, 1, 1, 0, 2, 2, 1, 1};
+    const auto blended = [&](std::int32_t pool_q, std::int32_t pool_kv, std::vector<float> sums,
+                             std::vector<float> counts) {
+        BlockMap map = map_of(own);
+        KnownBlocks known{sums, counts, 4.0f, {}, 0.0f};
+        known.pool_q = pool_q, known.pool_kv = pool_kv;
+        validate(known, 1, kGrid, 64, 64);
+        apply_known(known, 0, kGrid, map);
+        return map.value;
+    };
+    SECTION("squares of 2 x 2, the last ones smaller") {
+        const auto found = blended(2, 2, {6, 2, 3, 0.5f}, {8, 4});
+        // Mean mass a query by the map: of 128 and 22 queries.
+        const std::vector<double> mean{5.0 / 128, 3.0 / 128, 3.0 / 22, 1.0 / 22};
+        const std::vector<double> sums{6, 2, 3, 0.5}, counts{8, 8, 4, 4};
+        for (std::size_t i = 0; i < own.size(); ++i) {
+            const std::size_t row = i / 3, at = row / 2 * 2 + i % 3 / 2;
+            const double both = (sums[at] + mean[at] * 4) / (counts[at] + 4);
+            CHECK(found[i] == Approx(own[i] / (row < 2 ? 64.0 : 22.0) * both / mean[at]));
+        }
+    }
+    SECTION("rows alone; what the map has nothing of is spread evenly") {
+        const auto found = blended(3, 2, {0, 5}, {5});
+        CHECK(found[2] > found[0]);
+        BlockMap map = map_of({0, 0, 1, 0, 0, 2, 0, 0, 1});
+        const std::vector<float> sums{6, 2}, counts{8};
+        KnownBlocks known{sums, counts, 4.0f, {}, 0.0f};
+        known.pool_q = 3, known.pool_kv = 2;
+        apply_known(known, 0, kGrid, map);
+        for (const std::size_t i : {0u, 1u, 3u, 4u, 6u, 7u}) CHECK(map.value[i] == Approx(6.0 / 12 / 2));
+        CHECK(map.value[5] / map.value[2] == Approx(2.0));
+    }
+    SECTION("without samples the map's own mass a query stays") {
+        const auto found = blended(2, 2, {0, 0, 0, 0}, {0, 0});
+        for (std::size_t i = 0; i < own.size(); ++i) CHECK(found[i] == Approx(own[i] / (i < 6 ? 64.0 : 22.0)));
+    }
+    SECTION("squares of one block are blocks") {
+        const std::vector<float> sums{1, 2, 3, 4, 5, 6, 7, 8, 9}, counts{1, 2, 3};
+        BlockMap map = map_of(own);
+        apply_known({sums, counts, 4.0f, {}, 0.0f}, 0, kGrid, map);
+        const auto found = blended(1, 1, sums, counts);
+        for (std::size_t i = 0; i < own.size(); ++i) CHECK(found[i] == map.value[i]);
+    }
+}
+
 TEST_CASE("known blocks: other sizes are refused", "[known_blocks]") {
     const std::vector<float> sums(18), counts(6);
     const std::vector<std::uint8_t> codes(9);
@@ -101,6 +147,10 @@ TEST_CASE("known blocks: other sizes are refused", "[known_blocks]") {
     refused([&](KnownBlocks& k) { k.counts = {}; }, "known.counts");
     refused([&](KnownBlocks& k) { k.sums = k.sums.first(9); }, "known.sums");
     refused([&](KnownBlocks& k) { k.prior = 0.0f; }, "known.prior");
+    refused([&](KnownBlocks& k) { k.pool_q = 0; }, "known.pool_q");
+    refused([&](KnownBlocks& k) { k.pool_kv = -1; }, "known.pool_kv");
+    refused([&](KnownBlocks& k) { k.pool_q = 2; }, "known.counts");
+    refused([&](KnownBlocks& k) { k.pool_kv = 2; }, "known.sums");
     refused([&](KnownBlocks& k) { k.exact_prior = 0.0f; }, "known.exact_prior");
     refused([&](KnownBlocks& k) { k.exact.pop_back(); }, "known.exact");
     refused([&](KnownBlocks& k) { k.exact[0] = k.exact[0].first(8); }, "known.exact[0]");

@@ -7,7 +7,7 @@ import pytest
 import torch
 from paroattention import ORDERS, TokenLayout, _core, attention
 from paroattention.bench.plan import kernels, made_up_profile
-from paroattention.learn.seen_blocks import MOST_BYTES, SeenBlocks
+from paroattention.learn.seen_blocks import MOST_BYTES, SeenBlocks, pooled_tiles
 from tolerances import LONG_ROWS, assert_close, errors
 
 GRID, HEADS, LAYERS = (234, 24, 42), 56, 50
@@ -92,7 +92,11 @@ def test_attention_reaches_the_last_token(order, block):
     assert whole.total <= LONG_ROWS.total and whole.token <= LONG_ROWS.token
 
 
-def test_what_samples_saw_of_blocks_does_not_fit():
-    """Plans of this size come from offset kernels alone; so do those of 37,296 tokens."""
-    for grid in (GRID, (37, 24, 42)):
-        assert SeenBlocks.bytes(grid, HEADS, 128, 128) * LAYERS > MOST_BYTES
+@pytest.mark.parametrize("block", [64, 128])
+def test_what_samples_saw_of_blocks_fits(block):
+    """In eight parts of every head's queries."""
+    pools = pooled_tiles(GRID, block), 1
+    seen = SeenBlocks(GRID, ["FHW"], block, block, pools)
+    assert seen.rows == 8 and seen.cols == math.ceil(math.prod(GRID) / block)
+    size = SeenBlocks.bytes(GRID, HEADS, seen.block_q, seen.block_kv)
+    assert size == HEADS * seen.sums.nbytes and size * LAYERS <= MOST_BYTES

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from paroattention import Error, _core
+from paroattention import Error, TokenLayout, _core
 from paroattention.learn.seen_blocks import SeenBlocks
 from plan_reference import blend, kernel_map, plan_head, seen_importance
 from problems import GRID, profile
@@ -103,8 +103,9 @@ def _seen(built, block, seed=0):
     return seen, heads, places, sums
 
 
-def known(seen, **change):
+def known(seen, pools=(1, 1), **change):
     given = {"sums": seen.sums, "counts": seen.counts, "prior": 4.0}
+    given |= dict(zip(("pool_q", "pool_kv"), pools, strict=True))
     return _core.KnownBlocks(**given | change)
 
 
@@ -123,6 +124,47 @@ def test_what_samples_saw_makes_the_masks_that_the_slow_way_makes(block):
         assert (head.mask.numpy() == wanted.mask.numpy()).all() and head.order == entry.order
         assert head.retained == pytest.approx(wanted.retained, rel=1e-5)
     assert not same(plan, bare)
+
+
+@pytest.mark.parametrize("pools", [(2, 1), (1, 2), (4, 2), (64, 64)], ids=str)
+def test_what_samples_saw_of_squares_moves_their_mass_alone(pools):
+    """How it lies within is the kernel's; and many samples of the kernel's own change nothing."""
+    built, grid_size = profile(), int(np.prod(GRID))
+    orders = [head.order for head in built.layers[0].heads]
+    seen, rng = SeenBlocks(GRID, orders, 64, 64, pools), np.random.default_rng(5)
+    by_kernel = [one.numpy() for one in _core.layer_importance(built, 0, 0, GRID)]
+    seen.sums += rng.random(seen.sums.shape, dtype=np.float32)
+    seen.counts[:, ::2] = 7
+
+    def importance():
+        found = _core.layer_importance(built, 0, 0, GRID, known=known(seen, pools=pools))
+        return [one.numpy() for one in found]
+
+    def squares(values):
+        down = np.add.reduceat(values, range(0, values.shape[0], pools[0]), axis=0)
+        return np.add.reduceat(down, range(0, values.shape[1], pools[1]), axis=1)
+
+    tiles = np.minimum(64, grid_size - 64 * np.arange(by_kernel[0].shape[0]))
+    for head, (found, kernel) in enumerate(zip(importance(), by_kernel, strict=True)):
+        queries = squares(np.broadcast_to(tiles[:, None], kernel.shape).astype(np.float64))
+        queries = queries[:, :1] / min(pools[1], kernel.shape[1])
+        count = seen.counts[head][:, None]
+        both = (seen.sums[head] + 4 * squares(kernel) / queries) / (count + 4)
+        np.testing.assert_allclose(squares(found * tiles[:, None]) / queries, both, rtol=1e-4)
+    for head, kernel in enumerate(by_kernel):
+        rows = np.add.reduceat(np.minimum(tiles, 64), range(0, len(tiles), pools[0]))
+        seen.sums[head], seen.counts[head] = squares(kernel), rows
+    for found, kernel in zip(importance(), by_kernel, strict=True):
+        np.testing.assert_allclose(found * tiles[:, None], kernel, rtol=1e-4)
+
+
+def test_plans_that_differ_in_some_heads_hold_the_others_masks_once():
+    built = profile()
+    old, new = (_core.plan_layer(built, 0, 0, GRID, density=one) for one in (0.3, 0.4))
+    mixed = TokenLayout(GRID).plan([new.heads[0], *old.heads[1:]], 64, 64)
+    for place, head in enumerate(mixed.heads):
+        own = (new, old)[place > 0].heads[place].mask.words
+        assert head.mask.words.ctypes.data == own.ctypes.data
 
 
 def test_many_heads_at_once_are_seen_as_one_by_one():

@@ -6,7 +6,8 @@ import torch
 from fake_host import SIGMAS, Host, finder
 from paroattention import Settings, _core, attention, reference
 from paroattention.learn import sampling
-from paroattention.learn.seen_blocks import SeenBlocks
+from paroattention.learn.seen_blocks import PRIOR, SeenBlocks
+from paroattention.run import block_memory
 from paroattention.run.proposals import MOST_BETWEEN
 from plan_reference import make_mask, seen_importance
 from problems import profile, random_plan, tensors
@@ -114,6 +115,43 @@ def test_a_ragged_last_tile_counts_by_its_own_queries():
     for found, want in zip(importance(built, seen), alone, strict=True):
         assert np.allclose(found, want, rtol=1e-4)
         assert np.allclose(found.sum(1), found.sum(1)[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("limit", "pools", "told"),
+    [
+        (4 * 4 * 17 * 17, (1, 1), []),
+        (4 * 4 * 6 * 17, (3, 1), []),
+        (4 * 4 * 6 * 17 - 1, (3, 2), ["samples are summed over 128 keys at a time"]),
+        (4 * 4 * 6 - 1, None, ["masks do not learn where in the picture a query lies"]),
+    ],
+    ids=["tiles", "parts of the queries", "fewer keys", "nothing"],
+)
+def test_what_samples_saw_is_kept_as_fine_as_it_fits(monkeypatch, limit, pools, told):
+    """Of two layers with two heads, 17 tiles each. What is lost is told once."""
+    monkeypatch.setattr(block_memory, "MOST_BYTES", limit)
+    built = profile(grid=(8, 9, 15))
+    find, _ = finder(built)
+    host = Host(Settings(density=0.3), grid=(8, 9, 15), find_profile=find)
+    for sigma in SIGMAS[:-1]:
+        host.evaluate(sigma)
+    planner = host.session.planner
+    assert [text.split(":")[0] for text in host.reasons()] == told
+    assert {seen.pools for seen in planner.seen.values()} == ({pools} if pools else set())
+    assert sum(seen.sums.nbytes for seen in planner.seen.values()) <= limit
+    planner.forget()
+    for layer, seen in planner.seen.items():
+        assert seen.counts.any()
+        key = planner.key(layer, SIGMAS[-2], host.layout, tensors(2, host.layout.length, 64)[0])
+        known = _core.KnownBlocks(
+            sums=seen.sums, counts=seen.counts, prior=PRIOR, pool_q=pools[0], pool_kv=pools[1]
+        )
+        where = planner.profile, planner.index(layer), key.group, (8, 9, 15)
+        want = _core.plan_layer(*where, density=planner.density(planner.profile), known=known)
+        bare = _core.plan_layer(*where, density=planner.density(planner.profile))
+        found = _core.plan_words(planner.get(key))
+        assert np.array_equal(found, _core.plan_words(want))
+        assert not np.array_equal(found, _core.plan_words(bare))
 
 
 def test_samples_that_come_while_others_read_go_to_copies():

@@ -20,12 +20,15 @@ struct KnownBlocks {
     // times. Such a map contributes as `exact_prior` queries a tile do.
     std::vector<std::span<const std::uint8_t>> exact;
     float exact_prior = 0.0f;
+    // Tiles of a mask that a row of `sums` takes together, and key blocks that a column does. Where that is more than
+    // one, the samples say how much mass a square of blocks has, and the head's own map how it lies within.
+    std::int32_t pool_q = 1, pool_kv = 1;
 
     bool empty() const { return counts.empty() && exact.empty(); }
 };
 
-// Throws Error naming the member: sizes that are not those of so many heads at this grid and tile, a prior that is not
-// above 0 where samples are blended, cells that are neither whole blocks nor whole parts of them.
+// Throws Error naming the member: sizes that are not those of so many heads at this grid and tile, a prior or a pool that
+// is not above 0 where samples are blended, cells that are neither whole blocks nor whole parts of them.
 void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std::int32_t block_q,
               std::int32_t block_kv);
 

@@ -101,12 +101,49 @@ void blend_seen(const float* sums, const float* counts, float prior, std::int64_
     }
 }
 
+// The same of samples that were summed over squares of blocks: the square's mass comes from both, and is spread within as
+// the map has it, or evenly where that has nothing.
+void blend_pooled(const float* sums, const float* counts, float prior, std::int64_t pool_q, std::int64_t pool_kv,
+                  std::int64_t grid_size, BlockMap& map) {
+    const std::int64_t width = (map.cols + pool_kv - 1) / pool_kv;
+    const auto square = squares(map.cols, pool_kv);
+    std::vector<float> own(static_cast<std::size_t>(width)), by(own), even(own);
+    for (std::int64_t first = 0; first < map.rows; first += pool_q, sums += width, ++counts) {
+        const std::int64_t last = std::min(first + pool_q, map.rows);
+        std::fill(own.begin(), own.end(), 0.0f);
+        for (std::int64_t row = first; row < last; ++row) {
+            const float* value = map.value.data() + row * map.cols;
+            for (std::int64_t col = 0; col < map.cols; ++col) own[square[col]] += value[col];
+        }
+        // Of every square the mean mass a query, by the map and then by both.
+        const auto queries = static_cast<float>(std::min(last * map.block_q, grid_size) - first * map.block_q);
+        for (std::int64_t at = 0; at < width; ++at) {
+            const float mean = own[at] / queries, both = (sums[at] + mean * prior) / (*counts + prior);
+            const auto cols = std::min((at + 1) * pool_kv, map.cols) - at * pool_kv;
+            by[at] = mean > 0.0f ? both / mean : 0.0f;
+            even[at] = mean > 0.0f ? 0.0f : both / static_cast<float>(cols);
+        }
+        for (std::int64_t row = first; row < last; ++row) {
+            const auto tile = static_cast<float>(std::min<std::int64_t>(map.block_q, grid_size - row * map.block_q));
+            float* value = map.value.data() + row * map.cols;
+            for (std::int64_t col = 0; col < map.cols; ++col) {
+                value[col] = value[col] / tile * by[square[col]] + even[square[col]];
+            }
+        }
+    }
+}
+
+std::int64_t pooled(std::int64_t blocks, std::int64_t pool) { return (blocks + pool - 1) / pool; }
+
 }  // namespace
 
 void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std::int32_t block_q,
               std::int32_t block_kv) {
     const BlockMap shape = map_shape(grid, AxisOrder::FHW, block_q, block_kv);
-    const auto rows = static_cast<std::size_t>(shape.rows), cols = static_cast<std::size_t>(shape.cols);
+    require(known.pool_q >= 1, "known.pool_q", "must be above 0", known.pool_q);
+    require(known.pool_kv >= 1, "known.pool_kv", "must be above 0", known.pool_kv);
+    const auto rows = static_cast<std::size_t>(pooled(shape.rows, known.pool_q));
+    const auto cols = static_cast<std::size_t>(pooled(shape.cols, known.pool_kv));
     const auto text = [](std::size_t a, std::size_t b) { return std::to_string(a) + " x " + std::to_string(b); };
     if (!known.counts.empty() || !known.sums.empty()) {
         require(known.counts.size() == heads * rows, "known.counts", "must hold heads x rows, " + text(heads, rows),
@@ -139,9 +176,16 @@ void apply_known(const KnownBlocks& known, std::size_t head, const Grid& grid, B
     const bool exact = head < known.exact.size() && !known.exact[head].empty();
     if (exact) refine(*cells_of(known.exact[head], grid.size()), map);
     if (known.counts.empty()) return;
-    const auto rows = static_cast<std::size_t>(map.rows), cols = static_cast<std::size_t>(map.cols);
-    blend_seen(known.sums.data() + head * rows * cols, known.counts.data() + head * rows,
-               exact ? known.exact_prior : known.prior, grid.size(), map);
+    const auto rows = static_cast<std::size_t>(pooled(map.rows, known.pool_q));
+    const auto cols = static_cast<std::size_t>(pooled(map.cols, known.pool_kv));
+    const float* sums = known.sums.data() + head * rows * cols;
+    const float* counts = known.counts.data() + head * rows;
+    const float prior = exact ? known.exact_prior : known.prior;
+    if (known.pool_q == 1 && known.pool_kv == 1) {
+        blend_seen(sums, counts, prior, grid.size(), map);
+    } else {
+        blend_pooled(sums, counts, prior, known.pool_q, known.pool_kv, grid.size(), map);
+    }
 }
 
 void add_samples(std::span<float> sums, std::span<float> counts, std::span<const std::int64_t> rows,

@@ -305,6 +305,7 @@ class Planner:
         seen, exact, known = self.seen.get(layer), self.exact, {}
         if seen is not None and seen.grid == layout.grid and not seen.empty:
             known = {"sums": seen.sums, "counts": seen.counts, "prior": PRIOR}
+            known["pool_q"], known["pool_kv"] = seen.pools
         if exact is not None and exact.grid == layout.grid:
             codes = exact.codes(layer, group)
             if codes:

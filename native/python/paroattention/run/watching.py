@@ -60,7 +60,7 @@ class Watch:
         )
         self.proposals = Proposals(settings, observer, planner)
         self.target = TargetError(settings, planner)
-        self.blocks = BlockMemory(settings, observer, planner)
+        self.blocks = BlockMemory(settings, observer, planner, note)
         self._device = DeviceWatch(observer, settings.tail)
         self._step, self._sparse_steps = (-1, 0.0), 0
         # Whether the step under way counts among the sparse ones once one of its calls has come.
