@@ -204,9 +204,9 @@ def test_heads_are_made_denser_by_readings_of_the_masks_they_have(monkeypatch):
     session.observer.on_device = on_device
     run_sparse, add = session._run_ours, denser.Denser.add
 
-    def noted_run(layer, q, k, v, plan, scale):
-        ran.setdefault((step[0], layer), plan)
-        return run_sparse(layer, q, k, v, plan, scale)
+    def noted_run(call, plan, device):
+        ran.setdefault((step[0], call.layer), plan)
+        return run_sparse(call, plan, device)
 
     def noted_add(self, key, sums, queries):
         judged.append((step[0] - 1, key.layer))
