@@ -50,22 +50,20 @@ std::uint32_t Ui::budget(const BlockRanking& ranking, double density) {
     return static_cast<std::uint32_t>(std::max<std::int64_t>(1, ranking.budget(density)));
 }
 
-App::App(Screen& screen, Workers& workers, Document& document, AppOptions options)
+constexpr const char* kLayout = "layout.ini";
+
+App::App(Screen& screen, Front& front, Document& document)
     : screen_(screen),
-      workers_(workers),
-      options_(std::move(options)),
-      preferences_(load_preferences(options_.config)),
+      front_(front),
+      preferences_(parse_preferences(front.setting(kPreferencesName))),
       kept_(preferences_),
       ui_(document, preferences_, textures_) {
     ImGuiIO& io = ImGui::GetIO();
     io.ConfigFlags |= ImGuiConfigFlags_DockingEnable;
     io.ConfigWindowsMoveFromTitleBarOnly = true;
     io.IniFilename = nullptr;
-    if (options_.keep_layout && !options_.config.empty()) {
-        ini_ = utf8(options_.config / "layout.ini");
-        std::error_code error;
-        std::filesystem::create_directories(options_.config, error);
-        io.IniFilename = ini_.c_str();
+    if (const std::string layout = front_.setting(kLayout); !layout.empty()) {
+        ImGui::LoadIniSettingsFromMemory(layout.data(), layout.size());
     }
     load_font();
     screen_.on_drop = [this](const std::vector<std::string>& paths) {
@@ -75,9 +73,7 @@ App::App(Screen& screen, Workers& workers, Document& document, AppOptions option
 
 App::~App() {
     keep_preferences();
-    // ImGui would save only when its context ends, which outlives the name it would save under.
-    if (!ini_.empty()) ImGui::SaveIniSettingsToDisk(ini_.c_str());
-    ImGui::GetIO().IniFilename = nullptr;
+    keep(kLayout, ImGui::SaveIniSettingsToMemory());
 }
 
 void App::open(const std::filesystem::path& path) {
@@ -91,10 +87,18 @@ void App::open(const std::filesystem::path& path) {
 }
 
 void App::keep_preferences() {
-    if (options_.config.empty() || preferences_ == kept_) return;
+    if (ImGuiIO& io = ImGui::GetIO(); io.WantSaveIniSettings) {
+        io.WantSaveIniSettings = false;
+        keep(kLayout, ImGui::SaveIniSettingsToMemory());
+    }
+    if (preferences_ == kept_) return;
     kept_ = preferences_;
+    keep(kPreferencesName, dump_preferences(preferences_));
+}
+
+void App::keep(const std::string& name, const std::string& text) {
     try {
-        save_preferences(preferences_, options_.config);
+        front_.keep(name, text);
     } catch (const std::exception& error) {
         ui_.document.tell(Message::Kind::warning, std::string("Settings not kept: ") + error.what());
     }
@@ -102,13 +106,9 @@ void App::keep_preferences() {
 
 bool App::settled() const { return ui_.document.settled() && !ui_.document.loading().active; }
 
-bool App::frame(Script* script) {
-    const bool busy = !settled() || script != nullptr || seconds_now() < busy_until_;
-    if (!screen_.begin_frame(busy ? 0.0 : 0.25)) {
-        ask_to_quit();
-        if (quit_) return false;
-    }
-    if (script != nullptr) script->step(*this);
+bool App::busy(const Script* script) const { return !settled() || script != nullptr || seconds_now() < busy_until_; }
+
+void App::follow_look() {
     const float automatic = preferences_.ui_scale > 0.0 ? static_cast<float>(preferences_.ui_scale) : screen_.scale();
     const float wanted = look_.forced_scale > 0.0f ? look_.forced_scale : automatic;
     if (wanted != look_.scale || preferences_.theme != look_.theme) {
@@ -122,9 +122,18 @@ bool App::frame(Script* script) {
         screen_.background[1] = background.y;
         screen_.background[2] = background.z;
     }
+}
+
+bool App::frame(Script* script) {
+    if (!screen_.begin_frame(busy(script) ? 0.0 : 0.25)) {
+        ask_to_quit();
+        if (quit_) return false;
+    }
+    if (script != nullptr) script->step(*this);
+    follow_look();
     find_missing_letters();
     const double now = seconds_now();
-    ui_.document.update(now);
+    ui_.document.update(now, now >= busy_until_ || script != nullptr);
     ImGui::NewFrame();
     const ImGuiIO& io = ImGui::GetIO();
     // Input keeps the frames coming for a while, so that hovers and drags are smooth and nothing waits in the queue.
@@ -170,8 +179,7 @@ void App::export_picture() {
     const std::filesystem::path path = std::move(export_path_);
     export_path_.clear();
     try {
-        write_png(picture(ui_.export_panel), path);
-        ui_.document.tell(Message::Kind::info, "Saved " + utf8(path) + '.');
+        ui_.document.tell(Message::Kind::info, front_.save_picture(picture(ui_.export_panel), path));
     } catch (const std::exception& error) {
         ui_.document.tell(Message::Kind::error, std::string("No picture: ") + error.what());
     }
@@ -201,7 +209,7 @@ void App::shortcuts() {
     // once.
     const auto chord = [](ImGuiKeyChord keys) { return ImGui::IsKeyChordPressed(keys); };
     if (chord(ImGuiMod_Ctrl | ImGuiKey_O)) ui_.dialog = DialogKind::open;
-    if (chord(ImGuiMod_Ctrl | ImGuiKey_Q)) ask_to_quit();
+    if (chord(ImGuiMod_Ctrl | ImGuiKey_Q) && front_.quits()) ask_to_quit();
     if (!document.has_profile()) return;
     if (chord(ImGuiMod_Ctrl | ImGuiKey_S)) document.save();
     if (chord(ImGuiMod_Ctrl | ImGuiMod_Shift | ImGuiKey_S)) ui_.dialog = DialogKind::save_as;

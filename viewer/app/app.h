@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "app/front.h"
 #include "app/screen.h"
 #include "panels/ui.h"
 
@@ -11,15 +12,10 @@ namespace paro::viewer {
 
 class Script;
 
-struct AppOptions {
-    std::filesystem::path config;  // folder of preferences and layout; empty: nothing is read or kept
-    bool keep_layout = false;      // read and write the layout
-};
-
 class App {
    public:
     // screen must have been started.
-    App(Screen& screen, Workers& workers, Document& document, AppOptions options);
+    App(Screen& screen, Front& front, Document& document);
     ~App();
 
     // One frame. False when the user closes the window.
@@ -27,6 +23,8 @@ class App {
     Ui& ui() { return ui_; }
     // Everything that was asked for is drawn.
     bool settled() const;
+    // The next frame changes something without new input: work goes on, or the mouse has just moved.
+    bool busy(const Script* script) const;
     // The last frame, or the part of it that a panel takes. Throws Error for a panel that is not shown.
     Image picture(const std::string& panel = "");
     // A profile, a capture or a run log, by its name.
@@ -49,16 +47,17 @@ class App {
     void shortcuts();
     void move_selection(int dx, int dy);
     void keep_preferences();
+    void keep(const std::string& name, const std::string& text);
+    void follow_look();
+    void draw_picture_menu();
     void export_picture();
     void update_title();
 
     Screen& screen_;
-    Workers& workers_;
-    AppOptions options_;
+    Front& front_;
     Preferences preferences_, kept_;
     Textures textures_;
     Ui ui_;
-    std::string ini_;
     // Forced: by --scale and scripts; 0: as preferences and display say.
     struct Look {
         float forced_scale = 0.0f, scale = 0.0f;

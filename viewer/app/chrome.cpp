@@ -85,26 +85,35 @@ void App::draw_file_menu() {
         }
         ImGui::EndMenu();
     }
-    if (ImGui::MenuItem("Open run log...", nullptr, false, open_file)) ui_.dialog = DialogKind::run_log;
+    const bool own_files = !document.store().remote();
+    if (own_files && ImGui::MenuItem("Open run log...", nullptr, false, open_file)) ui_.dialog = DialogKind::run_log;
     if (ImGui::MenuItem("Compare with...", nullptr, false, open_file)) ui_.dialog = DialogKind::compare;
     ImGui::Separator();
     if (ImGui::MenuItem("Save", "Ctrl+S", false, open_file)) document.save();
     if (ImGui::MenuItem("Save as...", "Ctrl+Shift+S", false, open_file)) ui_.dialog = DialogKind::save_as;
+    if (front_.hands_out() && ImGui::MenuItem("Download", nullptr, false, open_file)) {
+        front_.hand_out(document.text(), utf8(document.path().filename()));
+    }
     if (ImGui::BeginMenu("Save picture of", open_file)) {
-        for (const Panel& panel : panels()) {
-            const bool shown = ui_.anchors.contains("panel." + std::string(panel.name));
-            if (!ImGui::MenuItem(panel.title, nullptr, false, shown || ui_.maximised.empty())) continue;
-            ui_.export_panel = panel.name;
-            ui_.dialog = DialogKind::export_png;
-        }
-        if (ImGui::MenuItem("The whole window")) {
-            ui_.export_panel.clear();
-            ui_.dialog = DialogKind::export_png;
-        }
+        draw_picture_menu();
         ImGui::EndMenu();
     }
+    if (!front_.quits()) return;
     ImGui::Separator();
     if (ImGui::MenuItem("Quit", "Ctrl+Q")) ask_to_quit();
+}
+
+void App::draw_picture_menu() {
+    for (const Panel& panel : panels()) {
+        const bool shown = ui_.anchors.contains("panel." + std::string(panel.name));
+        if (!ImGui::MenuItem(panel.title, nullptr, false, shown || ui_.maximised.empty())) continue;
+        ui_.export_panel = panel.name;
+        ui_.dialog = DialogKind::export_png;
+    }
+    if (ImGui::MenuItem("The whole window")) {
+        ui_.export_panel.clear();
+        ui_.dialog = DialogKind::export_png;
+    }
 }
 
 void App::draw_view_menu() {
@@ -185,7 +194,9 @@ void App::draw_toolbar() {
     const bool counting = document.has_profile() && document.overview().exact_count() < document.head_count();
     if (ImGui::Button("Open")) ui_.dialog = DialogKind::open;
     ui_.anchor("toolbar.open");
-    tooltip("Opens a profile (.json) or a capture (.capture.safetensors). Or drop one on the window.");
+    tooltip(document.store().remote()
+                ? "Opens a profile that ComfyUI has. Or drop a profile (.json) of yours on the window."
+                : "Opens a profile (.json) or a capture (.capture.safetensors). Or drop one on the window.");
     if (document.has_profile()) {
         ImGui::SameLine();
         ImGui::BeginDisabled(!document.modified() || document.saving());
@@ -270,9 +281,12 @@ void App::draw_welcome() {
             ImGui::ProgressBar(static_cast<float>(loading.share), {bar, 0}, fitted(loading.what, bar * 0.9f).c_str());
         } else {
             ImGui::TextUnformatted(
-                "Shows what each attention head of a model looks at, which blocks are computed, and what is skipped.\n"
-                "Drop a profile (.json) or a capture (.capture.safetensors) here, or open one.\n"
-                "ComfyUI keeps them in models/paro.");
+                "Shows what each attention head of a model looks at, which blocks are computed, and what is skipped.");
+            ImGui::TextUnformatted(
+                ui_.document.store().remote()
+                    ? "Drop a profile (.json) here, or open one that ComfyUI has."
+                    : "Drop a profile (.json) or a capture (.capture.safetensors) here, or open one.\n"
+                      "ComfyUI keeps them in models/paro.");
             ImGui::Spacing();
             if (ImGui::Button("Open...")) ui_.dialog = DialogKind::open;
             ui_.anchor("welcome.open");

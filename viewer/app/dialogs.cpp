@@ -14,17 +14,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Choice {
-    fs::path path;
-    std::string name;
-    bool folder = false;
-};
-
 struct FileDialog {
+    const FileStore* store = nullptr;
     DialogKind kind = DialogKind::open;
     fs::path folder;
     char name[1024] = "";
-    std::vector<Choice> entries;
+    std::vector<Listed> entries;
     std::string problem;
     bool overwrite = false;
 };
@@ -45,22 +40,16 @@ bool fits(DialogKind kind, const fs::path& path) {
     return name.ends_with(".json") || capture;
 }
 
+std::string shown_name(const Listed& entry) { return utf8(entry.path.filename()) + (entry.folder ? "/" : ""); }
+
 void list_folder(FileDialog& dialog) {
-    dialog.entries.clear();
     dialog.problem.clear();
-    std::error_code error;
-    for (fs::directory_iterator entry(dialog.folder, fs::directory_options::skip_permission_denied, error), end;
-         !error && entry != end; entry.increment(error)) {
-        std::error_code ignored;
-        const bool folder = entry->is_directory(ignored);
-        const std::string name = utf8(entry->path().filename());
-        if (name.starts_with('.') || (!folder && !fits(dialog.kind, entry->path()))) continue;
-        dialog.entries.push_back({entry->path(), folder ? name + "/" : name, folder});
-        if (dialog.entries.size() > 5000) break;
-    }
-    if (error) dialog.problem = utf8(dialog.folder) + ": " + error.message();
-    std::ranges::sort(dialog.entries, [](const Choice& a, const Choice& b) {
-        return a.folder != b.folder ? a.folder : a.name < b.name;
+    dialog.entries = dialog.store->list(dialog.folder, dialog.problem);
+    std::erase_if(dialog.entries, [&](const Listed& entry) {
+        return shown_name(entry).starts_with('.') || (!entry.folder && !fits(dialog.kind, entry.path));
+    });
+    std::ranges::sort(dialog.entries, [](const Listed& a, const Listed& b) {
+        return a.folder != b.folder ? a.folder : shown_name(a) < shown_name(b);
     });
 }
 
@@ -71,11 +60,15 @@ void set_name(FileDialog& dialog, const std::string& name) {
 void start(FileDialog& dialog, const Ui& ui, DialogKind kind) {
     dialog = {};
     dialog.kind = kind;
+    dialog.store = &ui.document.store();
     std::error_code error;
-    dialog.folder = fs::current_path(error);
-    if (!ui.preferences.recent.empty()) dialog.folder = ui.preferences.recent.front().parent_path();
+    const bool folders = !dialog.store->remote();
+    if (folders) {
+        dialog.folder = fs::current_path(error);
+        if (!ui.preferences.recent.empty()) dialog.folder = ui.preferences.recent.front().parent_path();
+    }
     if (ui.document.has_profile()) {
-        dialog.folder = fs::absolute(ui.document.path(), error).parent_path();
+        if (folders) dialog.folder = fs::absolute(ui.document.path(), error).parent_path();
         const std::string stem = utf8(ui.document.path().stem());
         if (kind == DialogKind::save_as) set_name(dialog, stem + "-edited.json");
         if (kind == DialogKind::export_png) {
@@ -87,26 +80,29 @@ void start(FileDialog& dialog, const Ui& ui, DialogKind kind) {
 
 // The path that is named, or what is wrong with it.
 fs::path named(FileDialog& dialog) {
+    const bool folders = !dialog.store->remote();
     const fs::path given = path_of(dialog.name);
-    fs::path path = given.is_absolute() ? given : dialog.folder / given;
+    fs::path path = given.is_absolute() || !folders ? given : dialog.folder / given;
     std::error_code error;
-    if (fs::is_directory(path, error)) {
+    if (folders && fs::is_directory(path, error)) {
         dialog.folder = path;
         set_name(dialog, "");
         list_folder(dialog);
         return {};
     }
+    const auto there = [&] { return folders ? fs::exists(path, error) : dialog.store->stamp(path).exists; };
     if (is_saving(dialog.kind)) {
         const char* end = dialog.kind == DialogKind::save_as ? ".json" : ".png";
         if (path.extension() != end) path += end;
-        if (fs::exists(path, error) && !dialog.overwrite) {
+        if (there() && !dialog.overwrite) {
             dialog.problem = utf8(path.filename()) + " exists. Press again to replace it.";
             dialog.overwrite = true;
             return {};
         }
         return path;
     }
-    if (!fs::exists(path, error)) {
+    if (!folders && path.extension() != ".json") path += ".json";
+    if (!there()) {
         dialog.problem = utf8(path) + " does not exist.";
         return {};
     }
@@ -114,23 +110,39 @@ fs::path named(FileDialog& dialog) {
 }
 
 void draw_entries(FileDialog& dialog, bool& chosen) {
-    for (const Choice& entry : std::vector<Choice>(dialog.entries)) {
+    for (const Listed& entry : std::vector<Listed>(dialog.entries)) {
+        const std::string name = shown_name(entry);
         // Two long names may be shown alike: what tells them apart is not shown, and the whole name is in the tip.
-        const std::string shown = fitted(entry.name, ImGui::GetContentRegionAvail().x);
+        const std::string shown = fitted(name, ImGui::GetContentRegionAvail().x);
         const bool pressed =
-            ImGui::Selectable((shown + "###" + entry.name).c_str(), false,
+            ImGui::Selectable((shown + "###" + name).c_str(), false,
                               ImGuiSelectableFlags_NoAutoClosePopups | ImGuiSelectableFlags_AllowDoubleClick);
-        if (shown != entry.name) tooltip(entry.name.c_str());
+        if (shown != name) tooltip(name.c_str());
         if (!pressed) continue;
         if (entry.folder) {
             dialog.folder = entry.path;
             list_folder(dialog);
             return;
         }
-        set_name(dialog, entry.name);
+        set_name(dialog, name);
         dialog.overwrite = false;
         chosen = ImGui::IsMouseDoubleClicked(ImGuiMouseButton_Left);
     }
+}
+
+// Where the files lie, and the way to the folder above.
+void draw_place(FileDialog& dialog) {
+    if (dialog.store->remote()) {
+        ImGui::TextUnformatted(dialog.kind == DialogKind::export_png ? "Downloaded by the browser."
+                                                                     : "Profiles that ComfyUI has.");
+        return;
+    }
+    if (ImGui::Button("Up") && dialog.folder.has_parent_path()) {
+        dialog.folder = dialog.folder.parent_path();
+        list_folder(dialog);
+    }
+    ImGui::SameLine();
+    fitted_text(utf8(dialog.folder), ImGui::GetContentRegionAvail().x);
 }
 
 }  // namespace
@@ -148,12 +160,7 @@ void draw_dialogs(Ui& ui, const std::function<void(DialogKind, const fs::path&)>
                              ImGuiCond_Appearing);
     const std::string title = std::string(title_of(dialog.kind)) + kPopup;
     if (!ImGui::BeginPopupModal(title.c_str())) return;
-    if (ImGui::Button("Up") && dialog.folder.has_parent_path()) {
-        dialog.folder = dialog.folder.parent_path();
-        list_folder(dialog);
-    }
-    ImGui::SameLine();
-    fitted_text(utf8(dialog.folder), ImGui::GetContentRegionAvail().x);
+    draw_place(dialog);
     bool chosen = false;
     const float problem =
         ImGui::CalcTextSize(dialog.problem.c_str(), nullptr, false, ImGui::GetContentRegionAvail().x).y;

@@ -1,13 +1,10 @@
-// The few OpenGL 3.3 functions that the viewer calls itself, loaded at run time.
+// The few functions of OpenGL 3.3 and WebGL 2 that the viewer calls itself. Each front says where they are.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 namespace paro::viewer::gl {
-
-using Proc = void (*)();
-using GetProc = Proc (*)(const char* name);
 
 inline constexpr unsigned kTexture2d = 0x0DE1, kRgba = 0x1908, kRgba8 = 0x8058, kUnsignedByte = 0x1401;
 inline constexpr unsigned kMinFilter = 0x2801, kMagFilter = 0x2800, kNearest = 0x2600, kWrapS = 0x2802, kWrapT = 0x2803;
@@ -43,8 +40,8 @@ struct Functions {
     void(PARO_GL_CALL* get_integer)(unsigned, int*);
 };
 
-// Of the current context. Throws Error naming what is missing if it offers less than OpenGL 3.3.
-void load(GetProc get_proc);
+// Those of the current context.
+void use(const Functions& functions);
 const Functions& f();
 // "4.5 (Core Profile) Mesa ... on llvmpipe"
 std::string description();

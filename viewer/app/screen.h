@@ -1,4 +1,4 @@
-// Where frames go: a window (GLFW) or a picture in memory (EGL without any display).
+// Where frames go: a window (GLFW), a picture in memory (EGL without any display), or a page's canvas (WebGL 2).
 #pragma once
 
 #include <functional>
@@ -47,8 +47,5 @@ class Screen {
     // Called with the paths that were dropped on the window.
     std::function<void(const std::vector<std::string>&)> on_drop;
 };
-
-std::unique_ptr<Screen> make_window(const ScreenOptions& options);
-std::unique_ptr<Screen> make_headless(const ScreenOptions& options);
 
 }  // namespace paro::viewer

@@ -25,6 +25,13 @@ double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// Leaves the processor to the workers. In a page there are none, and the page must not stop.
+void rest([[maybe_unused]] int milliseconds) {
+#ifndef __EMSCRIPTEN__
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+#endif
+}
+
 }  // namespace
 
 Script Script::parse(const std::string& text, const std::filesystem::path& folder) {
@@ -106,7 +113,7 @@ void Script::wait(App& app, double seconds) {
             fail(command, "not settled in time");
             return;
         }
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        rest(2);
         frames_.push_front(*again);
     };
     (*again)(app);
@@ -137,7 +144,7 @@ void Script::until(App& app, const Command& command) {
             fail(command, "never came, got \"" + got + '"');
             return;
         }
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        rest(10);
         frames_.push_front(*again);
     };
     (*again)(app);

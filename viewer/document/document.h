@@ -56,7 +56,7 @@ struct Loading {
 
 class Document {
    public:
-    explicit Document(Workers& workers) : workers_(workers) {}
+    explicit Document(Workers& workers, FileStore& store = disk()) : workers_(workers), store_(store) {}
     ~Document();
 
     // -- opening. A failed open leaves what is shown as it is and adds a message.
@@ -66,16 +66,20 @@ class Document {
     void close_comparison() { comparison_.reset(); }
     // Takes what was loaded at once.
     void adopt(Loaded loaded);
-    // Once a frame: takes in what the workers found, and looks at the files every half second. now: seconds.
-    void update(double now);
+    // Once a frame: takes in what the workers found, and looks at the files every half second. now: seconds. idle:
+    // false while the user is at work, where there are no threads for what can wait.
+    void update(double now, bool idle = true);
     bool has_profile() const { return base_ != nullptr; }
+    // The next update looks at the files, however long ago it did last.
+    void look_now() { watched_.looked = -1.0; }
     // Nothing is loading, saving or being computed.
-    bool settled() const { return workers_.pending() == 0; }
+    bool settled() const { return workers_.pending() == 0 && !io_.saving; }
     // What the panels of the selected head need is there.
     bool head_ready() const { return maps_ && maps_->complete(); }
     Loading loading() const;
     const std::filesystem::path& path() const { return loaded_.profile_path; }
     const Loaded& files() const { return loaded_; }
+    const FileStore& store() const { return store_; }
 
     const std::vector<Message>& messages() const { return told_.messages; }
     void tell(Message::Kind kind, const std::string& text, bool offers_save_as = false);
@@ -140,6 +144,8 @@ class Document {
     void save() { save_as(loaded_.profile_path); }
     void save_as(const std::filesystem::path& path);
     bool saving() const { return io_.saving; }
+    // The profile with its edits, as a file.
+    std::string text() const;
 
     // -- the run log
     const RunLog* run_log() const { return loaded_.run_log ? &*loaded_.run_log : nullptr; }
@@ -190,9 +196,12 @@ class Document {
     };
 
     void begin(const std::filesystem::path& path, bool reload);
+    void read(const std::filesystem::path& path, bool reload);
     void reload(Loaded loaded);
     // Reads the capture beside what was adopted, in the background.
-    void read_capture();
+    void read_capture(const std::filesystem::path& path);
+    void end_save(const std::shared_ptr<const Profile>& profile, const EditState& state,
+                  const std::filesystem::path& path, const Saved& saved);
     void attach(const Loaded& read);
     void recompute_head();
     void recompute_overview();
@@ -205,6 +214,7 @@ class Document {
     std::string subject(Scope scope) const;
 
     Workers& workers_;
+    FileStore& store_;
     Loaded loaded_;
     std::shared_ptr<const Profile> base_;
     EditState saved_;

@@ -51,9 +51,22 @@ void Document::open(const fs::path& path) { begin(path, false); }
 void Document::begin(const fs::path& path, bool again) {
     io_.opening.cancel();
     io_.opening = Ticket();
-    auto progress = std::make_shared<Progress>();
-    progress->state = {true, path, 0.0, "Opening"};
-    io_.progress = progress;
+    io_.progress = std::make_shared<Progress>();
+    io_.progress->state = {true, path, 0.0, store_.remote() ? "Fetching " + utf8(path.filename()) : "Opening"};
+    store_.bring(path, [=, this, ticket = io_.opening](const std::string& problem) {
+        if (ticket.cancelled()) return;
+        if (problem.empty()) {
+            read(path, again);
+            return;
+        }
+        io_.progress.reset();
+        if (again) watched_.profile.used = {};  // to be tried again
+        tell(again ? Message::Kind::warning : Message::Kind::error, problem);
+    });
+}
+
+void Document::read(const fs::path& path, bool again) {
+    const auto progress = io_.progress;
     workers_.post(Priority::urgent, io_.opening, [=, this]() -> Workers::Delivery {
         const auto report = [&](double share, const std::string& what) {
             const std::lock_guard<std::mutex> lock(progress->mutex);
@@ -61,11 +74,11 @@ void Document::begin(const fs::path& path, bool again) {
             progress->state.what = what;
         };
         try {
-            auto loaded = std::make_shared<Loaded>(open_first(path, report));
+            auto loaded = std::make_shared<Loaded>(open_first(path, report, store_));
             return [=, this] {
                 io_.progress.reset();
                 again ? reload(std::move(*loaded)) : adopt(std::move(*loaded));
-                read_capture();
+                if (!loaded_.capture && !loaded_.capture_path.empty()) read_capture(loaded_.capture_path);
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
@@ -102,26 +115,36 @@ void Document::adopt(Loaded loaded) {
     recompute_overview();
 }
 
-void Document::read_capture() {
-    if (loaded_.capture || loaded_.capture_path.empty()) return;
+void Document::read_capture(const fs::path& path) {
     auto progress = std::make_shared<Progress>();
-    progress->state = {true, loaded_.capture_path, 0.0, "Reading " + utf8(loaded_.capture_path.filename())};
+    progress->state = {true, path, 0.0, "Reading " + utf8(path.filename())};
     io_.progress = progress;
     // A copy: the document may go on to another file while this one is read.
     auto read = std::make_shared<Loaded>();
     read->profile = loaded_.profile;
     read->profile_path = loaded_.profile_path;
-    read->capture_path = loaded_.capture_path;
-    workers_.post(Priority::urgent, io_.opening, [=, this]() -> Workers::Delivery {
-        open_capture(*read, [&](double share, const std::string& what) {
-            const std::lock_guard<std::mutex> lock(progress->mutex);
-            progress->state.share = share;
-            progress->state.what = what;
-        });
-        return [=, this] {
+    read->capture_path = path;
+    store_.bring(path, [=, this, ticket = io_.opening](const std::string& problem) {
+        if (ticket.cancelled()) return;
+        if (!problem.empty()) {
             io_.progress.reset();
-            attach(*read);
-        };
+            tell(Message::Kind::warning, problem);
+            return;
+        }
+        workers_.post(Priority::urgent, ticket, [=, this]() -> Workers::Delivery {
+            open_capture(
+                *read,
+                [&](double share, const std::string& what) {
+                    const std::lock_guard<std::mutex> lock(progress->mutex);
+                    progress->state.share = share;
+                    progress->state.what = what;
+                },
+                store_);
+            return [=, this] {
+                io_.progress.reset();
+                attach(*read);
+            };
+        });
     });
 }
 
@@ -170,7 +193,8 @@ void Document::reload(Loaded loaded) {
         recompute_head();
         recompute_overview();
     }
-    std::string text = utf8(loaded_.profile_path.filename()) + " changed on disk and was read again";
+    std::string text = utf8(loaded_.profile_path.filename()) +
+                       (store_.remote() ? " changed on the server" : " changed on disk") + " and was read again";
     if (had_edits && same_shape) {
         EditState next = history_.now();
         for (std::size_t i = 0; i < mine.heads.size(); ++i) {
@@ -191,36 +215,48 @@ void Document::open_run_log(const fs::path& path) {
              utf8(path) + " is a run log, which is shown beside a profile: open a profile first.");
         return;
     }
-    workers_.post(Priority::urgent, Ticket(), [=, this]() -> Workers::Delivery {
-        try {
-            auto log = std::make_shared<RunLog>(load_run_log(path));
-            return [=, this] {
-                loaded_.run_log_path = path;
-                loaded_.run_log_stamp = stamp_of(path);
-                watched_.log = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
-                take_run_log(std::move(*log));
-            };
-        } catch (const std::exception& error) {
-            return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
+    store_.bring(path, [=, this](const std::string& problem) {
+        if (!problem.empty()) {
+            tell(Message::Kind::warning, problem);
+            return;
         }
+        workers_.post(Priority::urgent, Ticket(), [=, this]() -> Workers::Delivery {
+            try {
+                auto log = std::make_shared<RunLog>(load_run_log(path));
+                return [=, this] {
+                    loaded_.run_log_path = path;
+                    loaded_.run_log_stamp = store_.stamp(path);
+                    watched_.log = {loaded_.run_log_stamp, loaded_.run_log_stamp, false};
+                    take_run_log(std::move(*log));
+                };
+            } catch (const std::exception& error) {
+                return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
+            }
+        });
     });
 }
 
 void Document::open_comparison(const fs::path& path) {
     if (!base_) return;
-    workers_.post(Priority::urgent, io_.opening,
-                  [=, this, mine = base_, state = history_.now()]() -> Workers::Delivery {
-                      try {
-                          const fs::path file = kind_of(path) == FileKind::capture ? profile_of_capture(path) : path;
-                          const Profile other = load_profile(file);
-                          auto diff = std::make_shared<ProfileDiff>(
-                              diff_profiles(with_edits(*mine, state), other, kMassTile, workers_.threads()));
-                          const bool same_model = mine->model.fingerprint == other.model.fingerprint;
-                          return [=, this] { comparison_ = {file, std::move(*diff), same_model}; };
-                      } catch (const std::exception& error) {
-                          return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
-                      }
-                  });
+    const fs::path file = kind_of(path) == FileKind::capture ? profile_of_capture(path) : path;
+    const auto work = [=, this, mine = base_, state = history_.now()]() -> Workers::Delivery {
+        try {
+            const Profile other = load_profile(file);
+            auto diff = std::make_shared<ProfileDiff>(
+                diff_profiles(with_edits(*mine, state), other, kMassTile, std::max(1, workers_.threads())));
+            const bool same_model = mine->model.fingerprint == other.model.fingerprint;
+            return [=, this] { comparison_ = {file, std::move(*diff), same_model}; };
+        } catch (const std::exception& error) {
+            return [this, text = std::string(error.what())] { tell(Message::Kind::error, text); };
+        }
+    };
+    store_.bring(file, [=, this, ticket = io_.opening](const std::string& problem) {
+        if (!problem.empty()) {
+            tell(Message::Kind::error, problem);
+            return;
+        }
+        workers_.post(Priority::urgent, ticket, work);
+    });
 }
 
 void Document::save_as(const fs::path& path) {
@@ -239,21 +275,23 @@ void Document::save_as(const fs::path& path) {
         return;
     }
     io_.saving = true;
+    Stamp read = path == loaded_.profile_path ? loaded_.profile_stamp : store_.stamp(path);
+    // What is gone is written again.
+    if (!store_.stamp(path).exists) read = {};
     workers_.post(Priority::urgent, Ticket(), [=, this, base = base_, state = history_.now()]() -> Workers::Delivery {
         try {
             auto profile = std::make_shared<const Profile>(profile_to_save(*base, state));
-            save_profile(*profile, path);
-            const Stamp stamp = stamp_of(path);
+            const FileStore::Finish finish = store_.save(*profile, path, read);
             return [=, this] {
-                io_.saving = false;
-                // Another file may have been opened meanwhile; then this one is simply saved.
-                if (base_ != base) return;
-                base_ = loaded_.profile = profile;
-                saved_ = state;
-                loaded_.profile_path = path;
-                loaded_.profile_stamp = stamp;
-                watched_.profile = {stamp, stamp, false};
-                tell(Message::Kind::info, "Saved " + utf8(path) + '.');
+                finish([=, this](const Saved& saved) {
+                    io_.saving = false;
+                    if (!saved.refusal.empty()) {
+                        tell(Message::Kind::error, "Not saved: " + saved.refusal, true);
+                        return;
+                    }
+                    // Another file may have been opened meanwhile; then this one is simply saved.
+                    if (base_ == base) end_save(profile, state, path, saved);
+                });
             };
         } catch (const std::exception& error) {
             return [=, this, text = std::string(error.what())] {
@@ -264,10 +302,22 @@ void Document::save_as(const fs::path& path) {
     });
 }
 
+std::string Document::text() const { return dump_profile(profile_to_save(*base_, history_.now())); }
+
+void Document::end_save(const std::shared_ptr<const Profile>& profile, const EditState& state, const fs::path& path,
+                        const Saved& saved) {
+    base_ = loaded_.profile = profile;
+    saved_ = state;
+    loaded_.profile_path = path;
+    loaded_.profile_stamp = saved.stamp;
+    watched_.profile = {saved.stamp, saved.stamp, false};
+    tell(Message::Kind::info, "Saved " + utf8(path) + '.');
+}
+
 bool Document::changed(Seen& seen, const fs::path& path) {
     if (path.empty()) return false;
-    const Stamp stamp = stamp_of(path);
-    const bool at_rest = stamp == seen.noticed;
+    const Stamp stamp = store_.stamp(path);
+    const bool at_rest = store_.remote() || stamp == seen.noticed;
     seen.noticed = stamp;
     if (!stamp.exists) {
         // A file that never was is not missed.
@@ -291,19 +341,23 @@ void Document::watch(double now) {
     const fs::path capture =
         loaded_.capture_path.empty() ? capture_of_profile(loaded_.profile_path) : loaded_.capture_path;
     const bool captured = changed(watched_.capture, capture);
+    if (captured && !profile && loaded_.profile_stamp.exists) {
+        read_capture(capture);
+        return;
+    }
     if (profile || captured) {
         begin(loaded_.profile_stamp.exists || profile ? loaded_.profile_path : loaded_.asked, true);
         return;
     }
     fs::path log = loaded_.run_log_path;
     for (const fs::path& place : run_log_places(loaded_.profile_path)) {
-        if (log.empty() && stamp_of(place).exists) log = place;
+        if (log.empty() && store_.stamp(place).exists) log = place;
     }
     if (changed(watched_.log, log)) open_run_log(log);
 }
 
-void Document::update(double now) {
-    workers_.deliver();
+void Document::update(double now, bool idle) {
+    workers_.deliver(0.004, idle);
     watch(now);
 }
 

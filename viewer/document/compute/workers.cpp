@@ -12,7 +12,7 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 }  // namespace
 
 Workers::Workers(int threads) {
-    if (threads <= 0) threads = std::max(2, static_cast<int>(std::thread::hardware_concurrency()) - 1);
+    if (threads == kAutomatic) threads = std::max(2, static_cast<int>(std::thread::hardware_concurrency()) - 1);
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { serve(); });
 }
 
@@ -36,42 +36,59 @@ void Workers::post(Priority priority, const Ticket& ticket, Work work) {
     wake_.notify_one();
 }
 
+bool Workers::work_one(Lock& lock, std::size_t levels) {
+    const auto end = std::begin(waiting_) + static_cast<std::ptrdiff_t>(levels);
+    const auto queue = std::find_if(std::begin(waiting_), end, [](const auto& q) { return !q.empty(); });
+    if (queue == end) return false;
+    const auto level = static_cast<std::size_t>(queue - std::begin(waiting_));
+    Task task = std::move(queue->front());
+    queue->pop_front();
+    if (task.ticket.cancelled()) {
+        --open_[level];
+        return true;
+    }
+    lock.unlock();
+    Delivery delivery;
+    // Work reports its own failures; what still escapes must not end the program.
+    try {
+        delivery = task.work();
+    } catch (...) {
+    }
+    task.work = nullptr;  // what it captured is released outside of the lock
+    lock.lock();
+    arrived_.push_back({static_cast<Priority>(level), task.ticket, std::move(delivery)});
+    return true;
+}
+
 void Workers::serve() {
-    std::unique_lock<std::mutex> lock(mutex_);
+    Lock lock(mutex_);
+    const auto waits = [this] {
+        return std::ranges::any_of(waiting_, [](const auto& queue) { return !queue.empty(); });
+    };
     for (;;) {
-        const auto next = [this] {
-            return std::find_if(std::begin(waiting_), std::end(waiting_), [](const auto& q) { return !q.empty(); });
-        };
-        wake_.wait(lock, [&] { return ending_ || next() != std::end(waiting_); });
+        wake_.wait(lock, [&] { return ending_ || waits(); });
         if (ending_) return;
-        const auto queue = next();
-        const auto level = static_cast<std::size_t>(queue - std::begin(waiting_));
-        Task task = std::move(queue->front());
-        queue->pop_front();
-        if (task.ticket.cancelled()) {
-            --open_[level];
-            continue;
-        }
-        lock.unlock();
-        Delivery delivery;
-        // Work reports its own failures; what still escapes must not end the program.
-        try {
-            delivery = task.work();
-        } catch (...) {
-        }
-        task.work = nullptr;  // what it captured is released outside of the lock
-        lock.lock();
-        arrived_.push_back({static_cast<Priority>(level), task.ticket, std::move(delivery)});
+        work_one(lock, std::size(waiting_));
     }
 }
 
-std::size_t Workers::deliver(double seconds) {
+bool Workers::work_here(Lock& lock, bool idle) {
+    const std::size_t levels = std::size(waiting_) - (idle ? 0 : 1);
+    while (arrived_.empty()) {
+        if (!work_one(lock, levels)) return false;
+    }
+    return true;
+}
+
+std::size_t Workers::deliver(double seconds, bool idle) {
     const double begun = now();
+    if (threads_.empty()) seconds = std::max(seconds, kSlice);
     std::size_t count = 0;
     for (;;) {
         Arrived arrived;
         {
-            const std::lock_guard<std::mutex> lock(mutex_);
+            Lock lock(mutex_);
+            if (threads_.empty()) work_here(lock, idle);
             if (arrived_.empty()) return count;
             arrived = std::move(arrived_.front());
             arrived_.pop_front();

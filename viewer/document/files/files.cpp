@@ -29,8 +29,8 @@ bool belong_together(const Profile& profile, const Profile& captured) {
     return true;
 }
 
-void load_log(Loaded& out, const fs::path& path, bool asked) {
-    out.run_log_stamp = stamp_of(path);
+void load_log(Loaded& out, const FileStore& store, const fs::path& path, bool asked) {
+    out.run_log_stamp = store.stamp(path);
     if (!out.run_log_stamp.exists && !asked) return;
     try {
         out.run_log = load_run_log(path);
@@ -41,12 +41,14 @@ void load_log(Loaded& out, const fs::path& path, bool asked) {
     }
 }
 
-void attach_capture(Loaded& out, const fs::path& path, const std::function<void(double)>& progress, bool asked) {
-    out.capture_stamp = stamp_of(path);
+void attach_capture(Loaded& out, FileStore& store, const fs::path& path, const std::function<void(double)>& progress,
+                    bool asked) {
+    out.capture_stamp = store.stamp(path);
     if (!out.capture_stamp.exists && !asked) return;
     auto capture = std::make_shared<Capture>();
     try {
         *capture = load_capture(path, progress);
+        store.release(path);
     } catch (const Error& error) {
         if (asked) throw;
         out.notes.push_back(error.what());
@@ -75,18 +77,6 @@ FileKind kind_of(const fs::path& path) {
     return ends_with(path, ".jsonl") ? FileKind::run_log : FileKind::profile;
 }
 
-Stamp stamp_of(const fs::path& path) {
-    Stamp stamp;
-    std::error_code error;
-    if (!fs::is_regular_file(path, error)) return stamp;
-    stamp.size = fs::file_size(path, error);
-    if (error) return {};
-    stamp.time = fs::last_write_time(path, error);
-    if (error) return {};
-    stamp.exists = true;
-    return stamp;
-}
-
 fs::path profile_of_capture(const fs::path& capture) {
     std::string name = name_of(capture);
     const std::string end = ends_with(capture, kCaptureEnd) ? kCaptureEnd : ".safetensors";
@@ -105,7 +95,7 @@ std::vector<fs::path> run_log_places(const fs::path& profile) {
     return {folder / "runlog.jsonl", folder / ".." / ".." / "output" / "paro" / "runlog.jsonl"};
 }
 
-Loaded open_first(const fs::path& path, const std::function<void(double, const std::string&)>& progress) {
+Loaded open_first(const fs::path& path, const Progressing& progress, FileStore& store) {
     const auto begun = std::chrono::steady_clock::now();
     const auto tell = [&](double share, const std::string& what) {
         if (progress) progress(share, what);
@@ -117,7 +107,7 @@ Loaded open_first(const fs::path& path, const std::function<void(double, const s
             "a run log");
     const bool from_capture = kind == FileKind::capture;
     out.profile_path = from_capture ? profile_of_capture(path) : path;
-    out.profile_stamp = stamp_of(out.profile_path);
+    out.profile_stamp = store.stamp(out.profile_path);
     if (!from_capture || out.profile_stamp.exists) {
         tell(0.02, "Reading " + name_of(out.profile_path));
         try {
@@ -131,32 +121,32 @@ Loaded open_first(const fs::path& path, const std::function<void(double, const s
     const fs::path capture = from_capture ? path : capture_of_profile(path);
     if (from_capture) {
         const auto share = [&](double part) { tell(0.1 + 0.85 * part, "Reading " + name_of(capture)); };
-        attach_capture(out, capture, share, true);
-    } else if (stamp_of(capture).exists) {
+        attach_capture(out, store, capture, share, true);
+    } else if (store.stamp(capture).exists) {
         out.capture_path = capture;
     }
     if (out.profile_path.empty()) out.profile_path = path.parent_path() / (utf8(path.stem()) + ".edited.json");
     tell(0.96, "Reading the run log");
     for (const fs::path& place : run_log_places(out.profile_path)) {
-        if (!out.run_log) load_log(out, place, false);
+        if (!out.run_log && !store.remote()) load_log(out, store, place, false);
     }
     out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
     return out;
 }
 
-void open_capture(Loaded& loaded, const std::function<void(double, const std::string&)>& progress) {
+void open_capture(Loaded& loaded, const Progressing& progress, FileStore& store) {
     if (loaded.capture || loaded.capture_path.empty()) return;
     const fs::path capture = loaded.capture_path;
     loaded.capture_path.clear();
     const auto share = [&](double part) {
         if (progress) progress(part, "Reading " + name_of(capture));
     };
-    attach_capture(loaded, capture, share, false);
+    attach_capture(loaded, store, capture, share, false);
 }
 
-Loaded open_files(const fs::path& path, const std::function<void(double, const std::string&)>& progress) {
-    Loaded out = open_first(path, progress);
-    open_capture(out, progress);
+Loaded open_files(const fs::path& path, const Progressing& progress, FileStore& store) {
+    Loaded out = open_first(path, progress, store);
+    open_capture(out, progress, store);
     return out;
 }
 

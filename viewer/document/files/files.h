@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "document/files/file_store.h"
 #include "document/files/run_log.h"
 #include "paro/capture.h"
 
@@ -17,15 +18,6 @@ namespace paro::viewer {
 enum class FileKind : std::uint8_t { profile, capture, run_log };
 // By name: *.capture.safetensors and *.safetensors, *.jsonl, everything else is taken for a profile.
 FileKind kind_of(const std::filesystem::path& path);
-
-// Size and time of change; compares unequal once a file was written again.
-struct Stamp {
-    bool exists = false;
-    std::uintmax_t size = 0;
-    std::filesystem::file_time_type time{};
-    friend bool operator==(const Stamp&, const Stamp&) = default;
-};
-Stamp stamp_of(const std::filesystem::path& path);
 
 struct Loaded {
     std::filesystem::path asked;                       // what was to be opened
@@ -43,14 +35,13 @@ struct Loaded {
 // folder whose models/paro it lies in), starting from any of them. progress(share, what) is called on this thread.
 // Throws Error naming file, place and rule when the file that was asked for cannot be read; what belongs to it and
 // cannot be read becomes a note.
-Loaded open_files(const std::filesystem::path& path,
-                  const std::function<void(double, const std::string&)>& progress = {});
+using Progressing = std::function<void(double, const std::string&)>;
+Loaded open_files(const std::filesystem::path& path, const Progressing& progress = {}, FileStore& store = disk());
 
 // The same in two parts, since captures are large: everything but a capture that lies beside its profile, whose path is
-// then left in capture_path with no capture; and that capture.
-Loaded open_first(const std::filesystem::path& path,
-                  const std::function<void(double, const std::string&)>& progress = {});
-void open_capture(Loaded& loaded, const std::function<void(double, const std::string&)>& progress = {});
+// then left in capture_path with no capture; and that capture. Of a remote store the first part leaves the run log out.
+Loaded open_first(const std::filesystem::path& path, const Progressing& progress = {}, FileStore& store = disk());
+void open_capture(Loaded& loaded, const Progressing& progress = {}, FileStore& store = disk());
 
 // Where a capture's profile lies and the other way round: NAME.json <-> NAME.capture.safetensors.
 std::filesystem::path profile_of_capture(const std::filesystem::path& capture);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "document/files/utf8.h"
 #include "paro/error.h"
@@ -18,7 +19,6 @@ namespace {
 
 constexpr std::size_t kMaxRecent = 10;
 constexpr std::uintmax_t kMaxBytes = 1u << 20;
-constexpr const char* kFile = "viewer.json";
 
 template <typename Value>
 Value member(const nlohmann::json& json, const char* key, Value otherwise, int count) {
@@ -52,15 +52,9 @@ fs::path config_folder() {
     return base.empty() ? base : base / "paroattention";
 }
 
-Preferences load_preferences(const fs::path& folder) {
+Preferences parse_preferences(const std::string& text) {
     Preferences out;
-    // A pipe would keep the program waiting, a large file would fill the memory.
-    std::error_code error;
-    if (folder.empty() || !fs::is_regular_file(folder / kFile, error)) return out;
-    if (const auto size = fs::file_size(folder / kFile, error); error || size > kMaxBytes) return out;
-    std::ifstream file(folder / kFile, std::ios::binary);
-    if (!file) return out;
-    const auto json = nlohmann::json::parse(file, nullptr, false);
+    const auto json = nlohmann::json::parse(text, nullptr, false);
     if (!json.is_object()) return out;
     out.theme = member(json, "theme", out.theme, 2);
     out.overlay = member(json, "overlay", out.overlay, 4);
@@ -79,10 +73,7 @@ Preferences load_preferences(const fs::path& folder) {
     return out;
 }
 
-void save_preferences(const Preferences& preferences, const fs::path& folder) {
-    require(!folder.empty(), "configuration folder", "must be known (set PARO_CONFIG_DIR or HOME)", "none");
-    std::error_code error;
-    fs::create_directories(folder, error);
+std::string dump_preferences(const Preferences& preferences) {
     nlohmann::json json;
     json["theme"] = static_cast<int>(preferences.theme);
     json["overlay"] = static_cast<int>(preferences.overlay);
@@ -91,15 +82,42 @@ void save_preferences(const Preferences& preferences, const fs::path& folder) {
     json["ui_scale"] = preferences.ui_scale;
     json["recent"] = nlohmann::json::array();
     for (const fs::path& path : preferences.recent) json["recent"].push_back(utf8(path));
-    const fs::path temporary = folder / (std::string(kFile) + ".new");
+    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+std::string read_setting(const fs::path& folder, const std::string& name) {
+    // A pipe would keep the program waiting, a large file would fill the memory.
+    std::error_code error;
+    if (folder.empty() || !fs::is_regular_file(folder / name, error)) return {};
+    if (const auto size = fs::file_size(folder / name, error); error || size > kMaxBytes) return {};
+    std::ifstream file(folder / name, std::ios::binary);
+    if (!file) return {};
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+void write_setting(const fs::path& folder, const std::string& name, const std::string& text) {
+    require(!folder.empty(), "configuration folder", "must be known (set PARO_CONFIG_DIR or HOME)", "none");
+    std::error_code error;
+    fs::create_directories(folder, error);
+    const fs::path temporary = folder / (name + ".new");
     {
         std::ofstream file(temporary, std::ios::binary);
-        file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+        file << text;
         file.close();
         require(!file.fail(), utf8(temporary), "must be writable", std::strerror(errno));
     }
-    fs::rename(temporary, folder / kFile, error);
-    require(!error, utf8(folder / kFile), "must be writable", error.message());
+    fs::rename(temporary, folder / name, error);
+    require(!error, utf8(folder / name), "must be writable", error.message());
+}
+
+Preferences load_preferences(const fs::path& folder) {
+    return parse_preferences(read_setting(folder, kPreferencesName));
+}
+
+void save_preferences(const Preferences& preferences, const fs::path& folder) {
+    write_setting(folder, kPreferencesName, dump_preferences(preferences));
 }
 
 }  // namespace paro::viewer

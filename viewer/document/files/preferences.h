@@ -26,8 +26,16 @@ struct Preferences {
 
 // PARO_CONFIG_DIR, else the platform's folder for settings, with /paroattention. Not created here.
 std::filesystem::path config_folder();
-Preferences load_preferences(const std::filesystem::path& folder);
+// As text: JSON. What cannot be read is the default.
+inline constexpr const char* kPreferencesName = "viewer.json";
+Preferences parse_preferences(const std::string& text);
+std::string dump_preferences(const Preferences& preferences);
+
+// A setting's text in its file of a folder; empty without.
+std::string read_setting(const std::filesystem::path& folder, const std::string& name);
 // Creates the folder. Throws Error naming the file if it cannot be written.
+void write_setting(const std::filesystem::path& folder, const std::string& name, const std::string& text);
+Preferences load_preferences(const std::filesystem::path& folder);
 void save_preferences(const Preferences& preferences, const std::filesystem::path& folder);
 
 }  // namespace paro::viewer

@@ -5,7 +5,8 @@
 #include <cstdlib>
 
 #include "app/gl.h"
-#include "app/screen.h"
+#include "desktop/gl_load.h"
+#include "desktop/screens.h"
 #include "imgui.h"
 #include "imgui_impl_glfw.h"
 #include "imgui_impl_opengl3.h"

@@ -1,7 +1,8 @@
 #include <optional>
 
 #include "app/gl.h"
-#include "app/screen.h"
+#include "desktop/gl_load.h"
+#include "desktop/screens.h"
 #include "imgui.h"
 #include "imgui_impl_opengl3.h"
 #include "paro/error.h"

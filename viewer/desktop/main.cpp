@@ -9,8 +9,8 @@
 #include <string>
 
 #include "app/app.h"
-#include "app/gl.h"
 #include "app/script.h"
+#include "desktop/screens.h"
 #include "document/files/utf8.h"
 #include "imgui.h"
 #include "implot.h"
@@ -39,7 +39,7 @@ constexpr const char* kUsage =
     "  --scale S          size of text and controls, 0.5 to 4 (the display's own)\n"
     "  --theme dark|light\n"
     "  --config DIR       where settings are kept (PARO_CONFIG_DIR); with --headless none are, unless this is given\n"
-    "  --threads N        threads for computing\n"
+    "  --threads N        threads for computing; 0: none, what is computed is computed between frames\n"
     "  --stats            say when the first frames were shown and how much memory was used\n"
     "  --version, --help\n";
 
@@ -49,12 +49,19 @@ struct Options {
     std::optional<std::pair<int, int>> select;
     ScreenOptions screen;
     bool headless = false, stats = false;
-    int threads = 0;
+    int threads = Workers::kAutomatic;
 };
 
 [[noreturn]] void usage(const std::string& problem) {
     std::fprintf(stderr, "paro-viewer: %s\n\n%s", problem.c_str(), kUsage);
     std::exit(64);
+}
+
+int threads_of(const std::string& text) {
+    char* end = nullptr;
+    const long count = std::strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end != '\0' || count < 0 || count > 256) usage("--threads must be 0 to 256");
+    return count == 0 ? Workers::kNone : static_cast<int>(count);
 }
 
 Options parse(const std::vector<std::string>& values) {
@@ -95,7 +102,7 @@ Options parse(const std::vector<std::string>& values) {
         else if (arg == "--theme")
             out.theme = next("--theme");
         else if (arg == "--threads")
-            out.threads = std::atoi(next("--threads").c_str());
+            out.threads = threads_of(next("--threads"));
         else if (arg == "--scale")
             out.screen.scale = static_cast<float>(std::atof(next("--scale").c_str()));
         else if (arg == "--select") {
@@ -117,7 +124,6 @@ Options parse(const std::vector<std::string>& values) {
         usage("--size must be 320x240 to 16384x16384");
     if (s.scale != 0.0f && (s.scale < 0.5f || s.scale > 4.0f)) usage("--scale must be 0.5 to 4");
     if (!out.theme.empty() && out.theme != "dark" && out.theme != "light") usage("--theme must be dark or light");
-    if (out.threads < 0 || out.threads > 256) usage("--threads must be 1 to 256");
     return out;
 }
 
@@ -156,6 +162,25 @@ class Stats {
     }
     double begun_;
     bool told_[5] = {};
+};
+
+// Settings as files of a folder (empty: none are read or kept), pictures as files where the user wants them.
+class Desktop : public Front {
+   public:
+    Desktop(std::filesystem::path config, bool keep_layout) : config_(std::move(config)), keep_layout_(keep_layout) {}
+    std::string setting(const std::string& name) override { return keeps(name) ? read_setting(config_, name) : ""; }
+    void keep(const std::string& name, const std::string& text) override {
+        if (keeps(name)) write_setting(config_, name, text);
+    }
+    std::string save_picture(const Image& image, const std::filesystem::path& path) override {
+        write_png(image, path);
+        return "Saved " + utf8(path) + '.';
+    }
+
+   private:
+    bool keeps(const std::string& name) const { return !config_.empty() && (keep_layout_ || name == kPreferencesName); }
+    std::filesystem::path config_;
+    bool keep_layout_;
 };
 
 void set_up(App& app, Document& document, const Options& options) {
@@ -227,10 +252,9 @@ int run(const Options& options, double begun) {
     int code = 0;
     {
         Document document(workers);
-        AppOptions app_options;
-        app_options.config = !options.config.empty() || options.headless ? options.config : config_folder();
-        app_options.keep_layout = !options.headless;
-        App app(*screen, workers, document, app_options);
+        Desktop desktop(!options.config.empty() || options.headless ? options.config : config_folder(),
+                        !options.headless);
+        App app(*screen, desktop, document);
         set_up(app, document, options);
         code = loop(app, document, options, script.get(), begun);
     }
