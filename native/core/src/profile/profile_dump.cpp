@@ -1,6 +1,7 @@
 // Profiles as JSON, written: one head per line, keys in the schema's order, the same bytes for the same profile.
 #include <array>
 #include <charconv>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "files/base64.h"
@@ -20,7 +21,11 @@ std::string number(float value) {
     std::array<char, 32> text{};
     const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
     double again = 0.0;
+#ifdef __cpp_lib_to_chars
     std::from_chars(text.data(), end, again);
+#else
+    again = std::strtod(text.data(), nullptr);  // libc++ before 20; the text ends with zeros
+#endif
     return static_cast<float>(again) == value ? std::string(text.data(), end) : number(double{value});
 }
 
