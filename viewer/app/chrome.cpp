@@ -91,8 +91,11 @@ void App::draw_file_menu() {
     ImGui::Separator();
     if (ImGui::MenuItem("Save", "Ctrl+S", false, open_file)) document.save();
     if (ImGui::MenuItem("Save as...", "Ctrl+Shift+S", false, open_file)) ui_.dialog = DialogKind::save_as;
-    if (front_.hands_out() && ImGui::MenuItem("Download", nullptr, false, open_file)) {
-        front_.hand_out(document.text(), utf8(document.path().filename()));
+    if (front_.hands_out()) {
+        if (ImGui::MenuItem("Download", nullptr, false, open_file)) {
+            front_.hand_out(document.text(), utf8(document.path().filename()));
+        }
+        ui_.anchor("menu.download");
     }
     if (ImGui::BeginMenu("Save picture of", open_file)) {
         draw_picture_menu();

@@ -66,6 +66,8 @@ std::vector<Listed> PageStore::list(const fs::path&, std::string&) const {
 
 bool PageStore::tell_version(const std::string& name, const std::string& tag) {
     Version& version = versions_[name];
+    if (version.own && tag.empty()) return false;
+    version.own = false;
     if (version.tag == tag && (version.number != 0) == !tag.empty()) return false;
     version.tag = tag;
     version.number = tag.empty() ? 0 : next_version_++;
@@ -86,6 +88,7 @@ void PageStore::tell_own(const std::string& name) {
     Version& version = versions_[name];
     // Without a tag: it is put to the server only where there is none of this name.
     version.tag.clear();
+    version.own = true;
     version.number = version.held = next_version_++;
 }
 

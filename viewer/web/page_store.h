@@ -35,6 +35,7 @@ class PageStore : public FileStore {
         std::uint64_t number = 0;  // 0: the server has none
         std::uint64_t held = 0;    // number of the version that can be read here
         bool listed = false;
+        bool own = false;  // of the user's machine: the server is not asked for it
     };
     struct Bringing {
         std::string name;
