@@ -3,7 +3,7 @@
 from comfy.model_management import get_torch_device
 
 # Importing routes adds them to ComfyUI's server.
-from . import first_test, routes  # noqa: F401
+from . import first_test, routes, viewer_routes  # noqa: F401
 from .nodes import ParoExtension
 
 # From the plugin's root, as ComfyUI reads it.

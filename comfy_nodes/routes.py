@@ -34,7 +34,7 @@ class Refusal(Exception):
         self.status = status
 
 
-def _answer(function):
+def answering(function):
     """The handler with its errors as JSON: {"error": sentence}."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -88,7 +88,8 @@ async def _body(request: web.Request) -> bytes:
     return bytes(data)
 
 
-def _name(request: web.Request) -> str:
+def profile_name(request: web.Request) -> str:
+    """The name in the address, checked."""
     # From the path as it came: what is no UTF-8 there would be taken for a text with % in it.
     raw = request.raw_path.partition("?")[0].rpartition("/")[2]
     try:
@@ -116,33 +117,50 @@ async def list_profiles(request: web.Request) -> web.Response:
 
 async def get_profile(request: web.Request) -> web.StreamResponse:
     """The file as it is, for download."""
-    name = _name(request)
+    name = profile_name(request)
     path = _existing(name)
     headers = {
         "Content-Type": "application/json",
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}.json",
         "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-cache",
     }
     return web.FileResponse(path, headers=headers)
 
 
 async def put_profile(request: web.Request) -> web.Response:
-    """Saves the body under a name, after it passed every rule of the schema."""
+    """Saves the body under a name, after it passed every rule of the schema.
+
+    If-Match: the ETag of the version that it replaces. If-None-Match: * where there is none yet.
+    Either is answered by 412 when the server holds another one. Without them an existing profile
+    is replaced only with ?overwrite=1.
+    """
     check_origin(request)
     check_json(request)
-    name = _name(request)
+    name = profile_name(request)
     body = await _body(request)
     profile = await asyncio.to_thread(paro.Profile.parse, body)
-    if request.query.get("overwrite") != "1" and store.find(name) is not None:
+    only_over = _wanted(request)
+    if only_over is store.ANY and request.query.get("overwrite") != "1" and store.find(name):
         raise Refusal(409, f"there is a profile {name} already: choose another name, or replace it")
-    await asyncio.to_thread(store.save, name, profile)
+    try:
+        path = await asyncio.to_thread(store.save, name, profile, only_over=only_over)
+    except store.Replaced as error:
+        raise Refusal(412, str(error)) from None
     tell_changed(name)
-    return web.json_response({"name": name})
+    return web.json_response({"name": name}, headers={"ETag": store.version(path) or ""})
+
+
+def _wanted(request: web.Request):
+    """The version that a save may replace: an ETag, None for no file, store.ANY for any."""
+    if request.headers.get("If-None-Match") == "*":
+        return None
+    return request.headers.get("If-Match", store.ANY)
 
 
 async def delete_profile(request: web.Request) -> web.Response:
     check_origin(request)
-    name = _name(request)
+    name = profile_name(request)
     _existing(name)
     if not await asyncio.to_thread(store.delete, name):
         raise Refusal(403, f"profile {name} comes with the plugin and cannot be deleted")
@@ -159,10 +177,10 @@ def tell_changed(name: str = "") -> None:
 
 def register(routes: web.RouteTableDef) -> None:
     """Adds the routes to ComfyUI's table (it serves them under /api too)."""
-    routes.get("/paro/profiles")(_answer(list_profiles))
-    routes.get("/paro/profiles/{name}")(_answer(get_profile))
-    routes.put("/paro/profiles/{name}")(_answer(put_profile))
-    routes.delete("/paro/profiles/{name}")(_answer(delete_profile))
+    routes.get("/paro/profiles")(answering(list_profiles))
+    routes.get("/paro/profiles/{name}")(answering(get_profile))
+    routes.put("/paro/profiles/{name}")(answering(put_profile))
+    routes.delete("/paro/profiles/{name}")(answering(delete_profile))
 
 
 if getattr(PromptServer, "instance", None) is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,15 @@ _OTHER_FILES = {"schema"}
 _MAX_SIMILAR = 3
 _LINK = "it is a link to a place outside the folder"
 _cache: dict[Path, tuple[tuple[int, int], object]] = {}
+# A save that any version may be replaced by.
+ANY = "*"
+# One save at a time: a version is compared and replaced without another one in between.
+_saving = threading.Lock()
 log = logging.getLogger("paroattention")
+
+
+class Replaced(Exception):
+    """Another version than the wanted one is there."""
 
 
 @dataclass(frozen=True)
@@ -282,13 +291,31 @@ def match(identity: Identity, patches: str, grid: tuple[int, int, int]) -> Match
     return found
 
 
-def save(name: str, profile, tensors: dict | None = None) -> Path:
+def version(path: Path | None) -> str | None:
+    """A file's ETag, the one that aiohttp sends with it; None where there is no file."""
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        stat = None
+    return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"' if stat is not None else None
+
+
+def save(name: str, profile, tensors: dict | None = None, only_over: str | None = ANY) -> Path:
     """Writes name.json atomically, and name.capture.safetensors beside it if rows are given.
+
+    only_over: the version that may be replaced, None for none at all; else Replaced is raised.
 
     A profile of the user's is renewed where it lies; a new one, and one over a shipped one, goes to
     the default folder. So does one whose own folder cannot be written to: there it comes first.
     """
     check_name(name)
+    with _saving:
+        if only_over != ANY and version(find(name)) != only_over:
+            raise Replaced(f"profile {name} is another one on the server now")
+        return _save(name, profile, tensors)
+
+
+def _save(name: str, profile, tensors: dict | None) -> Path:
     default = user_folder() / (spelt(name) + SUFFIX)
     entry = _lookup(name)
     path = entry.path if entry is not None and not entry.shipped else default
@@ -384,6 +411,7 @@ def _describe(name: str, entry: Entry) -> dict:
         "name": name,
         "shipped": entry.shipped,
         "bytes": size,
+        "version": version(entry.path),
         "family": model.family,
         "fingerprint": model.fingerprint,
         "patches": model.patches,

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
+# Scripts of the viewer's interface (tests/viewer/sessions.py) are passed in the page too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "viewer"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import comfy_server

@@ -274,7 +274,7 @@ def test_the_page_has_our_script_and_help(routes):
     _, scripts = routes("GET", "/extensions")
     ours = [path for path in scripts if "comfyui-paroattention" in path]
     assert {path.rsplit("/", 1)[1] for path in ours} == {
-        "paro.js", "panel.js", "profiles.js", "viewer.js", "words.js",
+        "paro.js", "panel.js", "profiles.js", "viewer.js", "viewer_command.js", "words.js",
     }  # fmt: skip
     for node in ("PAROAttention", "PAROCalibrate", "PAROCompare"):
         for file in (f"{node}.md", f"{node}/zh.md"):

@@ -1,4 +1,5 @@
-"""The Viewer button's dialog in the real page: its command is run and copied, and never a trap."""
+"""The Viewer button's dialog where the library came without the viewer for the page: its command is
+run and copied, and never a trap."""
 
 import json
 import os
@@ -12,10 +13,20 @@ from test_page import NODE, PANEL, button, shot
 DIALOG = "document.querySelector('dialog.paro-viewer')"
 
 
+# The server's answer where the library has no viewer for the page.
+WITHOUT = """(() => {
+  const real = app.api.kept ??= app.api.fetchApi.bind(app.api)
+  const none = () => Promise.resolve(new Response('{"error": "none was built"}', {status: 404}))
+  const ours = (path) => path.startsWith('/paro/viewer/')
+  app.api.fetchApi = (path, options) => ours(path) ? none() : real(path, options)
+})()"""
+
+
 def ours(page):
     """A page with our node alone."""
     page.js("app.graph.clear(); void app.graph.add(LiteGraph.createNode('PAROAttention'))")
     page.wait(f"{PANEL} !== undefined")
+    page.js(WITHOUT)
 
 
 def command_for(page, name):
@@ -23,7 +34,10 @@ def command_for(page, name):
     page.wait(f"{DIALOG} === null")
     page.js(f"{NODE}.widgets.find((w) => w.name === 'profile').value = {json.dumps(name)}")
     button(page, "viewer")
-    assert page.js(f"{DIALOG}.open && {DIALOG}.querySelector('b').textContent") == f"{name}.json"
+    found = page.wait(f"{DIALOG}?.open && {DIALOG}.querySelector('b').textContent")
+    assert found == f"{name}.json"
+    assert "cannot be opened in this page: none was built" in page.js(f"{DIALOG}.innerText")
+    assert "PARO Inspect draws" in page.js(f"{DIALOG}.innerText")
     return page.js(f"{DIALOG}.querySelector('input').value")
 
 

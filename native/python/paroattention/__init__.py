@@ -5,7 +5,7 @@ plans and goes sparse; `Profile` is what is saved and shared; `reference` is the
 """
 
 from . import torch_version  # noqa: F401, I001  (first: it says so where torch is missing or too old)
-from . import layout, limits, metrics, settings
+from . import layout, limits, metrics, settings, web_viewer
 from ._core import (
     MAX_PROFILE_NAME,
     ORDERS,
@@ -71,4 +71,5 @@ __all__ = [
     "tested_once",
     "unsupported",
     "validate_profile_name",
+    "web_viewer",
 ]
