@@ -20,6 +20,8 @@ from pathlib import Path
 from tools.setup import comfyui, console, fuzz, native, python_env, system, viewer
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say, stream
+from tools.web_viewer import build as web_viewer_build
+from tools.web_viewer import toolchain as web_viewer_toolchain
 from tools.wheels import make, pack, trial
 from tools.wheels.inputs import WINDOWS_PYTHONS
 from tools.windows import trial as windows_trial
@@ -86,6 +88,16 @@ def view(paths: Paths, arguments: argparse.Namespace) -> int:
     return call([str(program), str(file), *arguments.options], os.environ.copy())
 
 
+def web_viewer(paths: Paths, arguments: argparse.Namespace) -> int:
+    """The viewer for ComfyUI's page, as WebAssembly."""
+    python_env.check_python()
+    python_env.ensure_venv(paths)
+    folder = web_viewer_build.ensure(paths)
+    say("\n".join(web_viewer_build.describe(folder)))
+    say(f"For a ComfyUI with the plugin from its sources: PARO_WEB_VIEWER={folder}")
+    return 0
+
+
 def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
     """Installable packages with the kernels inside, for systems without a compiler."""
     if arguments.trial:
@@ -144,6 +156,11 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     if sys.platform == "linux":
         env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
         env["PARO_REQUIRE_VIEWER"] = "1"
+        if web_viewer_toolchain.possible():
+            env["PARO_WEB_VIEWER"] = str(web_viewer_build.ensure(paths))
+            env["PARO_REQUIRE_WEB_VIEWER"] = "1"
+        else:
+            say(f"The viewer for the page is not tested: {web_viewer_toolchain.TODO}")
     suites = [
         run_ctest(paths, results, env),
         run_pytest(paths, "python", results, env, arguments.quick),
@@ -273,6 +290,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     one.add_argument("options", nargs=argparse.REMAINDER, help="go to paro-viewer")
     one.set_defaults(run=view)
+    one = commands.add_parser("web-viewer", help="build the viewer for ComfyUI's page")
+    one.set_defaults(run=web_viewer)
     one = commands.add_parser("wheels", help="build and check the wheels for Linux and Windows")
     one.add_argument("--system", choices=make.SYSTEMS, action="append", help="only for this system")
     one.add_argument("--out", default=str(REPO / "out" / "wheels"), help="folder (out/wheels)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
 import tempfile
@@ -24,8 +25,8 @@ EXPORTS = {
     "_core": {"PyInit__core"},
     "_torch_ops": {"paro_register_operators", "paro_last_status", "paro_last_error"},
 }
-# Folders of the machine that built it.
-PLACES = re.compile(rb"/(?:home|root|work|Users|tmp|build)/[\w.@/+-]{3,}")
+# Folders of the machine that built it. Emscripten calls the home in its own file system web_user.
+PLACES = re.compile(rb"/(?!home/web_user)(?:home|root|work|Users|tmp|build)/[\w.@/+-]{3,}")
 
 
 class Faults(list):
@@ -49,7 +50,9 @@ def check(wheel: Path, system: str) -> list[tuple[str, int]]:
                 faults.append(f"{name} is the plugin's, not the package's")
             if re.search(r"\.(so|pyd|dll|exe)$|/paro-viewer$", name):
                 faults += _binary(Path(archive.extract(name, folder)), system)
-            faults += [f"{name} names {place}" for place in places(archive.read(name))]
+            content = archive.read(name)
+            content = gzip.decompress(content) if name.endswith(".gz") else content
+            faults += [f"{name} names {place}" for place in places(content)]
     faults.raise_any(wheel)
     return names
 

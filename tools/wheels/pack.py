@@ -88,7 +88,7 @@ def wheel(system: str, built: dict[str, Path], licenses: dict[str, Path], folder
         for file in sorted(files, key=lambda file: (file.startswith(info), file)):
             entry = zipfile.ZipInfo(file, DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            runs = file.rpartition("/")[2].startswith("paro-viewer")
+            runs = file.startswith("paroattention/paro-viewer")
             entry.create_system, entry.external_attr = 3, (0o100755 if runs else 0o100644) << 16
             archive.writestr(entry, files[file])
     return path
