@@ -95,7 +95,13 @@ def web_viewer(paths: Paths, arguments: argparse.Namespace) -> int:
     folder = web_viewer_build.ensure(paths)
     say("\n".join(web_viewer_build.describe(folder)))
     say(f"For a ComfyUI with the plugin from its sources: PARO_WEB_VIEWER={folder}")
-    return 0
+    if not arguments.measure:
+        return 0
+    comfy = set_up(paths, with_tests=True)
+    large = native.ensure_tests(paths) / "tests" / "viewer" / "paro_viewer_large"
+    script = REPO / "tests" / "comfy" / "measure_web_viewer.py"
+    env = paths.environment(COMFYUI_DIR=str(comfy), PARO_WEB_VIEWER=str(folder))
+    return call([str(paths.python), str(script), str(large)], env)
 
 
 def wheels(paths: Paths, arguments: argparse.Namespace) -> int:
@@ -291,6 +297,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.add_argument("options", nargs=argparse.REMAINDER, help="go to paro-viewer")
     one.set_defaults(run=view)
     one = commands.add_parser("web-viewer", help="build the viewer for ComfyUI's page")
+    one.add_argument(
+        "--measure", action="store_true", help="measure it in Chromium on a generated large profile"
+    )
     one.set_defaults(run=web_viewer)
     one = commands.add_parser("wheels", help="build and check the wheels for Linux and Windows")
     one.add_argument("--system", choices=make.SYSTEMS, action="append", help="only for this system")

@@ -94,10 +94,18 @@ class Browser:
                 message = json.loads((await self._socket.receive()).data)
                 if message.get("method") == "Runtime.exceptionThrown":
                     self.log.append(json.dumps(message["params"])[:500])
+                if message.get("method") == "Page.javascriptDialogOpening":
+                    await self._leave(message["params"])
                 if message.get("id") == self._id:
                     if "error" in message:
                         raise RuntimeError(f"{method}: {message['error']}")
                     return message["result"]
+
+    async def _leave(self, dialog: dict) -> None:
+        """A page with unsaved changes asks before it is left; tests leave it."""
+        if dialog["type"] == "beforeunload":
+            answer = {"method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+            await self._socket.send_json({"id": 0, **answer})
 
     def call(self, method: str, **parameters):
         return self._run(self._call(method, **parameters))

@@ -59,7 +59,6 @@ class Viewer:
     def run(self, script: str, seconds: float = 240) -> str:
         """A script of viewer/app/script.h; it must pass."""
         assert self.page.js(f"{self.window}.paro.run({json.dumps(script)})") == ""
-        self.page.js(f"{self.window}.told = ''")
         told = self.page.wait(
             f"(() => {{ const s = {self.window}.paro.state(); return s !== 'running' && s }})()",
             seconds,
@@ -119,14 +118,17 @@ class Viewer:
 
     # -- the server as the page sees it
 
-    def block(self, words: str) -> None:
-        """Requests whose address holds the words are never answered; "" stands for all of them."""
+    def block(self, words: str = "") -> None:
+        """Requests whose address holds the words fail: all of them, as with a server that is gone,
+        or these alone, with an error of the server's."""
+        failing = "Promise.resolve(new Response('', {status: 503}))"
+        if not words:
+            failing = "Promise.reject(new TypeError('blocked'))"
         self.page.js(f"""(() => {{
           const w = {self.window}
           w.kept ??= w.fetch
           w.fetch = (url, options) => String(url).includes({json.dumps(words)})
-            ? {"Promise.reject(new TypeError('blocked'))" if not words else "new Promise(() => {})"}
-            : w.kept.call(w, url, options)
+            ? {failing} : w.kept.call(w, url, options)
         }})()""")
 
     def unblock(self) -> None:

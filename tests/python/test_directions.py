@@ -26,6 +26,11 @@ FOREIGN = {
     "native/core": ("cuda", "torch", "pybind11", "Python.h", "imgui", "GLFW"),
     "native/cuda": ("torch", "pybind11", "Python.h", "imgui", "GLFW"),
     "viewer": ("cuda", "torch", "pybind11", "Python.h"),
+    # What both fronts share knows neither, and they do not know each other.
+    "viewer/app": ("GLFW", "EGL", "emscripten", "imgui_impl", "desktop/", "web/"),
+    "viewer/panels": ("app/", "desktop/", "web/"),
+    "viewer/desktop": ("emscripten", "GLES", "web/"),
+    "viewer/web": ("GLFW", "EGL", "desktop/"),
 }
 # The host's modules; only nodes, and benches that run it, know them.
 HOST = {"comfy", "server", "folder_paths", "nodes", "execution", "comfy_api", "comfy_execution"}

@@ -54,9 +54,8 @@ export class Files {
       this.early.delete(file)
       const answer = await (early ?? fetch(this.url(file), { cache: "no-cache" }))
       if (answer.ok) {
-        const bytes = new Uint8Array(await answer.arrayBuffer())
         tag = answer.headers.get("ETag") ?? ""
-        this.put(file, bytes)
+        this.put(file, await content(answer))
       } else {
         problem = `${file}: ${await reason(answer)}`
       }
@@ -145,6 +144,23 @@ export class Files {
       this.call("paro_tell", 2, `${file.name}: ${error.message}.`)
     }
   }
+}
+
+// The bytes of an answer. Where its size is known they are taken piece by piece into their place: captures are large,
+// and the browser would hold them twice.
+async function content(answer) {
+  const size = Number(answer.headers.get("Content-Length"))
+  if (!size || answer.headers.has("Content-Encoding") || !answer.body) return new Uint8Array(await answer.arrayBuffer())
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const reader = answer.body.getReader(); ; ) {
+    const { done, value } = await reader.read()
+    if (done) break
+    bytes.set(value, at)
+    at += value.length
+  }
+  if (at !== size) throw new TypeError("the connection was cut")
+  return bytes
 }
 
 async function reason(answer) {

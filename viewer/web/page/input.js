@@ -24,9 +24,10 @@ export function listen(canvas, viewer, files) {
     event.preventDefault()
     event.stopPropagation()
   }
-  pointer(canvas, viewer)
+  const move = pointer(canvas, viewer)
   canvas.addEventListener("wheel", (event) => {
     stay(event)
+    move(event)
     const unit = event.deltaMode === 1 ? 1 / 3 : event.deltaMode === 2 ? 1 : 1 / 100
     viewer._paro_wheel(-event.deltaX * unit, -event.deltaY * unit)
   }, { passive: false })
@@ -88,4 +89,5 @@ function pointer(canvas, viewer) {
   canvas.addEventListener("pointerleave", (event) => {
     if (!canvas.hasPointerCapture(event.pointerId)) viewer._paro_mouse(-1e6, -1e6)
   })
+  return move
 }

@@ -26,6 +26,8 @@ function wake() {
 
 function frame() {
   due = 0
+  // Another screen, or the browser's zoom: the page has the same size then, of other pixels.
+  if (window.devicePixelRatio !== scale) resize()
   const wait = viewer._paro_frame()
   ++frames
   mark("first frame")
@@ -33,8 +35,10 @@ function frame() {
   else if (wait > 0) timer = setTimeout(wake, wait)
 }
 
+let scale = 1
+
 function resize() {
-  const scale = window.devicePixelRatio || 1
+  scale = window.devicePixelRatio
   canvas.width = Math.max(1, Math.round(canvas.clientWidth * scale))
   canvas.height = Math.max(1, Math.round(canvas.clientHeight * scale))
   viewer._paro_size(canvas.width, canvas.height, scale)
@@ -43,17 +47,23 @@ function resize() {
 // -- light and dark: as the page that holds this one, else as the browser
 const bright = matchMedia("(prefers-color-scheme: light)")
 
-function outerBody() {
+function outer() {
   try {
-    return parent !== window ? parent.document.body : null
+    return parent !== window ? parent.document : null
   } catch {
     return null // another site's page
   }
 }
 
+// ComfyUI's themes are colours by name: light is where menus are.
 function isLight() {
-  const body = outerBody()
-  return body ? !body.classList.contains("dark-theme") : bright.matches
+  const around = outer()
+  const color = around && getComputedStyle(around.body).getPropertyValue("--comfy-menu-bg").trim()
+  if (!color) return bright.matches
+  note.style.backgroundColor = color
+  const [red, green, blue] = getComputedStyle(note).backgroundColor.match(/[\d.]+/g).map(Number)
+  note.style.backgroundColor = ""
+  return 0.3 * red + 0.6 * green + 0.1 * blue > 128
 }
 
 function followTheme(tell) {
@@ -67,8 +77,11 @@ function followTheme(tell) {
   }
   look()
   bright.addEventListener("change", look)
-  const body = outerBody()
-  if (body) new MutationObserver(look).observe(body, { attributes: true, attributeFilter: ["class"] })
+  const around = outer()
+  const seen = { attributes: true, attributeFilter: ["class", "style"] }
+  for (const element of around ? [around.documentElement, around.body] : []) {
+    new MutationObserver(look).observe(element, seen)
+  }
 }
 
 // -- what the program asks of the page (viewer/web/*.cpp)
@@ -128,9 +141,12 @@ async function main() {
   if (/Mac|iPhone|iPad/.test(navigator.platform)) viewer._paro_mac()
   files.start(viewer)
   followTheme((light) => viewer._paro_theme(light ? 1 : 0))
-  new ResizeObserver(resize).observe(canvas)
-  // Another zoom of the page, or another screen.
-  addEventListener("resize", resize)
+  const sizes = new ResizeObserver(resize)
+  try {
+    sizes.observe(canvas, { box: "device-pixel-content-box" })
+  } catch {
+    sizes.observe(canvas) // Safari
+  }
   resize()
   listen(canvas, viewer, files)
   if (name) text("paro_open", `${name}.json`)
