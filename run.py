@@ -94,13 +94,14 @@ def web_viewer(paths: Paths, arguments: argparse.Namespace) -> int:
     python_env.ensure_venv(paths)
     folder = web_viewer_build.ensure(paths)
     say("\n".join(web_viewer_build.describe(folder)))
-    say(f"For a ComfyUI with the plugin from its sources: PARO_WEB_VIEWER={folder}")
     if not arguments.measure:
+        say(f"In {folder}. Copied to {web_viewer_build.install(paths)}: restart ComfyUI to see it.")
         return 0
     comfy = set_up(paths, with_tests=True)
+    web_viewer_build.install(paths)
     large = native.ensure_tests(paths) / "tests" / "viewer" / "paro_viewer_large"
     script = REPO / "tests" / "comfy" / "measure_web_viewer.py"
-    env = paths.environment(COMFYUI_DIR=str(comfy), PARO_WEB_VIEWER=str(folder))
+    env = paths.environment(COMFYUI_DIR=str(comfy))
     return call([str(paths.python), str(script), str(large)], env)
 
 
@@ -163,7 +164,7 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
         env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
         env["PARO_REQUIRE_VIEWER"] = "1"
         if web_viewer_toolchain.possible():
-            env["PARO_WEB_VIEWER"] = str(web_viewer_build.ensure(paths))
+            web_viewer_build.install(paths)
             env["PARO_REQUIRE_WEB_VIEWER"] = "1"
         else:
             say(f"The viewer for the page is not tested: {web_viewer_toolchain.TODO}")

@@ -62,6 +62,7 @@ def drag_rate(viewer: Viewer, seconds: float = 6) -> float:
     end = viewer.place("density.slider", 0.9)
     viewer.mouse("mouseMoved", begin)
     viewer.mouse("mousePressed", begin, button="left", clickCount=1)
+    spent = page.js(f"{viewer.window}.paro.spent()")
     started, drawn, step = time.monotonic(), page.js(f"{viewer.window}.paro.frames()"), 0
     while time.monotonic() - started < seconds:
         share = abs((step := step + 1) % 80 - 40) / 40
@@ -69,6 +70,8 @@ def drag_rate(viewer: Viewer, seconds: float = 6) -> float:
         viewer.mouse("mouseMoved", (x, begin[1]), button="left", buttons=1)
     drawn = page.js(f"{viewer.window}.paro.frames()") - drawn
     rate = drawn / (time.monotonic() - started)
+    spent = page.js(f"{viewer.window}.paro.spent()") - spent
+    print(f"     of a frame {spent / max(1, drawn):.1f} ms are the program's")
     viewer.mouse("mouseReleased", end, button="left", clickCount=1)
     return rate
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from paroattention import web_viewer
 
 # Windows' codes of keys, without which Chromium takes no key for one.
 CODES = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowUp": 38, "ArrowDown": 40, "Enter": 13, "F1": 112}
@@ -18,11 +18,9 @@ CTRL = 2
 
 def require_built() -> None:
     """Skips, or under run.py fails, where no viewer for the page was built."""
-    named = os.environ.get("PARO_WEB_VIEWER", "")
-    if (Path(named) / "files.json").is_file():
-        return
-    text = f"PARO_WEB_VIEWER must name the built viewer for the page (got {named!r})"
-    (pytest.fail if os.environ.get("PARO_REQUIRE_WEB_VIEWER") else pytest.skip)(text)
+    text = web_viewer.problem()
+    if text:
+        (pytest.fail if os.environ.get("PARO_REQUIRE_WEB_VIEWER") else pytest.skip)(text)
 
 
 class Viewer:

@@ -20,7 +20,8 @@ _WORDS = {
 _FORBIDDEN = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 _GLOBALS = {"window", "globalThis", "self", "top", "parent", "frames", "document"}
 _TIMERS = {"setTimeout", "setInterval", "setImmediate"}
-_ELEMENTS = {"script", "iframe", "embed"}
+# An iframe may show another page of this server: srcdoc and other addresses are refused as such.
+_ELEMENTS = {"script", "embed"}
 # The plugin's own scripts, and ComfyUI's.
 _SOURCES = ("./", "../../scripts/")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|^\s*(?://|(?:javascript|data|blob|vbscript):)", re.I)

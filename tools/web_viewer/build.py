@@ -43,6 +43,18 @@ def packed(paths: Paths) -> tuple[dict[str, Path], dict[str, Path]]:
     return found, {"emscripten.txt": folder / LICENCE}
 
 
+def install(paths: Paths) -> Path:
+    """Copies the files to where the library looks for them: the installed package's, else the
+    sources'."""
+    installed = [
+        path.parent for path in paths.venv.rglob("site-packages/paroattention/__init__.py")
+    ]
+    target = (installed or [REPO / "native" / "python" / "paroattention"])[0] / "web"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ensure(paths), target, ignore=shutil.ignore_patterns(".*"))
+    return target
+
+
 def build(paths: Paths, folder: Path, inputs: str) -> None:
     tools = Toolchain(paths)
     say(f"The viewer for the page, by {tools.name}")

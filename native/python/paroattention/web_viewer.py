@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +35,8 @@ class WebFile:
 
 
 def folder() -> Path:
-    """Where they lie: PARO_WEB_VIEWER, else in the package."""
-    named = os.environ.get("PARO_WEB_VIEWER")
-    return Path(named) if named else Path(__file__).resolve().parent / "web"
+    """Where they lie; `python3 run.py web-viewer` puts them there too."""
+    return Path(__file__).resolve().parent / "web"
 
 
 def problem() -> str:

@@ -49,6 +49,8 @@ export class Files {
   async fetch(id, file) {
     let tag = ""
     let problem = ""
+    // The program reads a profile's capture after it, if it knows of one.
+    const versions = file.endsWith(".json") ? this.versions(stem(file)) : null
     try {
       const early = this.early.get(file)
       this.early.delete(file)
@@ -62,6 +64,8 @@ export class Files {
     } catch (error) {
       problem = `${file}: ${error instanceof RangeError ? "there is not enough memory for it" : SILENT}`
     }
+    const capture = (await versions)?.capture
+    if (capture) this.call("paro_version", stem(file) + CAPTURE, capture)
     ++this.changes
     this.call("paro_brought", id, tag, problem)
     if (!problem) this.poll()
@@ -90,7 +94,7 @@ export class Files {
       else if (answer.status === 412) refusal = conflict(file, tag)
       else refusal = `${file}: ${await reason(answer)}`
     } catch {
-      refusal = `${SILENT}. Your edits stay: save again once it does`
+      refusal = `${SILENT}. Your edits stay: save again once it does.`
     }
     --this.saving
     ++this.changes
@@ -108,15 +112,20 @@ export class Files {
     for (const { name, version } of profiles) if (version) this.call("paro_listed", `${name}.json`, version)
   }
 
+  // {profile, capture, runlog} of a name, null without an answer.
+  async versions(name) {
+    const url = new URL(`versions/${encodeURIComponent(name)}`, this.base)
+    const answer = await fetch(url, { cache: "no-cache", signal: AbortSignal.timeout(10000) }).catch(() => null)
+    return answer?.ok ? answer.json().catch(() => null) : null
+  }
+
   // Which versions the server has of what is shown.
   async poll() {
     const shown = this.viewer.ccall("paro_shown", "string", [], [])
     if (!shown || this.saving || this.asking) return
     const mark = this.changes
     this.asking = true
-    const url = new URL(`versions/${encodeURIComponent(stem(shown))}`, this.base)
-    const answer = await fetch(url, { cache: "no-cache", signal: AbortSignal.timeout(10000) }).catch(() => null)
-    const found = answer?.ok ? await answer.json().catch(() => null) : null
+    const found = await this.versions(stem(shown))
     this.asking = false
     this.heard(found !== null)
     if (found === null || mark !== this.changes) return
@@ -169,6 +178,6 @@ async function reason(answer) {
 }
 
 function conflict(file, tag) {
-  if (!tag) return `the server has a ${file} already. Save it under another name`
-  return `${file} was saved by someone else meanwhile. It is read again, and your edits stay: look at them and save again`
+  if (!tag) return `the server has a ${file} already. Save it under another name.`
+  return `${file} was saved by someone else meanwhile. It is read again, and your edits stay: look at them and save again.`
 }

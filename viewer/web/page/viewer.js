@@ -14,6 +14,7 @@ let viewer = null
 const marks = {}
 const mark = (what) => (marks[what] ??= performance.now())
 let frames = 0
+let spent = 0 // milliseconds of ours in all frames
 
 // -- frames: only when the program asks for one, or something happened
 let due = 0
@@ -28,7 +29,9 @@ function frame() {
   due = 0
   // Another screen, or the browser's zoom: the page has the same size then, of other pixels.
   if (window.devicePixelRatio !== scale) resize()
+  const begun = performance.now()
   const wait = viewer._paro_frame()
+  spent += performance.now() - begun
   ++frames
   mark("first frame")
   if (wait === 0) wake()
@@ -160,6 +163,7 @@ async function main() {
 window.paro = {
   marks,
   frames: () => frames,
+  spent: () => spent,
   memory: () => viewer.HEAPU8.length,
   ready: () => viewer !== null && "first frame" in marks,
   modified: () => viewer !== null && viewer._paro_modified() === 1,
