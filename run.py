@@ -163,11 +163,11 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     if sys.platform == "linux":
         env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
         env["PARO_REQUIRE_VIEWER"] = "1"
-        if web_viewer_toolchain.possible():
+        if web_viewer_toolchain.ready(paths):
             web_viewer_build.install(paths)
             env["PARO_REQUIRE_WEB_VIEWER"] = "1"
         else:
-            say(f"The viewer for the page is not tested: {web_viewer_toolchain.TODO}")
+            say("The viewer for the page is not tested: `python3 run.py web-viewer` builds it.")
     suites = [
         run_ctest(paths, results, env),
         run_pytest(paths, "python", results, env, arguments.quick),
