@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "document/compute/blocks.h"
 #include "imgui.h"
@@ -123,27 +124,36 @@ void paint_thumb(const HeadSummary& head, double density, const ThumbColors& col
     }
 }
 
-// One picture with the thumbnails of all heads, so that an update is one upload.
+// One picture with the thumbnails of all heads. Only those that look otherwise now are painted, and their rows
+// uploaded: while the density of one head is dragged, that is all that changes.
 ImTextureID atlas(Ui& ui, int& columns) {
     const Document& document = ui.document;
-    const auto count = static_cast<int>(document.head_count());
+    OverviewState& state = ui.overview;
+    const std::size_t count = document.head_count();
     columns = std::max(1, static_cast<int>(std::ceil(std::sqrt(count))));
-    const int rows = (count + columns - 1) / columns;
-    Key key;
-    key.add(document.overview().version()).add(ui.light()).add(ui.preferences.palette).add(ui.preferences.overlay);
-    key.add(document.default_density());
-    for (const HeadState& head : document.heads()) key.add(head.density.value_or(0.0));
-    return ui.textures.get("thumbnails", key.value(), [&](Image& image) {
-        const ThumbColors colors = thumb_colors(ui);
-        image.width = columns * kThumb;
-        image.height = rows * kThumb;
-        image.pixel.resize(static_cast<std::size_t>(image.width) * image.height);
-        for (int i = 0; i < count; ++i) {
-            const std::size_t head = static_cast<std::size_t>(i);
-            paint_thumb(document.overview().heads()[head], document.density(head), colors,
-                        &image.at(i % columns * kThumb, i / columns * kThumb), image.width);
-        }
-    });
+    const int rows = (static_cast<int>(count) + columns - 1) / columns;
+    if (state.painted.size() != count || state.atlas.width != columns * kThumb) {
+        state.atlas = {columns * kThumb, rows * kThumb, {}};
+        state.atlas.pixel.resize(static_cast<std::size_t>(state.atlas.width) * state.atlas.height);
+        state.painted.assign(count, 0);
+    }
+    Key look;
+    look.add(ui.light()).add(ui.preferences.palette).add(ui.preferences.overlay);
+    std::optional<ThumbColors> colors;
+    int first = state.atlas.height, last = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const HeadSummary& head = document.overview().heads()[i];
+        const double density = document.density(i);
+        const std::uint64_t key = Key(look).add(head.changed).add(step_of_density(density)).value();
+        if (state.painted[i] == key) continue;
+        state.painted[i] = key;
+        if (!colors) colors = thumb_colors(ui);
+        const int x = static_cast<int>(i) % columns * kThumb, y = static_cast<int>(i) / columns * kThumb;
+        paint_thumb(head, density, *colors, &state.atlas.at(x, y), state.atlas.width);
+        first = std::min(first, y);
+        last = std::max(last, y + kThumb);
+    }
+    return ui.textures.put("thumbnails", state.atlas, first, last);
 }
 
 ImU32 tile_color(const Ui& ui, std::size_t index) {

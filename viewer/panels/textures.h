@@ -17,6 +17,8 @@ class Textures {
 
     // The texture of `name`; paint(image) fills it when there is none yet or `key` differs from the last one.
     ImTextureID get(const std::string& name, std::uint64_t key, const std::function<void(Image&)>& paint);
+    // The texture of a picture that is the caller's, of which only the rows from `first` to before `last` are new.
+    ImTextureID put(const std::string& name, const Image& image, int first, int last);
     // Draws pixel for pixel: sharp squares, whatever the backend's own sampling.
     static void draw(ImDrawList* list, ImTextureID texture, ImVec2 min, ImVec2 max);
     // Frees what was not asked for since the last call. Once a frame.
@@ -31,6 +33,9 @@ class Textures {
         std::uint64_t key = 0;
         int unused = 0;
     };
+    // Makes the texture, and uploads the rows of the image; all of them if it had another size.
+    void upload(Entry& entry, const Image& image, int first, int last);
+
     std::map<std::string, Entry> entries_;
     Image scratch_;
     std::uint64_t painted_ = 0;

@@ -35,6 +35,9 @@ struct OverviewState {
     std::vector<std::size_t> list;
     int columns = 1;
     bool scroll_to_selected = false;
+    // All thumbnails as one picture, and what each one was painted of.
+    Image atlas;
+    std::vector<std::uint64_t> painted;
 };
 
 struct DensityState {

@@ -134,6 +134,7 @@ void Overview::start(Workers& workers, std::shared_ptr<const Profile> profile, s
     for (std::size_t i = 0; i < heads_.size(); ++i) {
         HeadSummary& summary = heads_[i];
         summary.order = heads[i].order;
+        summary.changed = ++changes_;
         summary.blocks = side * side;
         const auto& mass = profile_->layers[layer_of_[i]].heads[head_of_[i]].groups[group_].mass;
         for (int step = 0; step <= kDensitySteps; ++step) {
@@ -184,6 +185,7 @@ void Overview::post_thumbs(Workers& workers, std::size_t first, std::size_t last
                 if (!heads_[i].value.empty()) continue;  // the exact one came first
                 heads_[i].value = found[i - first].value;
                 heads_[i].entry = found[i - first].entry;
+                heads_[i].changed = ++changes_;
                 ++thumbs_;
             }
             ++version_;
@@ -203,6 +205,7 @@ void Overview::post_exact(Workers& workers, std::size_t index, Priority priority
             if (heads_[index].value.empty()) ++thumbs_;
             if (!heads_[index].exact) ++exact_;
             heads_[index] = found;
+            heads_[index].changed = ++changes_;
             ++version_;
         };
     });

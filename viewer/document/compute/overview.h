@@ -21,6 +21,7 @@ struct HeadSummary {
     // kThumb x kThumb cells, once there: place on the head's own logarithmic scale, and the slider stop (0 to 200) from
     // which on the cell is computed.
     std::vector<std::uint8_t> value, entry;
+    std::uint64_t changed = 0;  // another number whenever the cells are others
     // Mass lost on the capture's exact rows of this head, at a density; empty without rows.
     std::vector<float> measured_lost;  // by slider stop
 
@@ -69,7 +70,7 @@ class Overview {
     std::vector<std::uint64_t> asked_;
     std::vector<HeadSummary> heads_;
     std::size_t exact_ = 0, thumbs_ = 0;
-    std::uint64_t version_ = 0;
+    std::uint64_t version_ = 0, changes_ = 0;
 };
 
 // The profile's four figures as a curve through (0, 0) and (1, 1); exact at the four.
