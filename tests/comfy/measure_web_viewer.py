@@ -68,6 +68,7 @@ def drag_rate(viewer: Viewer, seconds: float = 6) -> float:
         share = abs((step := step + 1) % 80 - 40) / 40
         x = begin[0] + (end[0] - begin[0]) * share
         viewer.mouse("mouseMoved", (x, begin[1]), button="left", buttons=1)
+        time.sleep(0.015)  # a mouse tells of itself no more often
     drawn = page.js(f"{viewer.window}.paro.frames()") - drawn
     rate = drawn / (time.monotonic() - started)
     spent = page.js(f"{viewer.window}.paro.spent()") - spent

@@ -105,6 +105,7 @@ def copy_changed(source: Path, target: Path) -> None:
     if target.is_file() and target.read_bytes() == source.read_bytes():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a cache that was copied by links stays as it is
     shutil.copyfile(source, target)
 
 
