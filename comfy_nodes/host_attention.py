@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import threading
 from collections.abc import Callable
 
@@ -88,7 +88,7 @@ def foreign_attention(model) -> str:
     this model (a module) or for all; "" without one. No override hears of its calls."""
     from comfy.ldm.modules import attention
 
-    for module in (sys.modules.get(type(model).__module__), attention):
+    for module in (inspect.getmodule(type(model)), attention):
         for name in ("optimized_attention", "optimized_attention_masked"):
             function = getattr(module, name, None)
             ours = (getattr(function, "__module__", None) or "comfy.").startswith("comfy.")

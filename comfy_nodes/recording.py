@@ -8,11 +8,14 @@ ours in a block is done while the recording is paused.
 from __future__ import annotations
 
 import contextlib
-import sys
+
+try:
+    from comfy import model_prefetch
+except ImportError:
+    model_prefetch = None
 
 
 def paused():
     """A context in which allocations are not recorded; does nothing where ComfyUI records none."""
-    module = sys.modules.get("comfy.model_prefetch")
-    pause = getattr(module, "pause_malloc_graph", None)
+    pause = getattr(model_prefetch, "pause_malloc_graph", None)
     return contextlib.nullcontext() if pause is None else pause()

@@ -1,7 +1,6 @@
 """What newer versions of ComfyUI do around an attention call: containers, functions of layers' own,
 calls that must not be quantised, recorded allocations. By stand-ins: see newer_core.py."""
 
-import sys
 import types
 
 import harness
@@ -274,12 +273,8 @@ KINDS = {
 def recorder(model, monkeypatch):
     """Records each block of the model, in a version of ComfyUI that can pause it."""
     recorder = newer_core.Recorder()
-    import comfy
-
-    module = types.ModuleType("comfy.model_prefetch")
-    module.pause_malloc_graph = recorder.pause
-    monkeypatch.setitem(sys.modules, "comfy.model_prefetch", module)
-    monkeypatch.setattr(comfy, "model_prefetch", module, raising=False)
+    module = types.SimpleNamespace(pause_malloc_graph=recorder.pause)
+    monkeypatch.setattr(harness.part("recording"), "model_prefetch", module)
     for number, block in enumerate(model.model.diffusion_model.blocks):
         monkeypatch.setattr(block, "forward", recorder.around(f"block {number}", block.forward))
     return recorder
