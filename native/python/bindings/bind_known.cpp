@@ -75,7 +75,8 @@ void bind_known(py::module_& m) {
         "sums float32 [heads, rows, cols], counts float32 [heads, rows]: softmax rows that samples saw, by block, and\n"
         "their number; the map of a head's kernel counts as `prior` of them a tile. exact: by head uint8 [cells, "
         "cells]\n"
-        "as a capture holds it, or None; such a map counts as `exact_prior` samples a tile. pool_q, pool_kv: tiles of a\n"
+        "as a capture holds it, or None; such a map counts as `exact_prior` samples a tile. pool_q, pool_kv: tiles of "
+        "a\n"
         "mask that a row of sums takes together, and key blocks that a column does.")
         .def(py::init(&known_arrays), py::kw_only(), py::arg("sums") = py::none(), py::arg("counts") = py::none(),
              py::arg("prior") = 0.0f, py::arg("exact") = std::vector<std::optional<py::array>>{},

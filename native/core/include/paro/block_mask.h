@@ -25,9 +25,7 @@ class BlockMask {
     std::int64_t cols() const { return cols_; }
     std::int64_t words_per_row() const { return words_per_row_; }
 
-    bool get(std::int64_t row, std::int64_t col) const {
-        return (this->row(row)[col / 32] >> (col % 32)) & 1u;
-    }
+    bool get(std::int64_t row, std::int64_t col) const { return (this->row(row)[col / 32] >> (col % 32)) & 1u; }
     void set(std::int64_t row, std::int64_t col, bool value = true);
     // All of a row at once: words_per_row() words, bits past cols zero. Throws Error otherwise.
     void set_row(std::int64_t row, std::span<const std::uint32_t> words);

@@ -27,8 +27,8 @@ struct KnownBlocks {
     bool empty() const { return counts.empty() && exact.empty(); }
 };
 
-// Throws Error naming the member: sizes that are not those of so many heads at this grid and tile, a prior or a pool that
-// is not above 0 where samples are blended, cells that are neither whole blocks nor whole parts of them.
+// Throws Error naming the member: sizes that are not those of so many heads at this grid and tile, a prior or a pool
+// that is not above 0 where samples are blended, cells that are neither whole blocks nor whole parts of them.
 void validate(const KnownBlocks& known, std::size_t heads, const Grid& grid, std::int32_t block_q,
               std::int32_t block_kv);
 

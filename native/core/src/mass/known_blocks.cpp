@@ -101,8 +101,8 @@ void blend_seen(const float* sums, const float* counts, float prior, std::int64_
     }
 }
 
-// The same of samples that were summed over squares of blocks: the square's mass comes from both, and is spread within as
-// the map has it, or evenly where that has nothing.
+// The same of samples that were summed over squares of blocks: the square's mass comes from both, and is spread within
+// as the map has it, or evenly where that has nothing.
 void blend_pooled(const float* sums, const float* counts, float prior, std::int64_t pool_q, std::int64_t pool_kv,
                   std::int64_t grid_size, BlockMap& map) {
     const std::int64_t width = (map.cols + pool_kv - 1) / pool_kv;
