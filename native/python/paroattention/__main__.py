@@ -18,11 +18,23 @@ USAGE = """python -m paroattention COMMAND
 
 def _bench(arguments: list[str]) -> int:
     # Benchmarks import more than the package needs; only who asks pays for it.
-    from .bench import attention, comfy, comfy_caches, fidelity, heads, observe, offsets, plan, runs
+    from .bench import (
+        attention,
+        comfy,
+        comfy_caches,
+        fidelity,
+        heads,
+        memory,
+        observe,
+        offsets,
+        plan,
+        runs,
+    )
 
     tools = {"attention": attention.main, "caches": comfy_caches.main, "comfy": comfy.main}
     tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
-    tools |= {"offsets": offsets.main, "plan": plan.main, "runs": runs.main}
+    tools |= {"memory": memory.main, "offsets": offsets.main, "plan": plan.main}
+    tools |= {"runs": runs.main}
     if not arguments or arguments[0] not in tools:
         got = arguments[0] if arguments else "nothing"
         print(f"bench must be one of {', '.join(tools)} (got {got})", file=sys.stderr)
