@@ -30,7 +30,8 @@ EXACT_PRIOR = 16.0
 # Of all layers together.
 MOST_BYTES = 512 << 20
 # Parts of a head's queries, in its order, that samples are summed over where tiles would be too
-# many. On the bundled model, of 55 tiles, 4 to 14 parts come to the PSNR of tiles or above it.
+# many. On the bundled model 4 to 14 parts of 55 tiles come to the PSNR of tiles or up to 1.1 dB
+# above it, 7 parts of 28 larger tiles to 0.4 dB below it.
 PARTS = 8
 
 
