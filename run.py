@@ -313,7 +313,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--quick",
         action="store_true",
         help="for one CPython and two architectures: whether wheels can be made at all;"
-        " with --try: under this CPython with the newest torch",
+        " with --try: under that CPython with the newest torch",
     )
     one.add_argument(
         "--python", action="append", choices=[*trial.TRIALS], help="try only this CPython"

@@ -6,7 +6,6 @@ import datetime
 import json
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,7 +14,7 @@ from ..setup import comfyui, python_env
 from ..setup.paths import REPO, Paths
 from ..setup.steps import SetupError, hash_file, say
 from . import archive, places
-from .inputs import Inputs
+from .inputs import QUICK_PYTHON, Inputs
 
 # CPython and torch: every CPython once, and the oldest torch, the one that the wheel is compiled
 # with and the newest.
@@ -65,9 +64,9 @@ def run(paths: Paths, wheel: Path, versions: list[str]) -> dict:
 
 
 def run_quick(paths: Paths, wheel: Path) -> dict:
-    """Tries the CPython that runs this, with the newest torch and transformers: other ones than
-    those of the tests. Keeps no results."""
-    version = ".".join(map(str, sys.version_info[:2]))
+    """Tries the CPython that a quick wheel is for, with the newest torch and transformers: other
+    ones than those of the tests. Keeps no results."""
+    version = QUICK_PYTHON
     inputs, comfy = Inputs(paths), comfyui.ensure(paths)[0]
     say(f"CPython {version} with torch {NEWEST}")
     trial = Trial(inputs, version, wheel, comfy, archive.make(inputs.folder))
@@ -91,8 +90,6 @@ def write(results: dict) -> None:
 
 def interpreter(version: str) -> Path | None:
     """This machine's CPython of a version, if it has one."""
-    if version == ".".join(map(str, sys.version_info[:2])):
-        return Path(sys.executable)
     found = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python{version}"))
     found += [Path(folder) / f"python{version}" for folder in ("/usr/bin", "/usr/local/bin")]
     return next((path for path in found if path.exists()), None)
