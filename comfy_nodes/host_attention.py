@@ -6,9 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable
 
-import torch
-
-from .operands import Operands, is_container
+from .operands import Operands, is_container, taken
 
 # Overrides of other nodes that this thread is in: one that calls back must not be called again.
 _entered = threading.local()
@@ -41,7 +39,7 @@ class HostAttention:
             contained = any(map(is_container, given))
             if contained and hasattr(previous, "container_function"):
                 return previous.container_function(*given, *operands.rest, **operands.kwargs)
-            given = _tensors(given)
+            given = taken(given)
             return previous(self._function(), *given, *operands.rest, **operands.kwargs)
         finally:
             entered.discard(id(previous))
@@ -60,7 +58,7 @@ class HostAttention:
         """The layer's own function, else ComfyUI's."""
         function = self._layer or self._func
         if function is not None:
-            return function(*_tensors(given), *rest, **kwargs)
+            return function(*taken(given), *rest, **kwargs)
         from comfy.ldm.modules.attention import optimized_attention
 
         # The mark keeps it from calling the override again. It takes containers and lets go early.
@@ -70,11 +68,6 @@ class HostAttention:
 def under_way(previous: Callable | None) -> bool:
     """Whether this thread is in that override: a call from there is part of one that it has."""
     return id(previous) in _entered.__dict__.get("ids", ())
-
-
-def _tensors(given: list) -> list[torch.Tensor]:
-    """q, k and v; those in containers are taken out."""
-    return [one.take() if is_container(one) else one for one in given]
 
 
 def name_of(function) -> str:

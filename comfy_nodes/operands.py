@@ -31,7 +31,7 @@ class Operands:
 
     def take(self) -> list:
         """q, k, v out of their containers. Whoever has the list is their only owner."""
-        return [one.take() if is_container(one) else one for one in self.given]
+        return taken(self.given)
 
     def wrapped(self, tensors: list) -> list:
         """Tensors in the like of what was handed over."""
@@ -42,3 +42,8 @@ class Operands:
 def is_container(value) -> bool:
     """Whether a value follows the protocol of ComfyUI's attention containers."""
     return callable(getattr(value, "peek", None)) and callable(getattr(value, "take", None))
+
+
+def taken(given: list) -> list:
+    """Values as they are; those in containers are taken out."""
+    return [one.take() if is_container(one) else one for one in given]

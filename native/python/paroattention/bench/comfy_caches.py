@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from .. import metrics
 from .attention import _commit, _write
 from .bundled import Bundle
+from .comfy import _last_summary
 from .comfy_host import plugin, start
 from .fidelity import HELD_OUT, _device_name
 
@@ -149,10 +149,7 @@ def _told(density: float | None) -> dict:
     """What ours tells of the run that is over."""
     if density is None:
         return {}
-    import folder_paths
-
-    log = Path(folder_paths.get_output_directory()) / "paro" / "runlog.jsonl"
-    told = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    told = _last_summary()
     kept = ("density", "density_total", "paths", "dense_calls", "renewals", "reasons")
     return {key: told[key] for key in kept}
 
