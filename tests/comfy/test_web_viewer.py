@@ -67,15 +67,20 @@ def head_of(path, layer, head):
     return read(path)["layers"][layer]["heads"][head]
 
 
+def open_with_node(page, comfy_live):
+    """ComfyUI's page with one PAROAttention node, whose panel is there."""
+    page.open(comfy_live.url)
+    page.wait("window.app?.graph && window.app.extensionManager && window.paro", 120)
+    page.js("app.graph.clear(); void app.graph.add(LiteGraph.createNode('PAROAttention'))")
+    page.wait(f"{PANEL} !== undefined")
+
+
 @pytest.mark.slow
 def test_from_the_node_to_the_next_run(page, comfy_live, folder):
     """The button on the node, a head by mouse and keys, its density, its order, a save, a run."""
     start = workflow("demo_sparse", profile="none", observe_steps=1, save_as="seen")
     comfy_live.run(small(start))
-    page.open(comfy_live.url)
-    page.wait("window.app?.graph && window.app.extensionManager && window.paro", 120)
-    page.js("app.graph.clear(); void app.graph.add(LiteGraph.createNode('PAROAttention'))")
-    page.wait(f"{PANEL} !== undefined")
+    open_with_node(page, comfy_live)
     page.wait(f"{NODE}.widgets.find((w) => w.name === 'profile').options.values.includes('seen')")
     page.js(f"{NODE}.widgets.find((w) => w.name === 'profile').value = 'seen'")
     page.js(f"{NODE}.pos = [300, 200]; app.canvas.ds.offset = [0, 0]; app.canvas.ds.scale = 1")
@@ -262,10 +267,7 @@ def test_a_calm_page_draws_no_frames(viewer):
 
 
 def test_keys_and_wheel_stay_inside(page, comfy_live, profile):
-    page.open(comfy_live.url)
-    page.wait("window.app?.graph && window.app.extensionManager && window.paro", 120)
-    page.js("app.graph.clear(); void app.graph.add(LiteGraph.createNode('PAROAttention'))")
-    page.wait(f"{PANEL} !== undefined")
+    open_with_node(page, comfy_live)
     page.js(f"{NODE}.widgets.find((w) => w.name === 'profile').value = 'wan'")
     page.js(f"app.canvas.selectNode({NODE})")
     button(page, "viewer")
