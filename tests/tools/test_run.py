@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -16,12 +17,34 @@ sys.path.insert(0, str(REPO))
 
 import run  # noqa: E402
 from tools.setup import comfyui, python_env, steps, system  # noqa: E402
+from tools.setup.paths import Paths  # noqa: E402
 from tools.setup.steps import Lock, Progress, SetupError, hash_tree, run_logged, stage  # noqa: E402
 
 
 def run_py(*arguments, **env):
     command = [sys.executable, str(REPO / "run.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
+
+
+# The environment
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+@pytest.mark.parametrize("there", [True, False])
+def test_the_builder_of_source_packages_is_installed_where_it_is_missing(
+    monkeypatch, tmp_path, there
+):
+    """What is built before any package is installed, the viewer for the page, needs it too."""
+    monkeypatch.setenv("PARO_CACHE", str(tmp_path))
+    paths = Paths()
+    paths.python.parent.mkdir(parents=True)
+    paths.python.write_text(f"#!/bin/sh\nexit {0 if there else 1}\n")
+    paths.python.chmod(0o755)
+    installed = []
+    monkeypatch.setattr(python_env, "install", lambda *told: installed.append(told[2]))
+    python_env.ensure_builder(paths)
+    assert len(installed) == (0 if there else 1)
+    assert all(re.fullmatch(r"scikit-build-core==[\d.]+", one) for (one,) in installed)
 
 
 # Stages

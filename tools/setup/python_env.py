@@ -77,6 +77,16 @@ def ensure_packages(paths: Paths, comfyui: Path, pinned: bool) -> None:
     stage(paths.stamps / "packages", hash_text(ours, constraints, theirs, str(pinned)), build)
 
 
+def ensure_builder(paths: Paths) -> None:
+    """What makes a source package's metadata, where the environment has no packages yet."""
+    command = [str(paths.python), "-c", "import scikit_build_core"]
+    if subprocess.run(command, env=paths.environment(), capture_output=True).returncode == 0:
+        return
+    ours = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in ours if line.startswith("scikit-build-core")]
+    install(paths, "the builder of source packages", wanted, paths.logs / "packages.log")
+
+
 def install(paths: Paths, name: str, arguments: list[str], log: Path) -> None:
     command = [str(paths.python), *PIP, "install", "--progress-bar", "off", *arguments]
     run_logged(name, command, log, NETWORK, env=paths.environment())

@@ -12,7 +12,7 @@ import sys
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from . import comfyui, native, system
+from . import comfyui, native, python_env, system
 from .paths import REPO, Paths
 from .steps import Progress, SetupError, hash_text, hash_tree, say, stage
 
@@ -144,7 +144,8 @@ def write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
 
 
 def download(paths: Paths) -> Path:
-    # Its metadata is made by scikit-build-core, which the environment has.
+    # pip makes the package's metadata, by a builder of our version: without isolation.
+    python_env.ensure_builder(paths)
     options = ("--no-build-isolation",)
     what = "the viewer's libraries"
     return comfyui.download_pinned(paths, "viewer", what, SDIST, SDIST_FILE, SDIST_SHA256, options)
