@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from tools.setup import comfyui, console, fuzz, native, python_env, system, viewer
+from tools.setup import comfyui, console, fuzz, native, python_env, suites, system, viewer
 from tools.setup.paths import Paths
-from tools.setup.steps import Lock, SetupError, end_process, say, stream
+from tools.setup.steps import Lock, SetupError, end_process, say
 from tools.web_viewer import build as web_viewer_build
 from tools.web_viewer import toolchain as web_viewer_toolchain
 from tools.wheels import make, pack, trial
@@ -150,9 +148,6 @@ def call(command: list[str], env: dict[str, str]) -> int:
         end_process(child, patience=30)
 
 
-# Tests
-
-
 def test(paths: Paths, arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     comfy = set_up(paths, with_tests=True)
@@ -168,102 +163,15 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
             env["PARO_REQUIRE_WEB_VIEWER"] = "1"
         else:
             say("The viewer for the page is not tested: `python3 run.py web-viewer` builds it.")
-    suites = [
-        run_ctest(paths, results, env),
-        run_pytest(paths, "python", results, env, arguments.quick),
-        run_pytest(paths, "tools", results, env, arguments.quick),
-        run_pytest(paths, "comfy", results, env, arguments.quick),
-        run_pytest(paths, "viewer", results, env, arguments.quick),
-    ]
-    return summarise(suites, time.monotonic() - start)
-
-
-class Suite:
-    """One runner's outcome: its exit code, the counts from its report and its closing line."""
-
-    def __init__(self, name: str, code: int, report: Path, log: Path, closing: str):
-        self.name, self.code, self.log = name, code, log
-        self.passed = self.failed = 0
-        self.skipped: list[str] = []
-        self.seconds = 0.0
-        lines = (
-            log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-        )
-        self.closing = next((line for line in reversed(lines) if re.search(closing, line)), "")
-        if report.is_file():
-            self._count(ElementTree.parse(report).getroot())
-        if self.passed + self.failed + len(self.skipped) == 0:
-            self.code = self.code or 5  # nothing ran
-
-    def _count(self, root: ElementTree.Element) -> None:
-        for case in root.iter("testcase"):
-            self.seconds += float(case.get("time") or 0)
-            if case.find("failure") is not None or case.find("error") is not None:
-                self.failed += 1
-            elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
-                self.skipped.append(case.get("name") or "unnamed")
-            else:
-                self.passed += 1
-
-    @property
-    def ok(self) -> bool:
-        return self.code == 0 and self.failed == 0
-
-
-def run_ctest(paths: Paths, results: Path, env: dict[str, str]) -> Suite:
-    folder = native.ensure_tests(paths)
-    ctest = shutil.which("ctest", path=str(paths.scripts)) or "ctest"
-    report, log = results / "ctest.xml", results / "ctest.log"
-    command = [ctest, "--test-dir", str(folder), "--output-on-failure", "-C", "Release"]
-    command += ["--no-tests=error", "-j", str(os.cpu_count() or 1), "--output-junit", str(report)]
-    code = stream(command, log, cwd=REPO, env=env)
-    return Suite("C++ (ctest)", code, report, log, r"tests passed|tests failed")
-
-
-def run_pytest(paths: Paths, name: str, results: Path, env: dict[str, str], quick: bool) -> Suite:
-    report, log = results / f"{name}.xml", results / f"{name}.log"
-    command = [str(paths.python), "-m", "pytest", str(Path("tests") / name)]
-    command += [
-        f"--junitxml={report}",
-        "--durations=5",
-        "-o",
-        f"cache_dir={paths.cache / 'pytest'}",
-    ]
-    if quick:
-        command += ["-m", "not slow"]
-    code = stream(command, log, cwd=REPO, env=env)
-    return Suite(
-        f"tests/{name} (pytest)",
-        code,
-        report,
-        log,
-        r"\d+ (passed|failed|error|skipped)|no tests ran",
+    native_tests = suites.ctest(paths, results)
+    python, tools, engine, window = (
+        suites.pytest(paths, name, results, arguments.quick)
+        for name in ("python", "tools", "comfy", "viewer")
     )
-
-
-def summarise(suites: list[Suite], seconds: float) -> int:
-    say("\nSummary")
-    for suite in suites:
-        verdict = "ok" if suite.ok else "FAILED"
-        counts = f"{suite.passed} passed, {suite.failed} failed, {len(suite.skipped)} skipped"
-        say(f"  {suite.name:<24} {verdict:<6} {counts}, {suite.seconds:.0f} s")
-        if suite.closing:
-            say(f"    {suite.closing.strip()}")
-        for name in suite.skipped:
-            say(f"    skipped: {name}")
-        if not suite.ok:
-            say(f"    exit code {suite.code}, log: {suite.log}")
-    passed, failed = sum(s.passed for s in suites), sum(s.failed for s in suites)
-    skipped = sum(len(s.skipped) for s in suites)
-    good = all(suite.ok for suite in suites)
-    verdict = "All tests passed" if good else "TESTS FAILED"
-    counts = f"{passed} passed, {failed} failed, {skipped} skipped"
-    say(f"{verdict}: {counts} in {seconds:.0f} s, set-up included.")
-    say("Not run here: what only a GPU can show (python tests/cuda/run.py, on a GPU).")
-    script = REPO / "tests" / "cuda" / "last_pass.py"
-    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    say((told.stdout or told.stderr).rstrip())
-    return 0 if good else 1
+    # As long as each other. What opens a window and what opens a browser may run at one time.
+    suites.run_lanes([[native_tests, python, tools, window], [engine]], env)
+    everything = [native_tests, python, tools, engine, window]
+    return suites.summarise(everything, time.monotonic() - start)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -16,9 +16,10 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 import run  # noqa: E402
-from tools.setup import comfyui, python_env, steps, system  # noqa: E402
+from tools.setup import comfyui, python_env, steps, suites, system  # noqa: E402
 from tools.setup.paths import Paths  # noqa: E402
 from tools.setup.steps import Lock, Progress, SetupError, hash_tree, run_logged, stage  # noqa: E402
+from tools.setup.suites import Suite  # noqa: E402
 
 
 def run_py(*arguments, **env):
@@ -44,7 +45,9 @@ def test_the_builder_of_source_packages_is_installed_where_it_is_missing(
     monkeypatch.setattr(python_env, "install", lambda *told: installed.append(told[2]))
     python_env.ensure_builder(paths)
     assert len(installed) == (0 if there else 1)
-    assert all(re.fullmatch(r"scikit-build-core==[\d.]+", one) for (one,) in installed)
+    for words in installed:
+        assert words[:3] == ["--no-deps", "--require-hashes", "-r"]
+        assert re.search(r"^scikit-build-core==[\d.]+ ", Path(words[3]).read_text(), re.MULTILINE)
 
 
 # Stages
@@ -222,13 +225,15 @@ JUNIT = """<testsuites><testsuite>
 def suite(tmp_path, code, xml, log="===== 1 passed, 1 failed in 2.0s ====="):
     (tmp_path / "report.xml").write_text(xml)
     (tmp_path / "log").write_text("noise\n" + log + "\n")
-    return run.Suite("x", code, tmp_path / "report.xml", tmp_path / "log", r"\d+ passed")
+    found = Suite("x", [], tmp_path / "report.xml", tmp_path / "log", r"\d+ passed")
+    found.read(code, 3.0)
+    return found
 
 
 def test_suite_counts_from_the_report(tmp_path):
     found = suite(tmp_path, 1, JUNIT)
     assert (found.passed, found.failed, found.skipped) == (1, 1, ["c"])
-    assert not found.ok and "1 failed in 2.0s" in found.closing
+    assert not found.ok and "1 failed in 2.0s" in found.last_line
 
 
 def test_suite_without_tests_fails(tmp_path):
@@ -236,12 +241,57 @@ def test_suite_without_tests_fails(tmp_path):
 
 
 def test_suite_with_a_good_report_but_a_bad_exit_fails(tmp_path, capsys):
-    good = '<testsuite><testcase name="a" time="1"/></testsuite>'
+    good = '<testsuite><testcase name="a" classname="tests.test_b" time="1"/></testsuite>'
     crashed, fine = suite(tmp_path, 139, good), suite(tmp_path, 0, good)
     assert fine.ok and not crashed.ok
-    assert run.summarise([fine, crashed], 10.0) == 1
-    assert run.summarise([fine], 10.0) == 0
-    assert "All tests passed: 1 passed, 0 failed, 0 skipped in 10 s" in capsys.readouterr().out
+    assert suites.summarise([fine, crashed], 10.0) == 1
+    assert suites.summarise([fine], 10.0) == 0
+    told = capsys.readouterr().out
+    assert "All tests passed: 1 passed, 0 failed, 0 skipped in 10 s" in told
+    assert "1.0 s  test_b: a" in told
+
+
+def writes(tmp_path, name, script):
+    """A suite of one test whose runner is this Python script."""
+    report = tmp_path / f"{name}.xml"
+    closing = f"open({str(report)!r}, 'w').write('<t><testcase name=\"{name}\" time=\"0\"/></t>')"
+    command = [sys.executable, "-c", f"{textwrap.dedent(script)}\n{closing}\nprint('1 passed')"]
+    return Suite(name, command, report, tmp_path / f"{name}.log", "passed")
+
+
+def test_lanes_run_side_by_side_and_each_in_its_order(tmp_path, capsys):
+    # Each of the two waits for a file of the other's: one after the other they would not end.
+    meet = """
+        import pathlib, time
+        pathlib.Path({here!r}).touch()
+        while not pathlib.Path({there!r}).exists():
+            time.sleep(0.01)
+        """
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    first = writes(tmp_path, "first", meet.format(here=here, there=there))
+    other = writes(tmp_path, "other", meet.format(here=there, there=here))
+    after = writes(tmp_path, "after", f"assert open({str(first.report)!r}).read()")
+    suites.run_lanes([[first, after], [other]], dict(os.environ))
+    assert all(one.ok and one.passed == 1 for one in (first, other, after))
+    assert capsys.readouterr().out.splitlines().count("1 passed") == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_lanes_that_are_left_early_end_what_runs(tmp_path, monkeypatch):
+    pid = tmp_path / "pid"
+    script = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    long = writes(tmp_path, "long", script)
+
+    def interrupt(seconds):
+        if pid.exists() and pid.read_text():
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(suites.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        suites.run_lanes([[long], []], dict(os.environ))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 # ComfyUI

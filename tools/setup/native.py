@@ -80,9 +80,14 @@ def install_wheel(paths: Paths, wheel: Path) -> None:
     stage(paths.stamps / "package", hash_text("wheel", hash_file(wheel)), install)
 
 
+def build_folder(paths: Paths) -> Path:
+    """Of the C++ tests and of the viewer: the core and the viewer's document are compiled once."""
+    return paths.build / "native"
+
+
 def ensure_tests(paths: Paths) -> Path:
     """The folder in which ctest runs."""
-    folder = paths.build / "native"
+    folder = build_folder(paths)
 
     def build() -> None:
         log = paths.logs / "native-tests.log"
@@ -90,7 +95,8 @@ def ensure_tests(paths: Paths) -> Path:
         configure = ["cmake", "-S", str(REPO), "-B", str(folder), "-DPARO_BUILD_TESTS=ON"]
         configure += ["-DCMAKE_BUILD_TYPE=Release"]
         run_tool(paths, "configuring the C++ tests", configure, log, env)
-        make = ["cmake", "--build", str(folder), "--config", "Release", "--parallel"]
+        make = ["cmake", "--build", str(folder), "--config", "Release", "--parallel", "--target"]
+        make += ["paro_tests", "paro_viewer_tests", "paro_viewer_large"]
         run_tool(paths, "building the C++ tests", make, log, env)
 
     inputs = hash_text(sources("tests/native", "tests/viewer", "viewer/document"), toolchain(paths))

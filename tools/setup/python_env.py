@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .. import locks
 from .paths import Paths
 from .steps import SetupError, hash_text, run_logged, stage
 
@@ -58,33 +59,41 @@ def comfy_requirements(comfyui: Path) -> str:
     return "\n".join(kept) + "\n"
 
 
+def own_requirements() -> list[str]:
+    """The lines of requirements.txt that name a package."""
+    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def ensure_packages(paths: Paths, comfyui: Path, pinned: bool) -> None:
-    """Our packages and ComfyUI's. `pinned`: it is the ComfyUI that constraints.txt was made for."""
-    ours = (HERE / "requirements.txt").read_text(encoding="utf-8")
-    constraints = (HERE / "constraints.txt").read_text(encoding="utf-8")
-    theirs = comfy_requirements(comfyui)
+    """Our packages and ComfyUI's. `pinned`: it is the ComfyUI that the locked list was made for;
+    each file must then have the hash that is known. Another one's needs are its own."""
+    ours, theirs = "\n".join(own_requirements()), comfy_requirements(comfyui)
+    locked = locks.PACKAGES.read_text(encoding="utf-8")
 
     def build() -> None:
+        log = paths.logs / "packages.log"
+        if pinned:
+            words = ["--no-deps", "--require-hashes", "-r", str(locks.PACKAGES)]
+            install(paths, "Python packages (torch is the largest download)", words, log)
+            return
         wanted = paths.cache / "comfyui-requirements.txt"
         wanted.write_text(theirs, encoding="utf-8")
-        log = paths.logs / "packages.log"
-        torch = [line for line in ours.splitlines() if line.startswith("torch")]
-        limits = ["-c", str(HERE / "constraints.txt")] if pinned else []
+        torch = [line for line in own_requirements() if line.startswith("torch")]
         install(paths, "torch (the largest download)", torch, log)
         files = ["-r", str(HERE / "requirements.txt"), "-r", str(wanted)]
-        install(paths, "Python packages", [*files, *limits], log)
+        install(paths, "Python packages", files, log)
 
-    stage(paths.stamps / "packages", hash_text(ours, constraints, theirs, str(pinned)), build)
+    stage(paths.stamps / "packages", hash_text(ours, locked, theirs, str(pinned)), build)
 
 
 def ensure_builder(paths: Paths) -> None:
     """What makes a source package's metadata, where the environment has no packages yet."""
-    command = [str(paths.python), "-c", "import scikit_build_core"]
+    command = [str(paths.python), "-c", "import scikit_build_core, packaging, pathspec"]
     if subprocess.run(command, env=paths.environment(), capture_output=True).returncode == 0:
         return
-    ours = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in ours if line.startswith("scikit-build-core")]
-    install(paths, "the builder of source packages", wanted, paths.logs / "packages.log")
+    words = ["--no-deps", *locks.options(paths, locks.BUILDER)]
+    install(paths, "the builder of source packages", words, paths.logs / "packages.log")
 
 
 def install(paths: Paths, name: str, arguments: list[str], log: Path) -> None:

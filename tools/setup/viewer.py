@@ -47,7 +47,7 @@ def ensure(paths: Paths, *, with_tests: bool) -> Path:
     """The built program. Raises SetupError for what stands in the way."""
     ensure_system(paths, with_tests)
     name = "paro-viewer.exe" if sys.platform == "win32" else "paro-viewer"
-    folder = paths.build / "viewer"
+    folder = native.build_folder(paths)
     libraries = ensure_libraries(paths)
 
     def build() -> None:
@@ -63,7 +63,7 @@ def ensure(paths: Paths, *, with_tests: bool) -> Path:
         native.run_tool(paths, "building the viewer", make, log, env)
 
     inputs = hash_tree(REPO, ["viewer", "native/core", "CMakeLists.txt"])
-    stage(folder / ".paro-stamp", hash_text(inputs, *libraries), build)
+    stage(folder / ".paro-viewer-stamp", hash_text(inputs, *libraries), build)
     for found in (folder / "viewer" / name, folder / "viewer" / "Release" / name):
         if found.is_file():
             return found

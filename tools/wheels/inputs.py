@@ -14,6 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import locks
 from ..setup import system, viewer
 from ..setup.paths import Paths
 from ..setup.python_env import NETWORK, PIP
@@ -251,7 +252,8 @@ class Inputs:
     def pip_unpack(self, package: str, folder: Path) -> None:
         """A wheel's files."""
         command = [sys.executable, *PIP, "install", "--quiet", "--no-deps", "--upgrade"]
-        self.run(f"downloading {package}", [*command, "--target", str(folder), package])
+        command += ["--target", str(folder), *locks.options(self.paths, (package,))]
+        self.run(f"downloading {package}", command)
 
     def pip_source(self, package: str) -> Path:
         """A source package, as it is."""
@@ -260,7 +262,8 @@ class Inputs:
         stem = re.sub(r"[-_.]+", "_", name)
         options = ["--no-deps", "--no-binary", ":all:", "-d", str(folder)]
         if not any(folder.glob(f"{stem}-{version}.*")):
-            command = [str(self.paths.python), *PIP, "download", "--quiet", *options, package]
+            command = [str(self.paths.python), *PIP, "download", "--quiet", *options]
+            command += locks.options(self.paths, (package,))
             self.run(f"downloading {package}", command)
         return next(folder.glob(f"{stem}-{version}.*"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from .. import locks
 from ..setup.paths import Paths
 from ..setup.python_env import PIP
 from ..setup.steps import SetupError, hash_file, hash_text, stage
@@ -85,4 +86,5 @@ class Environment:
         command += ["--no-compile", "--platform", "win_amd64", "--only-binary=:all:"]
         command += ["--implementation", "cp", "--python-version", version, "--target", str(site)]
         what = "numpy, torch and pytest" if len(wanted) > 1 else wanted[0]
-        self.inputs.run(f"{what} for Windows' Python {version}", [*command, *wanted])
+        command += locks.options(self.paths, wanted)
+        self.inputs.run(f"{what} for Windows' Python {version}", command)
