@@ -2,15 +2,18 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tools.setup.steps import SetupError
-from tools.wheels import check, pack
+from tools.wheels import check, components, pack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wheels are made on Linux")
 
@@ -29,7 +32,18 @@ def wheel(folder, **built) -> Path:
         file.parent.mkdir(exist_ok=True, parents=True)
         file.write_bytes(content)
         files[file.name] = file
-    return pack.wheel("linux", files, {"other.txt": pack.REPO / "LICENSE"}, folder)
+    return pack.wheel("linux", files, [PART], folder)
+
+
+BILL = "sboms/paroattention.cdx.json"
+PART = components.Component(
+    name="A library",
+    version="1.0 beta",
+    license="MIT",
+    url="pkg:github/a/library",
+    what="does something",
+    text=("other.txt", pack.REPO / "LICENSE"),
+)
 
 
 def test_two_builds_are_the_same(tmp_path):
@@ -55,7 +69,55 @@ def test_pip_installs_it_and_finds_what_it_records(tmp_path):
     assert f"Version: {pack.project()['version']}\n" in metadata
     # pip must not exchange ComfyUI's torch.
     assert "Requires-Dist: numpy" in metadata and "Requires-Dist: torch" not in metadata
-    assert f"{info}/licenses/other.txt" in names
+    assert f"{info}/licenses/other.txt" in names and f"{info}/{BILL}" in names
+
+
+def test_the_list_of_materials_is_of_the_format_that_it_names(tmp_path):
+    with zipfile.ZipFile(wheel(tmp_path)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(BILL)]
+        text = archive.read(name).decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    assert [one["name"] for one in bill["components"]] == ["A library"]
+    assert bill["components"][0]["purl"] == "pkg:github/a/library@1.0%20beta"
+    # The validator takes what is wrong for wrong.
+    wrong = text.replace('"type": "library"', '"type": "book"')
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(wrong) is not None
+
+
+@pytest.mark.parametrize(
+    ("dropped", "fault"),
+    [("licenses/other.txt", "A library has no licenses/other.txt"), (BILL, "no list of materials")],
+)
+def test_a_part_without_licence_is_refused(tmp_path, dropped, fault):
+    made = wheel(tmp_path / "whole")
+    with zipfile.ZipFile(made) as archive, zipfile.ZipFile(tmp_path / made.name, "w") as other:
+        for name in archive.namelist():
+            if not name.endswith(dropped):
+                other.writestr(name, archive.read(name))
+    with pytest.raises(SetupError, match=fault):
+        check.check(tmp_path / made.name, "linux")
+
+
+def test_a_licence_of_no_part_is_refused(tmp_path):
+    made = wheel(tmp_path)
+    with zipfile.ZipFile(made, "a") as archive:
+        info = archive.namelist()[-1].split("/")[0]
+        archive.writestr(f"{info}/licenses/stray.txt", "x")
+    with pytest.raises(SetupError, match=r"licenses/stray\.txt is of no listed part"):
+        check.check(made, "linux")
+
+
+def test_versions_are_read_from_what_is_compiled(tmp_path):
+    header = tmp_path / "a.h"
+    defines = ('#define A_VERSION "1.2 WIP"', "#define B_MAJOR 3", "#define B_MINOR 4")
+    header.write_text("\n".join(defines))
+    assert components._define(header, "A_VERSION") == "1.2 WIP"
+    assert components._numbers(tmp_path, "B", "MAJOR MINOR") == "3.4"
+    with pytest.raises(SetupError, match="No version"):
+        components._define(header, "C_VERSION")
+    with pytest.raises(SetupError, match="No version of C"):
+        components._numbers(tmp_path, "C", "MAJOR")
 
 
 def test_only_the_package_is_in_it(tmp_path):

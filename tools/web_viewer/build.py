@@ -36,11 +36,14 @@ def ensure(paths: Paths) -> Path:
     return folder
 
 
-def packed(paths: Paths) -> tuple[dict[str, Path], dict[str, Path]]:
-    """What a wheel holds of it: files by their names in the package, licences by theirs."""
-    folder = ensure(paths)
-    found = {f"web/{path.name}": path for path in sorted(folder.iterdir()) if path.name[0] != "."}
-    return found, {"emscripten.txt": folder / LICENCE}
+def packed(folder: Path) -> dict[str, Path]:
+    """What a wheel holds of the folder, by the names in the package."""
+    return {f"web/{path.name}": path for path in sorted(folder.iterdir()) if path.name[0] != "."}
+
+
+def compiler(folder: Path) -> str:
+    """What the files were made with: "Emscripten" and its version."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["compiler"]
 
 
 def install(paths: Paths) -> Path:
@@ -69,7 +72,7 @@ def build(paths: Paths, folder: Path, inputs: str) -> None:
     tools.run("configuring", configure)
     jobs = str(os.cpu_count() or 1)
     tools.run("building", ["cmake", "--build", f"{seen}/build", "--parallel", jobs])
-    pack(tools.work / "build" / "viewer" / "web", folder, inputs)
+    pack(tools.work / "build" / "viewer" / "web", folder, inputs, f"Emscripten {tools.version()}")
     shutil.copyfile(tools.licence(), folder / LICENCE)
 
 
@@ -109,7 +112,7 @@ def copy_changed(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def pack(built: Path, folder: Path, inputs: str) -> None:
+def pack(built: Path, folder: Path, inputs: str, compiler: str) -> None:
     """Writes NAME.gz for each file, and the list. The same files give the same bytes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -129,7 +132,7 @@ def pack(built: Path, folder: Path, inputs: str) -> None:
             f"The viewer for the page must have at most {MOST_BYTES} bytes packed (got {sent})",
             f"see which file of {folder} has grown",
         )
-    manifest = {"sources": inputs, "files": listed}
+    manifest = {"compiler": compiler, "sources": inputs, "files": listed}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 

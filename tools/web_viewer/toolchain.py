@@ -51,6 +51,12 @@ class Toolchain:
         todo = "read the compiler's message in the log; after a fix run the same command again"
         run_logged(name, command, self.log, todo, cwd=self.work, env=env)
 
+    def version(self) -> str:
+        if self.root is None:
+            return self.name.split()[-1]
+        file = self.root / "usr/share/emscripten/emscripten-version.txt"
+        return file.read_text(encoding="utf-8").strip().strip('"')
+
     def licence(self) -> Path:
         """Of the libraries that come into the program with the compiler."""
         if self.root is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import subprocess
 import tempfile
@@ -53,8 +54,27 @@ def check(wheel: Path, system: str) -> list[tuple[str, int]]:
             content = archive.read(name)
             content = gzip.decompress(content) if name.endswith(".gz") else content
             faults += [f"{name} names {place}" for place in places(content)]
+        faults += materials(archive)
     faults.raise_any(wheel)
     return names
+
+
+def materials(archive: zipfile.ZipFile) -> list[str]:
+    """What is wrong with the list of materials: every part has its licence, and each licence that
+    is not the package's own belongs to a part."""
+    info = next(name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name)
+    try:
+        bill = json.loads(archive.read(f"{info}/sboms/paroattention.cdx.json"))
+    except (KeyError, ValueError):
+        return ["it has no list of materials that can be read"]
+    told = {one["value"]: part["name"] for part in bill["components"] for one in part["properties"]}
+    shipped = {
+        name.removeprefix(f"{info}/")
+        for name in archive.namelist()
+        if name.startswith(f"{info}/licenses/")
+    } - {"licenses/LICENSE"}
+    faults = [f"{told[name]} has no {name}" for name in sorted(told.keys() - shipped)]
+    return faults + [f"{name} is of no listed part" for name in sorted(shipped - told.keys())]
 
 
 def places(content: bytes) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..setup.paths import Paths
 from ..setup.steps import hash_file, say
 from ..web_viewer import build as web_viewer
-from . import archive, check, pack, source
+from . import archive, check, components, pack, source
 from .build import Build, check_host
 from .inputs import Inputs
 
@@ -22,11 +22,11 @@ def make(paths: Paths, systems: tuple[str, ...], out: Path, *, quick: bool = Fal
     version = pack.require_one_version()
     say(f"Wheels of paroattention {version}")
     inputs, made = Inputs(paths, quick=quick), []
-    page, page_licenses = web_viewer.packed(paths)
+    page = web_viewer.ensure(paths)
     for system in systems:
         started = time.monotonic()
-        built = Build(inputs, system).run() | page
-        wheel = pack.wheel(system, built, inputs.licenses() | page_licenses, out)
+        built = Build(inputs, system).run() | web_viewer.packed(page)
+        wheel = pack.wheel(system, built, components.of(inputs, page, system), out)
         _tell(wheel, check.check(wheel, system), time.monotonic() - started)
         made.append(wheel)
     for path in (source.make(inputs, out), archive.make(out)):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..setup.paths import REPO
 from ..setup.steps import SetupError
+from .bill import bill
+from .components import Component
 
 try:
     import tomllib
@@ -65,9 +67,9 @@ def name(system: str) -> str:
     return f"{about['name']}-{about['version']}-{TAGS[system]}.whl"
 
 
-def wheel(system: str, built: dict[str, Path], licenses: dict[str, Path], folder: Path) -> Path:
+def wheel(system: str, built: dict[str, Path], parts: list[Component], folder: Path) -> Path:
     """Writes the wheel and returns it. built: compiled files by their names in the package.
-    licenses: of what is compiled into them, by name."""
+    parts: what is compiled into them besides our own code."""
     about = project()
     info, tag = f"{about['name']}-{about['version']}.dist-info", TAGS[system]
     files = sources()
@@ -75,7 +77,8 @@ def wheel(system: str, built: dict[str, Path], licenses: dict[str, Path], folder
     files |= {
         f"{info}/licenses/{file}": (REPO / file).read_bytes() for file in about["license-files"]
     }
-    files |= {f"{info}/licenses/{file}": path.read_bytes() for file, path in licenses.items()}
+    files |= {f"{info}/licenses/{one.text[0]}": one.text[1].read_bytes() for one in parts}
+    files[f"{info}/sboms/{about['name']}.cdx.json"] = bill(about, tag, parts)
     files[f"{info}/METADATA"] = metadata().encode()
     files[f"{info}/entry_points.txt"] = entry_points().encode()
     files[f"{info}/WHEEL"] = (
