@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..setup import comfyui, python_env
@@ -17,7 +16,7 @@ from ..setup.paths import Paths
 from ..setup.steps import SetupError, say
 from ..wheels import inputs, places
 from ..windows import environment
-from . import BUILDER, PACKAGES, RENEW, SINGLE
+from . import BUILDER, PACKAGES, RENEW, SINGLE, normal
 
 OLDEST = "3.10"
 SETUP = Path(python_env.__file__).parent
@@ -37,6 +36,18 @@ def single() -> list[str]:
     for version in inputs.WINDOWS_PYTHONS:
         found |= set(environment.packages(version))
     return sorted(found)
+
+
+def groups(requirements: list[str]) -> list[list[str]]:
+    """Lists in which no package has two versions: uv takes one of each."""
+    found: list[dict[str, str]] = []
+    for one in requirements:
+        name = normal(one).partition("==")[0]
+        free = next((group for group in found if name not in group), None)
+        if free is None:
+            found.append(free := {})
+        free[name] = one
+    return [list(group.values()) for group in found]
 
 
 def compile_list(uv: Path, wanted: str, *words: str) -> str:
@@ -70,10 +81,10 @@ def main() -> int:
     wanted = f"{ours}\n{python_env.comfy_requirements(comfy)}"
     head = f"# By {RENEW}, from tools/setup and ComfyUI {comfyui.VERSION}'s own list.\n"
     PACKAGES.write_text(head + compile_list(uv, wanted, "-c", limits), encoding="utf-8")
-    with ThreadPoolExecutor(8) as pool:  # each waits for the index
-        blocks = list(pool.map(lambda one: compile_list(uv, one, "--no-deps"), single()))
-    SINGLE.write_text(f"# By {RENEW}.\n" + "".join(blocks), encoding="utf-8")
-    say(f"{PACKAGES.name}: {PACKAGES.stat().st_size} bytes, {SINGLE.name}: {len(blocks)} packages")
+    found = "".join(compile_list(uv, "\n".join(one), "--no-deps") for one in groups(single()))
+    SINGLE.write_text(f"# By {RENEW}.\n{found}", encoding="utf-8")
+    for file in (PACKAGES, SINGLE):
+        say(f"{file.name}: {file.read_text(encoding='utf-8').count('==')} lines of packages")
     return 0
 
 
