@@ -20,7 +20,7 @@ struct Cells {
 
 // The side of the cells that so many codes are of; nothing if there is none.
 std::optional<Cells> cells_of(std::span<const std::uint8_t> codes, std::int64_t tokens) {
-    for (std::int64_t side = 64; side <= 64ll << 24; side *= 2) {
+    for (std::int64_t side = 64; side <= 64LL << 24; side *= 2) {
         const std::int64_t count = (tokens + side - 1) / side;
         if (count * count == static_cast<std::int64_t>(codes.size())) return Cells{side, count, codes};
         if (count == 1) break;

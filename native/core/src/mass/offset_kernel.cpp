@@ -94,6 +94,8 @@ std::int64_t Bins::index(std::int32_t df, std::int32_t dh, std::int32_t dw) cons
 Bins Bins::even(const Grid& grid) {
     paro::validate(grid);
     Bins bins;
+    // The sums as they are: profiles were written with these bins.
+    // NOLINTNEXTLINE(cert-flp30-c,clang-analyzer-security.FloatLoopCounter)
     for (double growth = 1.0; growth < 64.0; growth += growth < 1.5 ? 0.02 : 0.5) {
         bins = {even_bins(grid.f, growth), even_bins(grid.h, growth), even_bins(grid.w, growth)};
         if (bins.size() <= kEvenBins) break;

@@ -26,4 +26,5 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return subprocess.call([found, *arguments])
+    # Who types the command names the arguments; the program is the package's own, or the path's.
+    return subprocess.call([found, *arguments])  # noqa: S603
