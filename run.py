@@ -15,7 +15,17 @@ import sys
 import time
 from pathlib import Path
 
-from tools.setup import comfyui, console, fuzz, native, python_env, suites, system, viewer
+from tools.setup import (
+    comfyui,
+    console,
+    coverage,
+    fuzz,
+    native,
+    python_env,
+    suites,
+    system,
+    viewer,
+)
 from tools.setup.paths import Paths
 from tools.setup.steps import Lock, SetupError, end_process, say
 from tools.web_viewer import build as web_viewer_build
@@ -155,6 +165,7 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     env = paths.environment(COMFYUI_DIR=str(comfy), PARO_REQUIRE_COMFY="1")
+    env["OMP_WAIT_POLICY"] = "passive"  # threads that spin take the time of the suite beside
     if sys.platform == "linux":
         env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
         env["PARO_REQUIRE_VIEWER"] = "1"
@@ -168,10 +179,18 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
         suites.pytest(paths, name, results, arguments.quick)
         for name in ("python", "tools", "comfy", "viewer")
     )
+    counted = []
+    if arguments.coverage:
+        counted = coverage.native_suites(paths, results)
+        env |= coverage.environment(results)
+        for suite in (python, engine):
+            coverage.watch(paths, suite)
     # As long as each other. What opens a window and what opens a browser may run at one time.
-    suites.run_lanes([[native_tests, python, tools, window], [engine]], env)
-    everything = [native_tests, python, tools, engine, window]
-    return suites.summarise(everything, time.monotonic() - start)
+    suites.run_lanes([[native_tests, *counted, python, tools, window], [engine]], env)
+    enough = coverage.report(paths, results) if arguments.coverage else True
+    everything = [native_tests, *counted, python, tools, engine, window]
+    code = suites.summarise(everything, time.monotonic() - start)
+    return code or (0 if enough else 1)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -191,6 +210,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.set_defaults(run=demo)
     one = commands.add_parser("test", help="run all tests")
     one.add_argument("--quick", action="store_true", help="leave out the slow ones")
+    one.add_argument(
+        "--coverage", action="store_true", help="say which share of the sources the tests run"
+    )
     one.set_defaults(run=test)
     one = commands.add_parser(
         "bench", help="benchmarks; arguments go to python -m paroattention bench"

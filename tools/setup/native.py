@@ -87,20 +87,24 @@ def build_folder(paths: Paths) -> Path:
 
 def ensure_tests(paths: Paths) -> Path:
     """The folder in which ctest runs."""
-    folder = build_folder(paths)
+    return build_tests(paths, build_folder(paths), [])
+
+
+def build_tests(paths: Paths, folder: Path, options: list[str]) -> Path:
+    """Builds the C++ tests into a folder, which it returns. options: further ones of CMake."""
 
     def build() -> None:
         log = paths.logs / "native-tests.log"
         env = build_environment(paths)
         configure = ["cmake", "-S", str(REPO), "-B", str(folder), "-DPARO_BUILD_TESTS=ON"]
-        configure += ["-DCMAKE_BUILD_TYPE=Release"]
+        configure += ["-DCMAKE_BUILD_TYPE=Release", *options]
         run_tool(paths, "configuring the C++ tests", configure, log, env)
         make = ["cmake", "--build", str(folder), "--config", "Release", "--parallel", "--target"]
         make += ["paro_tests", "paro_viewer_tests", "paro_viewer_large"]
         run_tool(paths, "building the C++ tests", make, log, env)
 
-    inputs = hash_text(sources("tests/native", "tests/viewer", "viewer/document"), toolchain(paths))
-    stage(folder / ".paro-stamp", inputs, build)
+    inputs = hash_text(sources("tests/native", "tests/viewer", "viewer/document"), *options)
+    stage(folder / ".paro-stamp", hash_text(inputs, toolchain(paths)), build)
     return folder
 
 
