@@ -25,8 +25,7 @@ if(NOT PARO_CUDA_ARCHITECTURES)
 endif()
 
 set(PARO_DEVICE_TOOLS ${CMAKE_CURRENT_LIST_DIR}/tools)
-set(PARO_DEVICE_FLAGS -DNDEBUG $<$<BOOL:${PARO_EVERY_LANE_ARRIVES}>:-DPARO_EVERY_LANE_ARRIVES>
-                      $<$<BOOL:${PARO_LINE_INFO}>:-lineinfo> -I${CMAKE_CURRENT_LIST_DIR}/include
+set(PARO_DEVICE_FLAGS -DNDEBUG $<$<BOOL:${PARO_LINE_INFO}>:-lineinfo> -I${CMAKE_CURRENT_LIST_DIR}/include
                       -I${CMAKE_CURRENT_LIST_DIR}/src -I${PROJECT_SOURCE_DIR}/native/core/include)
 if(PARO_NVRTC)
   set(PARO_DEVICE_COMPILER ${Python_EXECUTABLE} ${PARO_DEVICE_TOOLS}/nvrtc_compile.py --nvrtc ${PARO_NVRTC} --std=c++20
@@ -57,10 +56,18 @@ message(STATUS "Kernels: CUDA ${CMAKE_MATCH_1}.${CMAKE_MATCH_2} for ${PARO_CUDA_
 
 # One compilation: `kind` is cubin or ptx.
 function(paro_compile_kernels source kind architecture output)
+  set(then "")
+  set(tools $<$<BOOL:${PARO_NVRTC}>:${PARO_DEVICE_TOOLS}/nvrtc_compile.py>)
+  # For racecheck: the same machine code but for its arrivals.
+  if(PARO_EVERY_LANE_ARRIVES AND kind STREQUAL "cubin" AND source MATCHES "attention_hopper_int8_")
+    set(then COMMAND ${Python_EXECUTABLE} ${PARO_DEVICE_TOOLS}/every_lane_arrives.py ${output})
+    list(APPEND tools ${PARO_DEVICE_TOOLS}/every_lane_arrives.py)
+  endif()
   add_custom_command(
     OUTPUT ${output}
     COMMAND ${PARO_DEVICE_COMPILER} ${PARO_DEVICE_FLAGS} -${kind} -arch=${architecture} ${source} -o ${output} -MF ${output}.d
-    DEPENDS ${source} $<$<BOOL:${PARO_NVRTC}>:${PARO_DEVICE_TOOLS}/nvrtc_compile.py>
+    ${then}
+    DEPENDS ${source} ${tools}
     DEPFILE ${output}.d
     COMMENT "Compiling ${kind} ${output}"
     VERBATIM COMMAND_EXPAND_LISTS)

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from elf_file import elf
 
 TOOL = Path(__file__).parents[2] / "native" / "cuda" / "tools" / "embed_kernels.py"
 spec = importlib.util.spec_from_file_location("embed_kernels", TOOL)
@@ -29,23 +30,11 @@ PTX = """
 
 def cubin(kernels):
     """An ELF file with nothing but the sections that tell kernels and their parameters."""
-    contents = [("", b"")]
+    sections = {}
     for name, size in kernels.items():
         other = struct.pack("<BBHI", 4, 0x17, 4, 0) + struct.pack("<BBH", 3, 0x1B, 255)
-        contents.append(
-            (f".nv.info.{name}", other + struct.pack("<BBHIHH", 4, 0x0A, 8, 1, 528, size))
-        )
-    names = b"".join(name.encode() + b"\0" for name, _ in contents) + b".names\0"
-    contents.append((".names", names))
-    body, headers = b"", b""
-    for name, content in contents:
-        at = names.index(name.encode() + b"\0")
-        headers += struct.pack("<IIQQQQIIQQ", at, 1, 0, 0, 64 + len(body), len(content), 0, 0, 1, 0)
-        body += content
-    head = bytearray(64)
-    struct.pack_into("<Q", head, 40, 64 + len(body))
-    struct.pack_into("<HHH", head, 58, 64, len(contents), len(contents) - 1)
-    return bytes(head) + body + headers
+        sections[f".nv.info.{name}"] = other + struct.pack("<BBHIHH", 4, 0x0A, 8, 1, 528, size)
+    return elf(sections)
 
 
 def build(tmp_path, images):

@@ -10,12 +10,8 @@
 namespace paro::cuda {
 
 // Consumers free what the producer fills by one arrival a warp, after __syncwarp. compute-sanitizer's racecheck does
-// not follow that: compiled with PARO_EVERY_LANE_ARRIVES each lane speaks for itself.
-#if defined(PARO_EVERY_LANE_ARRIVES)
-constexpr int kArrivals = kWarpgroupThreads;
-#else
+// not follow that: for it, tools/every_lane_arrives.py changes the machine code so that each lane arrives itself.
 constexpr int kArrivals = kWarpgroupThreads / 32;  // of a warpgroup
-#endif
 
 // Flags of a key tile: some of its keys do not count, its keys are pooled.
 constexpr std::uint32_t kPartial = 1, kPooled = 2;
@@ -81,7 +77,7 @@ struct Trace<false> {
 
 __device__ __forceinline__ void arrive_warp(std::uint32_t barrier) {
     __syncwarp();
-    if (kArrivals == kWarpgroupThreads || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+    if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
 
 // Where a role stands in a ring: its stage, and the parity of that stage's barriers in this round.
