@@ -9,32 +9,39 @@ import torch
 from ..kernels import reference
 
 
+def _pooled(x: torch.Tensor, block: torch.Tensor, blocks: int) -> torch.Tensor:
+    """Means of x (..., tokens, D) over blocks: block[i] is that of token i."""
+    sums = x.new_zeros((*x.shape[:-2], blocks, x.shape[-1])).index_add_(-2, block, x)
+    return sums / torch.bincount(block, minlength=blocks).to(x.dtype)[:, None]
+
+
 def exact_rows(q, k, v, plan, rows, *, batch=0, head=0, scale=None, tail=False):
-    """fp64 attention of some query rows of one head on the GPU: [len(rows), D]."""
-    entry = plan.heads[head]
-    mask = torch.from_numpy(entry.mask.numpy())
-    q_block, q_grid = reference._token_blocks(plan, entry.order, plan.block_q)
-    k_block, k_grid = reference._token_blocks(plan, entry.order, plan.block_kv)
-    first_q, first_k = (math.ceil(plan.prefix / b) for b in (plan.block_q, plan.block_kv))
+    """fp64 attention of some query rows of one head, on the device of q: [len(rows), D].
+
+    q, k, v: (B, H, N, D). rows: their original places. batch: the entry, or slice(None) for all of
+    them, which gives [B, len(rows), D]. scale: 1/sqrt(D) where it is None.
+    """
+    entry, device = plan.heads[head], q.device
+    mask = torch.from_numpy(entry.mask.numpy()).to(device)
+    sides = (plan.block_q, plan.block_kv)
+    (q_block, q_grid), (k_block, k_grid) = (
+        (x.to(device) for x in reference._token_blocks(plan, entry.order, side)) for side in sides
+    )
+    rows = rows.to(device)
+    first_q, first_k = (math.ceil(plan.prefix / side) for side in sides)
     mask_rows = mask[(q_block[rows] - first_q).clamp(0, mask.shape[0] - 1)]
     k_col = (k_block - first_k).clamp(0, mask.shape[1] - 1)
     inside = mask_rows[:, k_col] | ~(q_grid[rows][:, None] & k_grid[None, :])
     qh, kh, vh = (x[batch, head].double() for x in (q, k, v))
-    qh = qh[rows.to(qh.device)] * (scale or q.shape[-1] ** -0.5)
-    scores = (qh @ kh.T).masked_fill(~inside.to(qh.device), -torch.inf)
+    qh = qh[..., rows, :] * (scale or q.shape[-1] ** -0.5)
+    scores = (qh @ kh.mT).masked_fill(~inside, -torch.inf)
     if tail:
-        grid_tokens = torch.nonzero(k_grid).squeeze(1)
-        col = k_col[grid_tokens].to(qh.device)
-        count = torch.bincount(col, minlength=mask.shape[1]).double()
-        pool = lambda x: (  # noqa: E731
-            torch.zeros(mask.shape[1], x.shape[1], dtype=x.dtype, device=x.device).index_add_(
-                0, col, x[grid_tokens.to(x.device)]
-            )
-            / count[:, None]
-        )
-        skipped = (~mask_rows & q_grid[rows][:, None]).to(qh.device)
-        extra = (qh @ pool(kh).T + count.log()).masked_fill(~skipped, -torch.inf)
-        scores, vh = torch.cat([scores, extra], 1), torch.cat([vh, pool(vh)], 0)
+        col, blocks = k_col[k_grid], mask.shape[1]
+        mean_k, mean_v = (_pooled(x[..., k_grid, :], col, blocks) for x in (kh, vh))
+        count = torch.bincount(col, minlength=blocks).double()
+        skipped = ~mask_rows & q_grid[rows][:, None]
+        extra = (qh @ mean_k.mT + count.log()).masked_fill(~skipped, -torch.inf)
+        scores, vh = torch.cat([scores, extra], -1), torch.cat([vh, mean_v], -2)
     return torch.softmax(scores, -1) @ vh
 
 
