@@ -1,0 +1,311 @@
+"""tests/cuda/stress.py on a CPU: it draws every kind, finds faults that are put in, and again.
+
+The stand-ins of stress_devices.py take the place of streams, graphs and memory that runs out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import stat
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from paroattention import ORDERS
+
+REPO = Path(__file__).resolve().parents[3]
+CUDA = REPO / "tests" / "cuda"
+before = [*sys.path]
+sys.path.insert(0, str(CUDA))
+import stress  # noqa: E402
+import stress_calls  # noqa: E402
+import stress_cases  # noqa: E402
+import stress_children  # noqa: E402
+import stress_devices  # noqa: E402
+import stress_plants  # noqa: E402
+import stress_sections  # noqa: E402
+from stress_tally import Tally  # noqa: E402
+from tolerances import Tolerance, tolerance  # noqa: E402
+
+sys.path[:] = before
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run_with(plant: str = "") -> stress.Run:
+    return stress.Run(stress.parse(["--device", "cpu", *(["--plant", plant] if plant else [])]))
+
+
+def first_found(plant: str, section: str, seeds: int) -> dict:
+    """The first mismatch of a section with a fault in it."""
+    run = run_with(plant)
+    for seed in range(seeds):
+        if run.round(section, seed):
+            return run.tally.mismatches[0]
+    pytest.fail(f"{section} did not find {plant} in {seeds} rounds")
+
+
+@pytest.mark.parametrize("sizes", [stress_devices.Gpu.sizes, stress_devices.Cpu.sizes], ids=str)
+def test_every_kind_is_drawn(sizes):
+    seen: dict[str, set] = {}
+    for seed in range(2000):
+        case = stress_cases.draw(seed, sizes)
+        assert case == stress_cases.draw(seed, sizes)
+        assert stress_cases.Case.parse(case.dump()) == case
+        for kind, values in case.kinds().items():
+            seen.setdefault(kind, set()).update(values)
+        if case.path == "narrow":
+            assert (case.head_dim, case.tile[0]) == (128, 64)
+        assert case.precision == "int8" or case.path == "auto"
+        assert max(case.grid) >= 1 and case.layout.grid_size <= sizes.tokens
+    wanted = {
+        "dtype": {*stress_cases.DTYPES},
+        "precision": {"int8", "bf16"},
+        "path": {*stress_cases.PATHS},
+        "head_dim": {"64", "128"},
+        "tile": {"64x64", "64x128", "128x64", "128x128"},
+        "tail": {"on", "off"},
+        "order": {*ORDERS},
+        "strides": {*stress_cases.VIEWS},
+        "mask": {*stress_cases.MASKS},
+        "density": {"up to 0.1", "up to 0.3", "up to 0.6", "up to 0.999", "above 0.999"},
+        "layout": {*stress_cases.LAYOUTS.values()},
+        "last block": {"full", "ragged"},
+        "batch": {str(n + 1) for n in range(sizes.batch)},
+        "heads": {str(n + 1) for n in range(sizes.heads)},
+        "data": {*stress_cases.DATA},
+        "sm_scale": {"default", "given"},
+        "broken": {"given", "not given"},
+    }
+    assert {kind: seen[kind] for kind in wanted} == wanted
+    assert {"up to 64", "up to 256", "up to 1024"} <= seen["tokens"]
+
+
+@pytest.mark.parametrize("view", stress_cases.VIEWS)
+def test_strides_differ_and_values_do_not(view):
+    x = torch.arange(2 * 3 * 5 * 8, dtype=torch.float32).view(2, 3, 5, 8)
+    out = stress_cases.laid_out(x, view)
+    want = x[:1].expand(2, 3, 5, 8) if view == "one batch entry" else x
+    assert torch.equal(out, want)
+    assert (out.stride() == x.stride()) == (view == "bhnd")
+    strides = {stress_cases.laid_out(x, other).stride() for other in stress_cases.VIEWS}
+    offsets = {stress_cases.laid_out(x, other).storage_offset() for other in stress_cases.VIEWS}
+    assert len(strides) >= len(stress_cases.VIEWS) - 1 and len(offsets) >= 4
+
+
+def test_limits_are_those_of_the_tests():
+    case = stress_cases.draw(0, stress_devices.Cpu.sizes)
+    for dtype, of in stress_cases.DTYPES.items():
+        for precision in ("int8", "bf16"):
+            one = dataclasses.replace(case, dtype=dtype, precision=precision)
+            assert stress_calls.allowed(one, "cpu") == tolerance(of, precision)
+    # A GPU reads unquantised float32 as bfloat16.
+    one = dataclasses.replace(case, dtype="float32", precision="bf16")
+    assert stress_calls.allowed(one, "cuda") == tolerance(torch.bfloat16, "bf16")
+
+
+# The section that has to find it, and within how many rounds.
+@pytest.mark.parametrize(
+    "plant, section, seeds",
+    [
+        ("block", "random", 40),
+        ("mask", "random", 20),
+        ("order", "random", 80),
+        ("stride", "random", 20),
+        ("tail", "random", 80),
+        ("bit", "random", 20),
+        ("bit", "streams", 2),
+        ("bit", "threads", 2),
+        ("bit", "allocator", 2),
+        ("bit", "failures", 2),
+        ("stale", "graphs", 2),
+        ("memory", "failures", 2),
+        ("offset", "large", 2),
+    ],
+)
+def test_a_fault_is_found(plant, section, seeds):
+    found = first_found(plant, section, seeds)
+    assert found["what"] and found["section"] == section
+    # The printed command runs that round alone; without the fault nothing is wrong with it.
+    assert found["command"].endswith(f"--plant {plant} --only {section}:{found['seed']}")
+    clean = run_with()
+    assert clean.round(section, found["seed"]) == []
+    assert clean.tally.mismatches == []
+
+
+@pytest.mark.parametrize("plant", ["block", "mask", "stride"])
+def test_a_printed_command_finds_it_again(plant, capsys):
+    found = first_found(plant, "random", 40)
+    printed = capsys.readouterr().out
+    for command in (found["command"], found["smallest"]):
+        assert command in printed
+        arguments = shlex.split(command)[2:]
+        assert stress.main(arguments) == 1
+        told = capsys.readouterr().out
+        assert "WRONG" in told
+        # The same finding, to the last digit; and none without the fault.
+        assert command == found["smallest"] or found["what"][0] in told
+        clean = [part for part in arguments if part not in ("--plant", plant)]
+        assert stress.main(clean) == 0
+        assert capsys.readouterr().out.startswith("right")
+
+
+def test_a_wrong_case_is_made_simple():
+    """The fault needs tiles of 128 queries by 64 keys: the rest of the case can go."""
+    found = first_found("block", "random", 40)
+    case = stress_cases.Case.parse(found["case"])
+    least = stress_cases.Case.parse(found["smallest"].partition("--case ")[2].strip("'"))
+    assert case.tile == least.tile == (128, 64)
+    assert (least.batch, least.heads, least.prefix, least.suffix) == (1, 1, 0, 0)
+    assert least.layout.length <= 2 and least.mask == "all" and not least.tail
+    assert least.views == ("bhnd",) * 3
+
+
+def test_a_whole_run(tmp_path, capsys):
+    file = tmp_path / "stress.json"
+    options = ["--device", "cpu", "--seconds", "1", "--seed", "11"]
+    assert stress.main([*options, "--out", str(file)]) == 0
+    told, printed = json.loads(file.read_text()), capsys.readouterr().out
+    assert told["whole"] and told["mismatches"] == 0 and told["seed"] == 11
+    assert set(told["rounds"]) == {*stress_sections.SECTIONS, "processes"}
+    assert told["notes"]["calls that got no memory"] >= 1
+    assert any(note.startswith("strides beyond 2^31") for note in told["notes"])
+    for kind, values in told["kinds"].items():
+        counts = [one["calls"] for one in values.values()]
+        # A case may have several orders and strides; of the rest it has one.
+        calls = told["calls_against_fp64"]
+        assert sum(counts) > calls if kind in ("order", "strides") else sum(counts) == calls
+        assert all(0 <= one["worst_share_of_tolerance"] <= 1 for one in values.values())
+    worst = told["kinds"]["precision"]["int8"]
+    assert 1e-3 < worst["worst_error"] < 2.5e-2 < 0.12 and worst["worst_token_error"] < 0.12
+    assert f"{told['calls_against_fp64']:,} calls against fp64" in printed
+
+
+def test_a_run_with_a_fault_fails(tmp_path):
+    file = tmp_path / "stress.json"
+    options = ["--device", "cpu", "--seconds", "0.5", "--seed", "3", "--plant", "mask"]
+    assert stress.main([*options, "--without", "processes", "--out", str(file)]) == 1
+    told = json.loads(file.read_text())
+    assert told["mismatches"] == len(told["wrong"]) > 0 and not told["whole"]
+    assert all("--only" in one["command"] for one in told["wrong"])
+
+
+def test_a_worker_that_dies_is_told_and_begins_anew(tmp_path):
+    worker = stress_children.Worker(0, ["--device", "cpu", "--plant", "death"], tmp_path)
+    worker.start(0, 1, time.time() + 60)
+    deadly = [s for s in range(20) if stress_cases.draw(s, stress_devices.Cpu.sizes).prefix > 40]
+    while not worker.dead:
+        time.sleep(0.1)
+        worker.watch("python3 tests/cuda/stress.py")
+    worker.child.process.kill()
+    (mismatch,) = worker.gone.mismatches
+    assert mismatch["seed"] == deadly[0] and "status -9" in mismatch["what"][0]
+    assert mismatch["command"] == f"python3 tests/cuda/stress.py --only random:{deadly[0]}"
+
+
+def test_two_processes_must_agree(monkeypatch):
+    context = run_with().context
+    ours = stress_children.digest(context, 5, 2)
+    assert ours == stress_children.digest(context, 5, 2) != stress_children.digest(context, 6, 2)
+    told = [(0, f"digest {ours}\n"), (0, f"digest {'0' * 64}\n"), (1, "no such thing")]
+
+    def found(*which: int) -> list[str]:
+        answers = iter([told[one] for one in which])
+        child = lambda arguments: SimpleNamespace(finish=lambda seconds: next(answers))  # noqa: E731
+        monkeypatch.setattr(stress_children, "Child", child)
+        return stress_children.processes_round(context, 5, 60, count=2)
+
+    assert found(0, 0) == []
+    assert found(0, 1) == ["process 1 gave other bits than this one"]
+    assert found(2, 0) == ["process 0 must end with 0 (got 1): no such thing"]
+
+
+def test_counts_add_up():
+    case = stress_cases.draw(1, stress_devices.Cpu.sizes)
+    one, other, limit = Tally(), Tally(), Tolerance(0.02, 0.1)
+    one.compared(case, Tolerance(0.01, 0.02), limit)
+    one.spent("random", 1.0)
+    other.compared(dataclasses.replace(case, seed=9), Tolerance(0.005, 0.09), limit)
+    other.spent("random", 2.0)
+    other.note("n", 3)
+    one.add(other)
+    assert (one.calls, one.rounds, one.seconds, one.notes) == (
+        2,
+        {"random": 2},
+        {"random": 3},
+        {"n": 3},
+    )
+    held = one.kinds["precision"][case.precision]
+    assert held == {
+        "calls": 2,
+        "worst_error": 0.01,
+        "worst_token_error": 0.09,
+        "worst_share_of_tolerance": pytest.approx(0.9),
+        "worst_seed": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    "errors, calls, clean", [(0, 3, True), (2, 3, False), (0, 0, False)], ids=str
+)
+def test_a_sanitizers_verdict(tmp_path, errors, calls, clean):
+    program = tmp_path / "sanitizer"
+    program.write_text(f"#!/bin/sh\necho calls ran: {calls}\necho ERROR SUMMARY: {errors} errors\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    for child in stress_children.sanitizers(str(program), 1, 3).values():
+        assert stress_children.verdict(child, 20)[1] is clean
+    gone = stress_children.sanitizers(str(tmp_path / "none"), 1, 3)
+    assert {*gone} == {"memcheck", "initcheck", "synccheck"}
+    assert stress_children.verdict(gone["memcheck"], 1) == (
+        "not run: compute-sanitizer was not found",
+        False,
+    )
+
+
+@pytest.mark.parametrize("other_total", [1.0, 0.995, 1.02])
+def test_a_gpus_memory_is_limited_to_what_is_asked_for(monkeypatch, other_total):
+    """torch may take the fraction of another total than the one that it tells."""
+    told, reserved = 100 << 30, 7 << 30
+    state = SimpleNamespace(fraction=1.0)
+
+    class OutOfMemory(RuntimeError):
+        pass
+
+    def empty(count, **options):
+        if reserved + count > state.fraction * told * other_total:
+            raise OutOfMemory
+
+    def set_fraction(fraction):
+        assert isinstance(fraction, float) and 0 <= fraction <= 1
+        state.fraction = fraction
+
+    fake = SimpleNamespace(
+        synchronize=lambda: None,
+        empty_cache=lambda: None,
+        set_per_process_memory_fraction=set_fraction,
+        get_device_properties=lambda device: SimpleNamespace(total_memory=told),
+    )
+    names = {"cuda": fake, "empty": empty, "OutOfMemoryError": OutOfMemory, "uint8": torch.uint8}
+    monkeypatch.setattr(stress_devices, "torch", SimpleNamespace(**names))
+    gpu = stress_devices.Gpu.__new__(stress_devices.Gpu)
+    for spare in (0, 5 << 20, 300 << 20):
+        with gpu.limited(spare):
+            room = state.fraction * told * other_total - reserved
+            # As near as the two totals are, and as the allocator's own steps of 2 MiB.
+            assert abs(room - spare) <= (2 << 20) + 0.03 * spare
+        assert state.fraction == 1.0
+
+
+def test_each_fault_says_what_it_is():
+    assert all(plant.__doc__ for plant in stress_plants.PLANTS.values())
