@@ -160,12 +160,12 @@ def again(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def in_turns(run: Run, workers: list[children.Worker], until: float) -> None:
-    """Every section again and again, each with its share of the time."""
-    shares = {name: share for name, (_, share) in sections.SECTIONS.items()}
-    shares = {**shares, PROCESSES: 0.5}
+def in_turns(run: Run, workers: list[children.Worker], until: float, keep) -> None:
+    """Every section again and again, each with its share of the time. keep: called now and then."""
+    shares = {name: share for name, (_, share) in sections.SECTIONS.items()} | {PROCESSES: 0.5}
     shares = {name: share for name, share in shares.items() if name not in run.options.without}
     command, seed = command_of(run.options), run.options.seed
+    kept = time.time()
     while shares:
         missing = [name for name in shares if name not in run.tally.rounds]
         if time.time() >= until and not missing:
@@ -178,6 +178,9 @@ def in_turns(run: Run, workers: list[children.Worker], until: float) -> None:
         seed += 1
         for worker in workers:
             worker.watch(command)
+        if time.time() - kept > 10:
+            kept = time.time()
+            keep()
 
 
 def whole(options: argparse.Namespace) -> int:
@@ -192,13 +195,27 @@ def whole(options: argparse.Namespace) -> int:
     sanitized: dict[str, children.Child | None] = {}
     if options.device == "cuda" and "sanitizer" not in options.without:
         sanitized = children.sanitizers(options.sanitizer, options.seed, 40)
-    in_turns(run, workers, until)
+
+    def so_far() -> None:
+        tally = Tally()
+        for one in (run.tally, *(worker.so_far() for worker in workers)):
+            tally.add(one)
+        waiting = {tool: ("not finished", False) for tool in sanitized}
+        keep(options, outcome(run, tally, waiting, time.time() - begun))
+
+    in_turns(run, workers, until, so_far)
     for worker in workers:
         run.tally.add(worker.result(120))
     left = max(60.0, until - time.time())
     verdicts = {tool: children.verdict(child, left) for tool, child in sanitized.items()}
     shutil.rmtree(scratch)
-    return report(run, verdicts, time.time() - begun)
+    result = outcome(run, run.tally, verdicts, time.time() - begun, finished=True)
+    keep(options, result)
+    show(result)
+    # A run that leaves out a section is never whole, and may still find nothing wrong.
+    sound = not result["mismatches"] and all(good for _, good in verdicts.values())
+    left_out = bool(options.without) and result["calls_against_fp64"] > 0
+    return 0 if result["whole"] or (sound and left_out) else 1
 
 
 def commit() -> str:
@@ -210,16 +227,16 @@ def commit() -> str:
     return os.environ.get("PARO_COMMIT") or done.stdout.strip() or "unknown"
 
 
-def report(run: Run, verdicts: dict[str, tuple[str, bool]], seconds: float) -> int:
-    """Writes and prints what came of it; the exit status."""
-    options, tally = run.options, run.tally
-    wanted = [*sections.SECTIONS, PROCESSES]
-    missing = [name for name in wanted if name not in tally.rounds]
+def outcome(
+    run: Run, tally: Tally, verdicts: dict[str, tuple[str, bool]], seconds: float, finished=False
+) -> dict:
+    """What came of a run, or has so far."""
+    options = run.options
+    missing = [name for name in (*sections.SECTIONS, PROCESSES) if name not in tally.rounds]
     enough = tally.calls >= (AT_LEAST if options.device == "cuda" else 1)
-    clean = all(good for _, good in verdicts.values())
-    complete = not options.without and not options.plant and enough and not missing
-    sound = clean and not tally.mismatches
-    result = {
+    complete = finished and enough and not (missing or options.without or options.plant)
+    sound = not tally.mismatches and all(good for _, good in verdicts.values())
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "device": run.device.describe(),
@@ -227,9 +244,12 @@ def report(run: Run, verdicts: dict[str, tuple[str, bool]], seconds: float) -> i
         "python": sys.version.split()[0],
         "seed": options.seed,
         "seconds": round(seconds, 1),
+        "finished": finished,
         "workers": options.workers,
         "left_out": options.without,
+        "did_not_run": missing,
         "calls_against_fp64": tally.calls,
+        "calls_wanted": AT_LEAST if options.device == "cuda" else 1,
         "repeats_bit_for_bit": tally.repeats,
         "mismatches": len(tally.mismatches),
         "whole": complete and sound,
@@ -240,15 +260,14 @@ def report(run: Run, verdicts: dict[str, tuple[str, bool]], seconds: float) -> i
         "wrong": tally.mismatches,
         "kinds": tally.ordered(),
     }
+
+
+def keep(options: argparse.Namespace, result: dict) -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
-    if missing and not options.without:
-        print(f"did not run: {', '.join(missing)}")
-    if not enough:
-        print(f"{tally.calls} calls are fewer than the {AT_LEAST} of a whole run")
-    return 0 if sound and (complete or (options.without and tally.calls)) else 1
+        part = options.out.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.replace(options.out)
 
 
 def show(result: dict) -> None:
@@ -264,10 +283,14 @@ def show(result: dict) -> None:
         print(f"{name:<10} {count:>7} rounds, {result['seconds_of_sections'][name]:.0f} s")
     for name, text in {**result["sanitizer"], **result["notes"]}.items():
         print(f"{name}: {text}")
+    calls, wanted = result["calls_against_fp64"], result["calls_wanted"]
+    if result["did_not_run"]:
+        print(f"did not run: {', '.join(result['did_not_run'])}")
+    if calls < wanted:
+        print(f"{calls:,} calls are fewer than the {wanted:,} of a whole run")
     print(
-        f"{result['device']}: {result['calls_against_fp64']:,} calls against fp64,"
-        f" {result['repeats_bit_for_bit']:,} repeated bit for bit, {result['seconds']:.0f} s:"
-        f" {result['mismatches']} mismatches"
+        f"{result['device']}: {calls:,} calls against fp64, {result['repeats_bit_for_bit']:,}"
+        f" repeated bit for bit, {result['seconds']:.0f} s: {result['mismatches']} mismatches"
     )
 
 

@@ -27,7 +27,7 @@ BROKEN = 3
 
 
 class Child:
-    """A process of this script. Its output goes to a file, it ends with us at the latest."""
+    """A process of this script, whose output goes to a file."""
 
     def __init__(self, arguments: list[str], before: tuple[str, ...] = (), **env: str):
         self.log = tempfile.TemporaryFile("w+")
@@ -141,7 +141,14 @@ class Worker:
         if self.dead <= 5:
             self.start(seed + self.step, self.step, self.until)
 
+    def so_far(self) -> Tally:
+        """What it has counted, some seconds ago at most."""
+        tally = self._tally()
+        tally.add(self.gone)
+        return tally
+
     def result(self, seconds: float) -> Tally:
+        """What it has counted in all, once it has ended."""
         code, text = self.child.finish(seconds)
         tally = self._tally()
         if code != 0 and self.dead <= 5:

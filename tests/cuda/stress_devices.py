@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import torch
+from paroattention import Plan
 from paroattention.kernels import cuda
 from stress_cases import Case, Sizes
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,7 +39,7 @@ class Gpu:
 
     def keep(self, plan) -> None:
         """Has a plan's words on the device for as long as the plan lives, for every stream."""
-        if hasattr(plan, "heads") and not hasattr(plan, "words"):
+        if isinstance(plan, Plan):
             cuda.upload(plan, torch.device("cuda", torch.cuda.current_device()))
         torch.cuda.synchronize()
 

@@ -177,7 +177,8 @@ def test_a_whole_run(tmp_path, capsys):
     options = ["--device", "cpu", "--seconds", "1", "--seed", "11"]
     assert stress.main([*options, "--out", str(file)]) == 0
     told, printed = json.loads(file.read_text()), capsys.readouterr().out
-    assert told["whole"] and told["mismatches"] == 0 and told["seed"] == 11
+    assert told["whole"] and told["finished"] and told["did_not_run"] == []
+    assert told["mismatches"] == 0 and told["seed"] == 11
     assert set(told["rounds"]) == {*stress_sections.SECTIONS, "processes"}
     assert told["notes"]["calls that got no memory"] >= 1
     assert any(note.startswith("strides beyond 2^31") for note in told["notes"])
@@ -199,6 +200,26 @@ def test_a_run_with_a_fault_fails(tmp_path):
     told = json.loads(file.read_text())
     assert told["mismatches"] == len(told["wrong"]) > 0 and not told["whole"]
     assert all("--only" in one["command"] for one in told["wrong"])
+
+
+def test_a_run_that_is_cut_short_has_kept_what_it_found(tmp_path, monkeypatch):
+    file = tmp_path / "stress.json"
+    options = ["--device", "cpu", "--seconds", "1000", "--seed", "3", "--out", str(file)]
+    clock = iter(range(0, 10_000, 4))
+    monkeypatch.setattr(stress.time, "time", lambda: next(clock))
+    round_, run = stress.Run.round, []
+
+    def cut_short(self, *arguments):
+        run.append(arguments[0])
+        if len(run) == 8:
+            raise KeyboardInterrupt
+        return round_(self, *arguments)
+
+    monkeypatch.setattr(stress.Run, "round", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        stress.main([*options, "--without", "processes"])
+    told = json.loads(file.read_text())
+    assert not told["finished"] and not told["whole"] and told["calls_against_fp64"] > 0
 
 
 def test_a_worker_that_dies_is_told_and_begins_anew(tmp_path):
