@@ -2,8 +2,11 @@
 
 Measured on random inputs with logits of standard deviation 1, over all cases of test_attention.py
 and all instruction sets; about twice the worst value seen. `total` is the error's norm over that of
-the reference. `token` is the worst token's error over the mean norm of a token: one wrong token
-among thousands shows there, and nowhere else. test_tolerances.py keeps both honest.
+the reference. `token` is the worst token's error over the mean norm of a token, or over its own
+where that is greater: one wrong token among thousands shows there, and nowhere else. Where one key
+has most of a token's weight, the token is larger than the others, and int8 drops weights below
+1/510 of that key's: such a token was off by 0.24 of the mean norm, which is 0.05 of its own (one of
+5,500 calls that stress.py drew). test_tolerances.py keeps both honest.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ def errors(out: torch.Tensor, ref: torch.Tensor) -> Tolerance:
     difference = (out - ref).norm(dim=-1)
     norms = ref.norm(dim=-1)
     total = difference.norm() / norms.norm().clamp_min(1e-300)
-    return Tolerance(float(total), float(difference.max() / norms.mean().clamp_min(1e-300)))
+    token = (difference / norms.clamp_min(norms.mean()).clamp_min(1e-300)).max()
+    return Tolerance(float(total), float(token))
 
 
 def assert_close(out: torch.Tensor, ref: torch.Tensor, dtype: torch.dtype, precision: str) -> None:

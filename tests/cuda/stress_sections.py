@@ -257,7 +257,7 @@ def large_round(context: Context, seed: int) -> list[str]:
     if not found:
         context.tally.compared(case, measured, calls.allowed(case, context.device.name))
     del apart, far
-    return found + (_many_elements(context, case) if context.device.large else [])
+    return found + (many_elements(context, case) if context.device.large else [])
 
 
 def _far_apart(inputs: list[torch.Tensor], dim: int) -> list[torch.Tensor]:
@@ -275,17 +275,18 @@ def _far_apart(inputs: list[torch.Tensor], dim: int) -> list[torch.Tensor]:
     return made
 
 
-def _many_elements(context: Context, case: cases.Case) -> list[str]:
+def many_elements(
+    context: Context, case: cases.Case, heads: int = 520, grid: tuple = (32, 32, 32)
+) -> list[str]:
     """More than 2^31 elements in each of q, k, v and o: some heads at both ends against fp64."""
-    heads, grid = 520, (32, 32, 32)
     case = dataclasses.replace(
         case, batch=1, orders=("HWF",) * heads, grid=grid, prefix=0, suffix=0, head_dim=128,
         density=0.03, views=("bnhd",) * 3, tile=(128, 128) if case.path != "narrow" else (64, 64),
     )  # fmt: skip
     one = calls.problem(case, context.device.name)
     o = context.call(one)
-    context.tally.note("tensors of more than 2^31 elements")
-    found, measured = calls.wrong(one, o, heads=(0, 259, 519))
+    context.tally.note(f"tensors of {o.numel():,} elements")
+    found, measured = calls.wrong(one, o, heads=(0, heads // 2, heads - 1))
     if not found:
         context.tally.compared(case, measured, calls.allowed(case, context.device.name))
     return [f"{o.numel()} elements: {text}" for text in found]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from paroattention import TokenLayout, reference
 from problems import random_plan, tensors
-from tolerances import assert_close
+from tolerances import assert_close, errors
 
 LAYOUT = TokenLayout((3, 6, 8), 10, 6)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -76,6 +76,21 @@ def test_what_a_broken_kernel_does_fails(problem, broken, precision):
     out = broken(*problem)
     with pytest.raises(AssertionError):
         assert_close(out, problem[2], torch.bfloat16, precision)
+
+
+def test_a_large_tokens_error_is_held_against_its_own_norm():
+    ref = torch.randn(1, 2, 50, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ref[0, 1, 7] *= 5
+    near, off = ref.clone(), ref.clone()
+    near[0, 1, 7] *= 1.05
+    off[0, 1, 7] = ref[0, 1, 8]
+    assert errors(near, ref).token == pytest.approx(0.05)
+    assert errors(off, ref).token > 0.9
+    # A small one's against the mean: it does not count by itself.
+    small = ref.clone()
+    small[0, 0, 3] = 0
+    ref[0, 0, 3] *= 1e-3
+    assert errors(small, ref).token < 2e-3
 
 
 def test_another_shape_fails(problem):

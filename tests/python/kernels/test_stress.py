@@ -1,4 +1,4 @@
-"""tests/cuda/stress.py on a CPU: it draws every kind, finds faults that are put in, and again.
+"""tests/cuda/stress.py on a CPU: every kind of call is drawn, and faults that are put in are found.
 
 The stand-ins of stress_devices.py take the place of streams, graphs and memory that runs out.
 """
@@ -9,30 +9,25 @@ import dataclasses
 import json
 import shlex
 import stat
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from paroattention import ORDERS
+from stress_modules import (
+    stress,
+    stress_calls,
+    stress_cases,
+    stress_children,
+    stress_devices,
+    stress_plants,
+    stress_sections,
+    stress_tally,
+)
+from tolerances import Tolerance, tolerance
 
-REPO = Path(__file__).resolve().parents[3]
-CUDA = REPO / "tests" / "cuda"
-before = [*sys.path]
-sys.path.insert(0, str(CUDA))
-import stress  # noqa: E402
-import stress_calls  # noqa: E402
-import stress_cases  # noqa: E402
-import stress_children  # noqa: E402
-import stress_devices  # noqa: E402
-import stress_plants  # noqa: E402
-import stress_sections  # noqa: E402
-from stress_tally import Tally  # noqa: E402
-from tolerances import Tolerance, tolerance  # noqa: E402
-
-sys.path[:] = before
+Tally = stress_tally.Tally
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +167,20 @@ def test_a_wrong_case_is_made_simple():
     assert least.views == ("bhnd",) * 3
 
 
+@pytest.mark.parametrize("plant", ["", "block"])
+def test_some_heads_of_many_are_compared(plant):
+    run = run_with(plant)
+    case = dataclasses.replace(run.context.draw(2), mask="scattered", dtype="bfloat16")
+    if plant:  # of the last head
+        plain = stress_plants.PLANTS[plant]
+        tiled = lambda case, *rest: plain(dataclasses.replace(case, tile=(128, 64)), *rest)  # noqa: E731
+        run.context.attend = tiled
+    found = stress_sections.many_elements(run.context, case, heads=9, grid=(3, 8, 11))
+    assert len(found) == (2 if plant else 0)
+    assert run.tally.calls == (0 if plant else 1)
+    assert "tensors of 304,128 elements" in run.tally.notes
+
+
 def test_a_whole_run(tmp_path, capsys):
     file = tmp_path / "stress.json"
     options = ["--device", "cpu", "--seconds", "1", "--seed", "11"]
@@ -292,40 +301,6 @@ def test_a_sanitizers_verdict(tmp_path, errors, calls, clean):
         "not run: compute-sanitizer was not found",
         False,
     )
-
-
-@pytest.mark.parametrize("other_total", [1.0, 0.995, 1.02])
-def test_a_gpus_memory_is_limited_to_what_is_asked_for(monkeypatch, other_total):
-    """torch may take the fraction of another total than the one that it tells."""
-    told, reserved = 100 << 30, 7 << 30
-    state = SimpleNamespace(fraction=1.0)
-
-    class OutOfMemory(RuntimeError):
-        pass
-
-    def empty(count, **options):
-        if reserved + count > state.fraction * told * other_total:
-            raise OutOfMemory
-
-    def set_fraction(fraction):
-        assert isinstance(fraction, float) and 0 <= fraction <= 1
-        state.fraction = fraction
-
-    fake = SimpleNamespace(
-        synchronize=lambda: None,
-        empty_cache=lambda: None,
-        set_per_process_memory_fraction=set_fraction,
-        get_device_properties=lambda device: SimpleNamespace(total_memory=told),
-    )
-    names = {"cuda": fake, "empty": empty, "OutOfMemoryError": OutOfMemory, "uint8": torch.uint8}
-    monkeypatch.setattr(stress_devices, "torch", SimpleNamespace(**names))
-    gpu = stress_devices.Gpu.__new__(stress_devices.Gpu)
-    for spare in (0, 5 << 20, 300 << 20):
-        with gpu.limited(spare):
-            room = state.fraction * told * other_total - reserved
-            # As near as the two totals are, and as the allocator's own steps of 2 MiB.
-            assert abs(room - spare) <= (2 << 20) + 0.03 * spare
-        assert state.fraction == 1.0
 
 
 def test_each_fault_says_what_it_is():
