@@ -6,8 +6,9 @@ ComfyUI are among them (pytest-xdist: --dist loadgroup). Says first which commit
 C++ runtime and one that holds its own; with --sanitize also runs sanitize.py under memcheck,
 racecheck, initcheck and synccheck. racecheck does not follow one arrival for a whole warp and
 reports the Hopper kernel for it: DIR is a copy of native/python whose library was built with
-PARO_EVERY_LANE_ARRIVES=ON. Fails where a test fails, a process dies, nothing ran, or a sanitizer
-finds something. Further arguments go to pytest; a run of a selection is never a whole pass.
+PARO_EVERY_LANE_ARRIVES=ON, the same but for that (compare_arrivals.py). Fails where a test fails, a
+process dies, nothing ran, or a sanitizer finds something. Further arguments go to pytest; a run of
+a selection is never a whole pass.
 """
 
 from __future__ import annotations
