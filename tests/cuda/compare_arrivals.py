@@ -6,6 +6,7 @@ every source of kernels for sm_90a as device_code.cmake does, makes the cubins f
 instruction by instruction. What may differ in a Hopper kernel of attention: `@!P SYNCS.ARRIVE`
 loses its predicate, and one UMOV, from which the barriers' count is made, is 32 times as great.
 Ends with 1 where anything else differs, or where a Hopper kernel is not among them. About a minute.
+cuobjdump needs nvdisasm on the path.
 """
 
 from __future__ import annotations
