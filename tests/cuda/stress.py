@@ -27,7 +27,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PACKAGE = ROOT / "native" / "python"
+# As for sanitize.py: another package, whose library racecheck can follow.
+PACKAGE = Path(os.environ.get("PARO_PACKAGE") or ROOT / "native" / "python")
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 # The build in the working tree, or else the installed wheel.
 if any((PACKAGE / "paroattention").glob("_core*")):
@@ -45,6 +46,8 @@ from stress_tally import Mismatch, Tally  # noqa: E402
 # Random calls of a whole run on a GPU.
 AT_LEAST = 20_000
 PROCESSES = "processes"
+# Calls under the sanitizer.
+SAMPLE = 40
 # So many cases that are wrong are made simple in a process: where all are, the others say no more.
 SIMPLIFIED = 5
 
@@ -61,6 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plant", choices=stress_plants.PLANTS, default="")
     parser.add_argument("--without", action="append", default=[])
     parser.add_argument("--sanitizer", default="compute-sanitizer", help="the program")
+    parser.add_argument("--race-package", default="", help="racecheck too, of this (run.py)")
     for hidden in ("--worker", "--digest", "--sample"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -196,7 +200,9 @@ def whole(options: argparse.Namespace) -> int:
         worker.start(first, len(workers), until)
     sanitized: dict[str, children.Child | None] = {}
     if options.device == "cuda" and "sanitizer" not in options.without:
-        sanitized = children.sanitizers(options.sanitizer, options.seed, 40)
+        sanitized = children.sanitizers(
+            options.sanitizer, options.seed, SAMPLE, options.race_package
+        )
 
     def so_far() -> None:
         tally = Tally()
@@ -210,6 +216,9 @@ def whole(options: argparse.Namespace) -> int:
         run.tally.add(worker.result(120))
     left = max(60.0, until - time.time())
     verdicts = {tool: children.verdict(child, left) for tool, child in sanitized.items()}
+    for tool in (tool for tool, (_, good) in verdicts.items() if not good):
+        sample = f"--sample {options.seed}:{SAMPLE}"
+        print(f"again: {options.sanitizer} --tool {tool} {command_of(options)} {sample}")
     shutil.rmtree(scratch)
     result = outcome(run, run.tally, verdicts, time.time() - begun, finished=True)
     keep(options, result)

@@ -86,15 +86,23 @@ def sample(device, seed: int, count: int) -> None:
     print("calls ran:", ran)
 
 
-def sanitizers(program: str, seed: int, count: int) -> dict[str, Child | None]:
-    """A child for each tool; None where the program is not there."""
+def sanitizers(
+    program: str, seed: int, count: int, race_package: str = ""
+) -> dict[str, Child | None]:
+    """A child for each tool; None where the program is not there.
+
+    race_package: a copy of native/python whose library racecheck can follow, if there is one.
+    """
     # The caching allocator would hide reads past an end.
     env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    tools = {tool: env for tool in TOOLS}
+    if race_package:
+        tools["racecheck"] = {**env, "PARO_PACKAGE": race_package}
     arguments = ["--device", "cuda", "--sample", f"{seed}:{count}"]
     children: dict[str, Child | None] = {}
-    for tool in TOOLS:
+    for tool, given in tools.items():
         try:
-            children[tool] = Child(arguments, (program, "--tool", tool), **env)
+            children[tool] = Child(arguments, (program, "--tool", tool), **given)
         except OSError:
             children[tool] = None
     return children
@@ -105,7 +113,7 @@ def verdict(child: Child | None, seconds: float) -> tuple[str, bool]:
     if child is None:
         return "not run: compute-sanitizer was not found", False
     code, text = child.finish(seconds)
-    told = re.findall(r"ERROR SUMMARY: (\d+) errors?", text)
+    told = re.findall(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+) ", text)
     ran = re.findall(r"calls ran: (\d+)", text)
     if code == 0 and told and ran and int(ran[-1]) > 0 and set(told) == {"0"}:
         return f"0 errors in {ran[-1]} calls", True

@@ -295,6 +295,15 @@ def test_a_sanitizers_verdict(tmp_path, errors, calls, clean):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     for child in stress_children.sanitizers(str(program), 1, 3).values():
         assert stress_children.verdict(child, 20)[1] is clean
+    # racecheck looks at another package, and ends with words of its own.
+    program.write_text(
+        f"#!/bin/sh\necho $2 $PARO_PACKAGE calls ran: {calls}\n"
+        f"echo RACECHECK SUMMARY: {errors} hazards displayed\n"
+    )
+    child = stress_children.sanitizers(str(program), 1, 3, "other")["racecheck"]
+    code, text = child.finish(20)
+    assert (code, text.splitlines()[0]) == (0, f"racecheck other calls ran: {calls}")
+    assert stress_children.verdict(child, 20)[1] is clean
     gone = stress_children.sanitizers(str(tmp_path / "none"), 1, 3)
     assert {*gone} == {"memcheck", "initcheck", "synccheck"}
     assert stress_children.verdict(gone["memcheck"], 1) == (
