@@ -2,11 +2,12 @@
 
 Every call is held against fp64 by the tolerances of tests/tolerances.py: shapes, layouts, dtypes,
 strides, masks and densities, orders, precisions, tile sizes, tails and paths are random. Besides:
-calls on several streams and from several threads, memory used again, graphs replayed with other
-data, two processes, calls that get no memory, strides and tensors of more than 2^31 elements, and a
-sample under compute-sanitizer (memcheck, initcheck, synccheck). FILE gets counts and worst errors
-by kind. Whatever is wrong is printed with its seed and a command that runs only it; a random call
-is made as simple as it stays wrong. Ends with 0 where nothing was wrong and all of it ran.
+calls on several streams and from several threads, memory used again, plans that come and go, graphs
+replayed with other data, two processes, calls that get no memory, strides and tensors of more than
+2^31 elements, and a sample under compute-sanitizer (memcheck, initcheck, synccheck). FILE gets
+counts and worst errors by kind, every ten seconds. Whatever is wrong is printed with its seed and a
+command that runs only it; a random call is made as simple as it stays wrong. Ends with 0 where
+nothing was wrong and all of it ran.
 
 --device cpu runs the CPU library and stand-ins for what only a GPU has, on smaller sizes.
 --only SECTION:SEED and --case JSON run one round again. --plant NAME puts a fault in, which the run

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from paroattention import Plan
-from paroattention.kernels import cuda
+from paroattention.kernels import cuda, plan_store
 from stress_cases import Case, Sizes
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -92,6 +92,19 @@ class Gpu:
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
 
+    @contextlib.contextmanager
+    def few_plans(self):
+        """Within it a plan's words come to the device for each call, the next one's beside it."""
+        device = torch.device("cuda", torch.cuda.current_device())
+        before = plan_store.store(device)
+        copies = plan_store.CudaCopies(device)
+        plan_store._stores[device] = plan_store.PlanStore(copies, resident_bytes=0)
+        try:
+            yield
+        finally:
+            torch.cuda.synchronize()
+            plan_store._stores[device] = before
+
     def _release(self) -> None:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
@@ -152,6 +165,9 @@ class Cpu:
 
     def limited(self, spare: int):
         return _Allocations(spare)
+
+    def few_plans(self):
+        return contextlib.nullcontext()
 
 
 DEVICES = {"cuda": Gpu, "cpu": Cpu}

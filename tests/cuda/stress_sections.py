@@ -165,6 +165,24 @@ def allocator_round(context: Context, seed: int) -> list[str]:
     return found + [text for lane in lanes for text in lane.result("with memory used again")]
 
 
+def plans_round(context: Context, seed: int) -> list[str]:
+    """Layers in turns whose plans do not stay on the device: they come through two buffers."""
+    made, found = [], []
+    with context.device.few_plans():
+        for number in range(5):
+            case = context.draw(seed * 1000 + number)
+            if case.mask == "found":
+                case = dataclasses.replace(case, mask="scattered")
+            one, o, wrong = context.checked(case)
+            made.append(_Repeats(context, one, o.clone()))
+            found += [f"alone, {case.dump()}: {text}" for text in wrong]
+        for _ in range(4):
+            for layer in made:
+                layer.step()
+        context.device.wait()
+    return found + [text for layer in made for text in layer.result("with plans on their way")]
+
+
 def graphs_round(context: Context, seed: int) -> list[str]:
     """A recorded call whose inputs change: each replay is the call with what they hold now."""
     case = context.draw(seed)
@@ -299,6 +317,7 @@ SECTIONS: dict[str, tuple[Round, float]] = {
     "streams": (streams_round, 2.0),
     "threads": (threads_round, 2.0),
     "allocator": (allocator_round, 1.0),
+    "plans": (plans_round, 1.0),
     "graphs": (graphs_round, 2.0),
     "failures": (failures_round, 1.0),
     "large": (large_round, 1.0),

@@ -123,6 +123,7 @@ def test_limits_are_those_of_the_tests():
         ("bit", "streams", 2),
         ("bit", "threads", 2),
         ("bit", "allocator", 2),
+        ("bit", "plans", 2),
         ("bit", "failures", 2),
         ("stale", "graphs", 2),
         ("memory", "failures", 2),

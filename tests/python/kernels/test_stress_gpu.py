@@ -75,6 +75,12 @@ def fake_gpu(monkeypatch):
     gpu = stress_devices.Gpu()
     assert gpu.paths == {"auto", "portable", "narrow", "releasing", "hopper"}
     assert gpu.describe() == "fake"
+    stores = {torch.device("cuda", 0): "usual"}
+    given = SimpleNamespace(
+        store=stores.get, _stores=stores, CudaCopies=lambda device: device,
+        PlanStore=lambda copies, resident_bytes: (copies, resident_bytes),
+    )  # fmt: skip
+    monkeypatch.setattr(stress_devices, "plan_store", given)
     gpu.name, gpu.sizes, gpu.paths = "cpu", stress_devices.Cpu.sizes, stress_devices.Cpu.paths
     gpu.large, gpu.uploads = False, uploads
     return gpu, fake
@@ -93,8 +99,18 @@ def test_what_a_gpu_is_asked_for(fake_gpu):
     found = stress_sections.graphs_round(context, 4)
     assert fake.called.count("graph") == 1 and fake.called.count("replay") == 3
     assert "replay 1 must give the call's bits (got others)" in found
+    assert stress_sections.plans_round(context, 4) == []
     assert gpu.peak(lambda: fake.called.append("call")) == 4000
     assert fake.called[-3:] == ["call", "synchronize", "max_memory_reserved"]
+
+
+def test_plans_come_and_go_only_for_a_while(fake_gpu):
+    gpu, _ = fake_gpu
+    device, stores = torch.device("cuda", 0), stress_devices.plan_store._stores
+    with pytest.raises(ValueError), gpu.few_plans():
+        assert stores[device] == (device, 0)
+        raise ValueError
+    assert stores[device] == "usual"
 
 
 def test_a_gpu_without_kernels_or_none_is_told(monkeypatch):
