@@ -80,6 +80,8 @@ def install(python: Path, source: Path, *options: str, **environment):
     """The finished pip."""
     command = [str(python), "-m", "pip", "install", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--disable-pip-version-check", *options, str(source)]
+    # What is installed is only imported.
+    command += ["--config-settings", "cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("PARO_")}
     env |= {"PYTHONPATH": "", "TMPDIR": str(source.parent), **environment}
     if shutil.which("ccache"):
