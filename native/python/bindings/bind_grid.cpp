@@ -76,6 +76,10 @@ py::array_t<float> kernels(const std::vector<const OffsetAccumulator*>& accumula
     return found;
 }
 
+py::array_t<double> doubles(const std::vector<double>& values) {
+    return to_numpy(values, {static_cast<py::ssize_t>(values.size())});
+}
+
 void bind_bins(py::module_& m) {
     py::class_<Bins>(m, "Bins")
         .def(py::init([](std::vector<std::int32_t> f, std::vector<std::int32_t> h, std::vector<std::int32_t> w) {
@@ -127,6 +131,8 @@ void bind_grid(py::module_& m) {
                 self.add_sums(view(sum), view(pairs), rows);
             },
             py::arg("sum"), py::arg("pairs"), py::arg("rows"))
+        .def_property_readonly("sum", [](const OffsetAccumulator& self) { return doubles(self.sum()); })
+        .def_property_readonly("pairs", [](const OffsetAccumulator& self) { return doubles(self.pairs()); })
         .def("kernel", [](const OffsetAccumulator& self) {
             const OffsetKernel kernel = self.kernel();
             return to_numpy(kernel.value, {static_cast<py::ssize_t>(kernel.value.size())});

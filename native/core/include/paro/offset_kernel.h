@@ -87,6 +87,9 @@ class OffsetAccumulator {
     void add_sums(std::span<const double> sum, std::span<const double> pairs, std::int64_t rows);
 
     std::int64_t rows() const { return rows_; }
+    // By bin, what add_sums of another accumulator takes: the same bits come back there.
+    const std::vector<double>& sum() const { return sum_; }
+    const std::vector<double>& pairs() const { return pairs_; }
     const Bins& bins() const { return bins_; }
     const Grid& grid() const { return grid_; }
     OffsetKernel kernel() const;

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..heads import Heads, checked
 from ..kernels import cuda_observe
 from ..layout import permutation
 from ..steps import Mark
@@ -28,7 +29,7 @@ _GAIN_DEVIATION = 0.05
 class Reading:
     """Of one call, on its way: retained mass and squared error of the present mask, then of the
     proposed one, if the meter's turn has come; block sums [kept heads, n, cols] of the queries at
-    `places`."""
+    `places` [kept heads, n]. heads: those of the call, None for all."""
 
     key: object
     queries: int
@@ -37,6 +38,7 @@ class Reading:
     places: torch.Tensor | None = None
     sums: cuda_observe.Readback | None = None
     mark: Mark = field(default_factory=Mark)
+    heads: Heads | None = None
     # Curves are measured from rows on the host: see watching.HostReading.
     curves = None
 
@@ -65,7 +67,7 @@ class Reading:
     def teach(self, seen) -> None:
         """Adds the block sums to a SeenBlocks."""
         if self.sums is not None:
-            seen.add_many(self.kept, self.places[self.kept], self.sums.get())
+            seen.add_many(self.kept, self.places, self.sums.get())
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,11 +99,23 @@ class DeviceWatch:
         self._unmetered: dict[object, int] = {}
 
     def call(
-        self, key, plans: list, q, k, v, scale: float, group: int, queries: int, seen, mark=None
+        self,
+        key,
+        plans: list,
+        q,
+        k,
+        v,
+        scale: float,
+        group: int,
+        queries: int,
+        seen,
+        mark=None,
+        heads: Heads | None = None,
     ) -> None:
-        """plans: the present one, and a proposed one if there is. seen: SeenBlocks that will be
-        taught, or None. mark: which call of the run it is."""
-        batch, heads = q.shape[:2]
+        """plans: the present one, and a proposed one if there is, of the heads in q. seen:
+        SeenBlocks that will be taught, or None. mark: which call of the run it is. heads: those in
+        q, None for all."""
+        batch, heads = q.shape[0], checked(heads, q.shape[1])
         share = -(-queries // batch)
         call = None if mark is None else (key.layer, mark)
         drawn = self._observer.draw(key.layout, heads, share, batch, call)
@@ -109,11 +123,14 @@ class DeviceWatch:
         count = places.shape[1]
         turn = key.layer if mark is None else (key.layer, mark.conds, mark.repeat)
         numbers = count * key.layout.grid_size
-        keep = self._keep(heads, numbers, turn) if seen is not None else []
+        keep = self._keep(heads.total, numbers, turn) if seen is not None else []
+        keep = [head for head in keep if head in heads.numbers]
+        local = [heads.numbers.index(head) for head in keep]
         rows = self._observer.add_on_device(
-            key.layer, q, k, key.layout, places, scale, group, keep, mark
+            key.layer, q, k, key.layout, places, scale, group, local, mark, heads
         )
-        reading = Reading(key, count, None, mark=mark or Mark(len(self._readings)))
+        own_mark = mark or Mark(len(self._readings))
+        reading = Reading(key, count, None, mark=own_mark, heads=heads)
         first = None if mark is None else mark.place + sum(mark.conds)
         if self._metered(turn, first) or len(plans) > 1:
             given = places.int()
@@ -125,7 +142,7 @@ class DeviceWatch:
         if rows is not None:
             orders = [seen.orders[head] for head in keep]
             sums = block_sums(rows, key.layout.grid, orders, seen.block_kv)
-            reading.kept, reading.places = keep, places
+            reading.kept, reading.places = keep, places[local]
             reading.sums = cuda_observe.Readback(sums)
         self._readings.append(reading)
 

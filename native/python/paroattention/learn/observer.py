@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .. import _core
+from ..heads import Heads, checked
 from ..kernels import cuda_observe
 from ..layout import TokenLayout
 from ..limits import MAX_QUERIES
@@ -34,13 +35,16 @@ class _Watched:
         # Rows that came to the host beside a device's work: counted from the next send on, as what
         # the device itself has seen is, so that nobody meets half a step's.
         self._late: dict[int, list] = {}
-        # By group and device: what was seen there and is not here yet; rows on their way for a
-        # capture, by group.
+        # By group, device and heads: what was seen there and is not here yet; rows on their way
+        # for a capture, by group.
         self.states: dict[tuple, cuda_observe.ObserveState] = {}
         self.coming: dict[int, tuple] = {}
         self.newest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         # By the same names, the call that the rows are of: the last one's are kept.
         self._kept_of: dict = {}
+        # By group, the heads that this process has watched since they were last told (of several
+        # ranks each watches some).
+        self.touched: dict[int, set[int]] = {}
 
     def send(self) -> None:
         """Starts what devices have seen on its way here; does not wait."""
@@ -53,8 +57,9 @@ class _Watched:
 
     def arrived(self) -> dict[int, list]:
         """Accumulators by group, with what was sent: devices are waited for up to there."""
-        for (group, _), state in sorted(self.states.items(), key=lambda one: str(one[0])):
-            state.take(self._own(group))
+        for (group, _, numbers), state in sorted(self.states.items(), key=lambda one: str(one[0])):
+            own = self._own(group)
+            state.take([own[number] for number in numbers])
         return self._groups
 
     @property
@@ -78,11 +83,11 @@ class _Watched:
             groups[group] = [make(self.bins, self.layout.grid) for _ in range(self.heads)]
         return groups[group]
 
-    def state(self, group: int, device) -> cuda_observe.ObserveState:
-        name = group, device
+    def state(self, group: int, device, numbers: tuple[int, ...]) -> cuda_observe.ObserveState:
+        name = group, device, numbers
         if name not in self.states:
             make = cuda_observe.ObserveState
-            self.states[name] = make(self.bins, self.layout.grid, self.heads, device)
+            self.states[name] = make(self.bins, self.layout.grid, len(numbers), device)
         return self.states[name]
 
     def newer(self, name, mark: Mark) -> bool:
@@ -92,6 +97,13 @@ class _Watched:
         if newer:
             self._kept_of[name] = mark
         return newer
+
+    def touch(self, group: int, numbers) -> None:
+        self.touched.setdefault(group, set()).update(numbers)
+
+    def put(self, group: int, head: int, accumulator) -> None:
+        """What another rank has seen of a head takes the place of what is known here."""
+        self._own(group)[head] = accumulator
 
     def keep_rows(self, name: tuple[int, int], sampled: Sampled, place: int) -> None:
         """Keeps rows of sampled.heads[place] for a capture; a head's queries may come in pieces."""
@@ -108,14 +120,19 @@ class _Watched:
     def take_rows(self) -> None:
         """Takes over the rows for a capture that a device was asked for."""
         for group, (heads, places, readback) in self.coming.items():
-            for place, head in enumerate(heads):
-                own = places[head].numpy().astype(np.int32), readback.get()[place].numpy()
+            for place, (local, head) in enumerate(heads):
+                own = places[local].numpy().astype(np.int32), readback.get()[place].numpy()
                 self.newest[(group, head)] = own
         self.coming.clear()
 
     def seen_groups(self) -> list[int]:
         """The groups in which every head has rows; one whose rows were not finite has none."""
         return _complete(self.groups)
+
+
+def _inside(heads: Heads, numbers) -> list[tuple[int, int]]:
+    """(place in the tensors, number) of those heads of the model that a call holds."""
+    return [(heads.numbers.index(one), one) for one in numbers if one in heads.numbers]
 
 
 def _kept_rows(layout: TokenLayout) -> int:
@@ -165,37 +182,45 @@ class Observer:
         queries: int | None = None,
         look: Callable[[Sampled], None] | None = None,
         mark: Mark | None = None,
+        heads: Heads | None = None,
     ):
         """Adds one evaluation of a layer; q, k (B, H, N, D) in original order.
 
         queries: how many a head, in place of the observer's own number. look: called with what was
-        sampled, once it is added. mark: which call of the run it is; without one the next.
+        sampled, once it is added. mark: which call of the run it is; without one the next. heads:
+        those that q and k hold; None for all. Queries are drawn for all heads, so that each head
+        gets the same ones however many are here.
         Raises Error when the layer was watched on another grid before, or rows are not finite.
         """
-        batch, heads = q.shape[:2]
+        batch, heads = q.shape[0], checked(heads, q.shape[1])
         given, mark = mark, mark or self._next_mark(layer)
-        watched = self._watched(layer, q, layout, mark)
+        watched = self._watched(layer, q, layout, mark, heads)
         share = -(-(queries or self.queries) // batch)
         drawn = self.draw(layout, heads, share, batch, given and (layer, given))
         # A capture shows what was watched densely; samples while sparse are few.
-        kept = [] if queries else self._kept_heads(mark.place, heads, share * layout.grid_size)
+        size = share * layout.grid_size
+        kept = [] if queries else self._kept_heads(mark.place, heads.total, size)
         if self.on_device(q) and look is None:
-            places = torch.cat(drawn, 1)
-            rows = self.add_on_device(layer, q, k, layout, places, sm_scale, group, kept, mark)
+            places, own = torch.cat(drawn, 1), _inside(heads, kept)
+            local = [one for one, _ in own]
+            rows = self.add_on_device(
+                layer, q, k, layout, places, sm_scale, group, local, mark, heads
+            )
             if rows is not None and watched.newer(group, mark):
                 # Of the first entry, as below.
                 room = min(share, _kept_rows(layout))
                 readback = cuda_observe.Readback(rows[:, :room])
-                watched.coming[group] = kept, drawn[0][:, :room], readback
+                watched.coming[group] = own, drawn[0][:, :room], readback
             return
-        for sampled in sample(q, k, layout, drawn, sm_scale):
+        watched.touch(group, heads.numbers)
+        for sampled in sample(q, k, layout, drawn, sm_scale, heads.numbers):
             rows = sampled.grid_rows.cpu().contiguous()
             known = watched.late(group) if self.on_device(q) else watched.accumulators(group)
-            self._add(known[sampled.heads], sampled.places, rows.numpy())
+            own = [known[number] for number in sampled.numbers]
+            self._add(own, sampled.places, rows.numpy())
             for head in kept if sampled.entry == 0 else ():
-                here = sampled.heads.start <= head < sampled.heads.stop
-                if here and watched.newer((group, head), mark):
-                    watched.keep_rows((group, head), sampled, head - sampled.heads.start)
+                if head in sampled.numbers and watched.newer((group, head), mark):
+                    watched.keep_rows((group, head), sampled, sampled.numbers.index(head))
             if look is not None:
                 look(sampled)
 
@@ -206,10 +231,17 @@ class Observer:
         place = known.index(layer) if layer in known else len(known)
         return Mark(self._unmarked, place=place)
 
-    def _watched(self, layer: str, q, layout: TokenLayout, mark: Mark) -> _Watched:
-        heads, watched = q.shape[1], self.layers.get(layer)
+    def _watched(self, layer: str, q, layout: TokenLayout, mark: Mark, heads: Heads) -> _Watched:
+        return self.watched(layer, layout, heads.total, q.shape[-1], mark)
+
+    def watched(
+        self, layer: str, layout: TokenLayout, heads: int, head_dim: int, mark: Mark
+    ) -> _Watched:
+        """What is known of a layer of so many heads; made where it was not watched yet. Raises
+        Error when it was watched on another grid before."""
+        watched = self.layers.get(layer)
         if watched is None:
-            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, q.shape[-1], mark)
+            watched = _Watched(layout, _core.Bins.even(layout.grid), heads, head_dim, mark)
             self.layers[layer] = watched
         if (watched.layout.grid, watched.heads) != (layout.grid, heads):
             raise _core.Error(
@@ -226,28 +258,35 @@ class Observer:
     def draw(
         self,
         layout: TokenLayout,
-        heads: int,
+        heads: Heads,
         share: int,
         batch: int,
         call: tuple[str, Mark] | None = None,
     ) -> list[torch.Tensor]:
         """Grid places (heads, share) for every batch entry. call: layer and mark of the call that
-        they are for; the next ones of a sequence without it."""
+        they are for; the next ones of a sequence without it. Drawn for all of the model's heads:
+        each gets the same ones whichever process computes it."""
         generator = self._generator
         if call is not None:
             name = repr((self._seed, call[0], tuple(call[1]))).encode()
             digest = hashlib.blake2b(name, digest_size=8).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-        return [
-            torch.randint(layout.grid_size, (heads, share), generator=generator)
+        drawn = (
+            torch.randint(layout.grid_size, (heads.total, share), generator=generator)
             for _ in range(batch)
-        ]
+        )
+        own = slice(None) if heads.whole else list(heads.numbers)
+        return [places[own] for places in drawn]
 
-    def add_on_device(self, layer, q, k, layout, places, sm_scale, group, keep=(), mark=None):
+    def add_on_device(
+        self, layer, q, k, layout, places, sm_scale, group, keep=(), mark=None, heads=None
+    ):
         """Adds queries places (H, n) where q lies, without waiting for it. Returns the rows of the
-        heads `keep`, float16 [len(keep), n, grid tokens] on that device, or None."""
-        mark = mark or self._next_mark(layer)
-        state = self._watched(layer, q, layout, mark).state(group, q.device)
+        heads `keep` (places in q), float16 [len(keep), n, grid tokens] on that device, or None."""
+        mark, heads = mark or self._next_mark(layer), checked(heads, q.shape[1])
+        watched = self._watched(layer, q, layout, mark, heads)
+        watched.touch(group, heads.numbers)
+        state = watched.state(group, q.device, heads.numbers)
         return state.observe(q, k, layout, places.int(), sm_scale, keep=keep)
 
     def send(self) -> None:

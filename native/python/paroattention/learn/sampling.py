@@ -7,7 +7,7 @@ attention.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,9 +25,10 @@ KEPT, MASS, LOST, WHOLE = range(4)
 class Sampled:
     """Dense rows of sampled grid queries, of some heads of one batch entry.
 
-    heads: which ones. places (h, n): grid indices, on the CPU. queries (h, n, D), rows (h, n, N):
-    probabilities over all keys, and lse (h, n) of their logits: float32, on the device of q.
-    first: how many of these heads' queries came in pieces before this one.
+    heads: which ones of the call's. places (h, n): grid indices, on the CPU. queries (h, n, D),
+    rows (h, n, N): probabilities over all keys, and lse (h, n) of their logits: float32, on the
+    device of q. first: how many of these heads' queries came in pieces before this one. numbers:
+    the model's numbers of these heads; those of the call where it holds all heads.
     """
 
     layout: TokenLayout
@@ -38,8 +39,13 @@ class Sampled:
     rows: torch.Tensor
     lse: torch.Tensor
     first: int = 0
+    numbers: Sequence[int] = ()
 
     _sums: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.numbers:
+            self.numbers = range(self.heads.start or 0, (self.heads.start or 0) + len(self.rows))
 
     def block_sums(self, place: int, order: str, block: int) -> torch.Tensor:
         """(n, blocks) of heads[place]; summed once for all who ask."""
@@ -73,8 +79,11 @@ def _softmax(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, torch.from_numpy((most + np.log(total))[..., 0])
 
 
-def sample(q, k, layout: TokenLayout, places: list, sm_scale: float) -> Iterator[Sampled]:
-    """Rows of the queries places[entry] (H, n) of every batch entry; q, k (B, H, N, D).
+def sample(
+    q, k, layout: TokenLayout, places: list, sm_scale: float, numbers: Sequence[int] = ()
+) -> Iterator[Sampled]:
+    """Rows of the queries places[entry] (H, n) of every batch entry; q, k (B, H, N, D). numbers:
+    the model's numbers of these heads.
 
     In pieces of as many heads as _MAX_SCORES holds, or of some queries of one head.
     """
@@ -90,7 +99,8 @@ def sample(q, k, layout: TokenLayout, places: list, sm_scale: float) -> Iterator
             queries = torch.gather(q[entry, part], 1, index.expand(-1, -1, head_dim))
             scores = torch.matmul(queries, k[entry, part].transpose(-1, -2)).float() * sm_scale
             rows, lse = _softmax(scores)
-            yield Sampled(layout, entry, part, own, queries.float(), rows, lse, at)
+            whose = (numbers or range(heads))[part]
+            yield Sampled(layout, entry, part, own, queries.float(), rows, lse, at, whose)
 
 
 def _computed(mask, rows: np.ndarray) -> np.ndarray:
@@ -168,6 +178,12 @@ class Tally:
             self._sums = torch.zeros(self.heads, 4, dtype=torch.float64)
         self._sums += torch.from_numpy(queries * sums.astype(np.float64)).to(self._sums.device)
         self.queries += queries
+
+    def put(self, heads: list[int], sums: np.ndarray, queries: int) -> None:
+        """Sums [len(heads), 4] of these heads from elsewhere take the place of those here."""
+        own = self.read().copy()
+        own[heads] = sums
+        self._sums, self.queries = torch.from_numpy(own), max(self.queries, queries)
 
     def add_tally(self, other: Tally) -> None:
         """Adds another one's sums; waits for its device."""

@@ -72,8 +72,7 @@ class SeenBlocks:
         return not self.counts.any()
 
     def add(self, sampled: Sampled) -> None:
-        heads = range(len(self.orders))[sampled.heads]
-        for place, head in enumerate(heads):
+        for place, head in enumerate(sampled.numbers):
             sums = sampled.block_sums(place, self.orders[head], self.block_kv)
             self.add_sums(head, sampled.places[place], sums)
 
@@ -96,6 +95,11 @@ class SeenBlocks:
         # Not torch's index_add_: its threads and those that build plans keep each other waiting.
         values = sums.reshape(-1, self.cols).float().cpu().numpy()
         _core.add_samples(self.sums, self.counts, torch.cat(own).numpy(), values)
+
+    def put(self, heads: list[int], sums: np.ndarray, counts: np.ndarray) -> None:
+        """Sums of these heads from elsewhere take the place of those here."""
+        self._own()
+        self.sums[heads], self.counts[heads] = sums, counts
 
     def lend(self, busy: Callable[[], bool]) -> None:
         """The arrays are read elsewhere as long as busy(): what comes meanwhile goes to copies."""

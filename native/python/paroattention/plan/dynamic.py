@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .. import _core
+from ..heads import Heads, checked
 from ..kernels import cuda_masks
 from ..kernels import observe_torch as plain
 from ..kernels.head_orders import HeadOrders, OrderedHead
@@ -50,9 +51,10 @@ class DynamicPlanner(Planner):
     def builder(self, profile, group: int, layout, *, layers=()) -> Nothing:
         return Nothing()
 
-    def maps(self, key: Key, q, k, scale: float) -> Maps:
-        """Orders and scores [rows, cols]: what this call's masks are chosen by."""
-        orders = [head.order for head in self.running(key).heads]
+    def maps(self, key: Key, q, k, scale: float, heads: Heads | None = None) -> Maps:
+        """Orders and scores [rows, cols]: what this call's masks are chosen by. heads: those in q
+        and k, None for all; maps are asked for by their places."""
+        orders = [head.order for head in checked(heads, q.shape[1]).of(self.running(key).heads)]
         tile = self._settings.block_q, self._settings.block_kv
         scores = plain.block_scores(q, k, orders, key.layout, tile, scale)
         found = list(zip(orders, scores.cpu().numpy(), strict=True))

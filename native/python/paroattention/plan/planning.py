@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .. import _core
+from ..heads import Heads
 from ..layout import TokenLayout, other_sizes
 from ..learn.budget import Maps
 from ..learn.seen_blocks import EXACT_PRIOR, PRIOR, SeenBlocks
@@ -85,8 +86,18 @@ class Planner:
             self.profile = profile
             self._ids = {name: place for place, name in enumerate(profile.layer_ids())}
 
-    def key(self, layer: str, sigma: float, layout: TokenLayout, q) -> Key:
-        return Key(layer, self.profile.timestep_group(sigma), layout, q.shape[1], q.shape[-1])
+    def give_up(self) -> None:
+        """There is no profile to go by after all."""
+        self.forget()
+        with self._lock:
+            self.profile, self._ids, self._held = None, {}, None
+
+    def key(
+        self, layer: str, sigma: float, layout: TokenLayout, q, heads: Heads | None = None
+    ) -> Key:
+        """Of a call with this q. heads: those in q; None for all of the model's."""
+        total = q.shape[1] if heads is None else heads.total
+        return Key(layer, self.profile.timestep_group(sigma), layout, total, q.shape[-1])
 
     def get(self, key: Key) -> _core.Plan | str:
         """The newest plan, or why there is none."""

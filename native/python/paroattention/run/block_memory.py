@@ -41,8 +41,8 @@ class BlockMemory:
                 self._note(f"the first masks are made without rows of watched steps: {_TOO_MUCH}")
         else:
             pieces = self._rows.setdefault(layer, [])
-            name = mark or Mark(len(pieces)), sampled.entry, sampled.heads.start
-            pieces.append((name, sampled.heads, sampled.places, rows))
+            name = mark or Mark(len(pieces)), sampled.entry, sampled.numbers[0]
+            pieces.append((name, tuple(sampled.numbers), sampled.places, rows))
 
     def begin(self, profile: _core.Profile, grid) -> None:
         """The planner uses this profile: rows that were kept of its layers are summed by block.
@@ -57,8 +57,8 @@ class BlockMemory:
             seen = self.of(Key(layer, 0, TokenLayout(layout.grid), heads, 0))
             if seen is None:
                 continue
-            for _, part, places, rows in sorted(pieces, key=lambda piece: piece[0]):
-                for place, head in enumerate(range(heads)[part]):
+            for _, numbers, places, rows in sorted(pieces, key=lambda piece: piece[0]):
+                for place, head in enumerate(numbers):
                     seen.add_rows(head, places[place], rows[place])
 
     def _fitting(self, grid, heads: int) -> tuple[int, int] | None:

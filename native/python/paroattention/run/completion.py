@@ -58,10 +58,13 @@ class Missing:
 
     Each is watched in the first `steps` steps in which it is called, whatever the others do.
     build(timestep groups, only=layers) -> Profile of what was watched of these layers. note(text):
-    tells the user, counted by layer.
+    tells the user, counted by layer. why: why none of them is watched in this run, or "".
     """
 
-    def __init__(self, steps: int, build: Callable, watch, note: Callable[[str], None]):
+    def __init__(
+        self, steps: int, build: Callable, watch, note: Callable[[str], None], why: str = ""
+    ):
+        self._why = why
         self._build, self._watch, self._note = build, watch, note
         # Of layers that are not planned yet.
         self._watched = WatchedSteps(steps)
@@ -73,6 +76,8 @@ class Missing:
         """(path, reason) of a call of a layer that is not in the profile."""
         if layer in self._failed:
             return DENSE, self._failed[layer]
+        if self._why:
+            return DENSE, self._why
         if not self._watched.enough:
             return (
                 DENSE,

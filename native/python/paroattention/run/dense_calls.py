@@ -19,6 +19,7 @@ from ..kernels.capability import fast_at_density_1, unsupported
 from ..layout import TokenLayout
 from ..settings import Settings
 from .held import AttentionCall
+from .report import first_line
 
 # Relative error to the model's own attention beyond which 8 bits are not used in a run. Real models
 # are at .01 to .05; of noise it is 1.4.
@@ -66,6 +67,20 @@ class DenseCalls:
         out = self._run(call, plan, device)
         self._marks = (begin, middle, _now(device))
         return out
+
+    def contained(self, call: AttentionCall, faults) -> torch.Tensor | None:
+        """As `attention`; None where it fails too: an error of ours must not cost the run what it
+        would watch. faults: the session's."""
+        if faults.refusal(call.layer):
+            return None
+        try:
+            return self.attention(call)
+        except Exception as error:
+            faults.failed(call.layer, error)
+            if not call.held.whole:
+                raise
+            self._note(f"a dense call was computed by the model's own: {first_line(error)}")
+            return None
 
     @property
     def seconds(self) -> tuple[float, float] | None:

@@ -85,6 +85,18 @@ class Faults:
             return "the sparse kernel ran out of memory"
         return self._given_up.get(layer, "")
 
+    @property
+    def given_up(self) -> dict[str, str]:
+        """Layers that are not tried again, with the reason."""
+        return dict(self._given_up)
+
+    def give_up(self, layers: dict[str, str]) -> None:
+        """These layers are not tried again: another rank found them wrong."""
+        for layer, why in layers.items():
+            if layer not in self._given_up:
+                self._given_up[layer] = why
+                self._note(why, 1, dense=True)
+
     @staticmethod
     def waits(device: torch.device) -> bool:
         """Whether an output's values have to be waited for: then it is not looked at at once."""

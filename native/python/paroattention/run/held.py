@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..heads import Heads
 from ..layout import TokenLayout
 from ..steps import Forward, Mark
 
@@ -67,3 +68,5 @@ class AttentionCall:
     layout: TokenLayout
     scale: float
     dense: Callable[[], torch.Tensor]
+    # Of the model's heads, those in q, k and v.
+    heads: Heads

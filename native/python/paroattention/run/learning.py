@@ -12,6 +12,7 @@ from ..plan.planning import Planner
 from ..plan.renewal import OTHER_HALF, renewed
 from ..settings import Settings
 from . import faults
+from .across_ranks import AcrossRanks
 from .beside import Ahead
 from .completion import COMPLETED, Missing, named
 from .observation import Observation
@@ -21,6 +22,7 @@ from .watched_steps import WatchedSteps
 
 # The name under which steps are counted that are watched for want of a profile.
 _ALL_LAYERS = ""
+RANKS_WATCH_NONE = "on several ranks layers that are not in the profile stay dense"
 # Rows that a profile which was found counts as, against those of the steps that a run watches. On
 # the bundled model 0 to 1024 differ by 0.2 dB.
 KNOWN_ROWS = 64
@@ -30,7 +32,8 @@ class Learning:
     """Of one session, which holds its lock around each of these methods.
 
     find(grid) -> (Profile or None, its name or why there is none). find_maps(profile, grid) ->
-    ExactMaps or None. save(profile, tensors) or None.
+    ExactMaps or None. save(profile, tensors) or None. across: what the
+    ranks of the run tell each other.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Learning:
         find: Callable | None,
         find_maps: Callable | None,
         save: Callable | None,
+        across: AcrossRanks,
     ):
+        self._across = across
         self._settings, self._planner, self._watch = settings, planner, watch
         self._report = report
         self.observation = observation
@@ -52,8 +57,10 @@ class Learning:
         # Why no profile was found, if there is more to say than that there is none.
         self._why = ""
         self.saver = Saver(save, report.reasons.note)
+        # Ranks would have to tell each other of single layers in the middle of a run.
+        why = RANKS_WATCH_NONE if across.several else ""
         self.missing = Missing(
-            settings.observe_steps, observation.profile, watch, report.reasons.note
+            settings.observe_steps, observation.profile, watch, report.reasons.note, why
         )
         self._watched = WatchedSteps(settings.observe_steps)
         # Of the run's first call.
@@ -76,7 +83,7 @@ class Learning:
         report.grid = layout.grid
         if self._find is None or self._settings.calibrate:
             return False
-        self.profile, note = self._find(layout.grid)
+        self.profile, note = self._across.found(lambda: self._find(layout.grid))
         if self.profile is None:
             self._why = note
             return False
@@ -162,7 +169,9 @@ class Learning:
     def _observed_enough(self, step: int) -> bool:
         if self._planner.ready or self._settings.calibrate or self._no_plan:
             return False
-        return bool(self.observation.observer.layers) and bool(self._watched.due(step))
+        # Whether this rank could watch anything must not decide for it alone.
+        watched = self._across.several or bool(self.observation.observer.layers)
+        return watched and bool(self._watched.due(step))
 
     def is_last_watched(self, step: int) -> bool:
         """Whether this is the last step to be watched, if nothing keeps calls from it."""
@@ -173,7 +182,7 @@ class Learning:
     def start_ahead(self) -> None:
         """Builds the plan beside the last dense step, where a GPU computes that: from the samples
         before it. What this step adds comes with the first renewal."""
-        if self._ahead or self._planner.ready or self._known:
+        if self._ahead or self._planner.ready or self._known or self._across.several:
             return
         snapshot, layout = Snapshot(self.observation.observer), self._layout
         if not any(watched.seen_groups() for watched in snapshot.layers.values()):
@@ -188,11 +197,15 @@ class Learning:
 
     def _try_to_adopt(self, sigma: float) -> None:
         """A plan that cannot be made must not end the user's run."""
+        self._across.observed(self.observation.observer)
         try:
             self._adopt(sigma)
         except Exception as error:
             faults.free(error)
             self._no_plan = f"no masks could be made from the watched steps: {first_line(error)}"
+        self._no_plan = self._across.adopted(self._no_plan, self._planner.seen)
+        if self._no_plan and self._across.several:
+            self._planner.give_up()
 
     def _adopt(self, sigma: float) -> None:
         """The run goes by what it has observed."""
@@ -232,7 +245,7 @@ class Learning:
         self._go_by(profile)
         self._planner.hold(sigma)
         left = [layer for layer in observer.layers if layer not in profile.layer_ids()]
-        self.complete(left)
+        self.complete([] if self._across.several else left)
 
     def _tell_density(self) -> None:
         """Says so where heads with densities of their own need more than was asked for."""
@@ -279,6 +292,8 @@ class Learning:
         """Saves what was learned. ok False saves nothing that is half done."""
         if self._ahead is not None and not ok:
             self._ahead.cancel()
+        if ok and (self.profile is None or self._watch.proposals.own):
+            self._across.to_save(self.observation.observer)
         if ok and self.saver.wanted and self.observation.observer.layers:
             try:
                 self._save_learned(sigma)

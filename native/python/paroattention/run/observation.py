@@ -7,12 +7,14 @@ import functools
 import itertools
 
 from .. import _core
+from ..heads import Heads
 from ..learn.exact_maps import ExactSums
 from ..learn.observer import Observer
 from ..plan.profile_build import build_profile
 from ..plan.renewal import unlock
 from ..settings import ModelInfo, Settings
 from ..steps import Steps
+from .held import AttentionCall
 
 # Values of one layer's sampled rows that are fetched from a device in a dense step.
 _FEW_ROWS = 1 << 20
@@ -50,25 +52,30 @@ class Observation:
         """The timestep group of a run's own halves: 0 at its higher sigmas, 1 at the lower ones."""
         return int(len(self.halves) > 1 and sigma <= self.halves[0][1] * (1 + 1e-5))
 
-    def add(self, forward, mark, layer: str, q, k, layout, scale: float, threads: bool) -> None:
-        """Watches a dense call; q, k (B, H, N, D). threads: evaluations come from several ones."""
-        calibrate = self._settings.calibrate
-        group = self.half(forward.sigma) if calibrate else 0
-        look = None
-        if self._rows_come_here(q, layout):
-            look = functools.partial(self._keep, layer, mark=mark)
-        self.observer.observe(
-            layer, q, k, layout, sm_scale=scale, group=group, look=look, mark=mark
+    def add(self, call: AttentionCall, threads: bool) -> None:
+        """Watches a dense call. threads: evaluations come from several ones."""
+        calibrate, layer, layout, mark = (
+            self._settings.calibrate,
+            call.layer,
+            call.layout,
+            call.mark,
         )
+        (q, k, _), scale = call.held.tensors, call.scale
+        group = self.half(call.forward.sigma) if calibrate else 0
+        look = None
+        if self._rows_come_here(q, layout, call.heads):
+            look = functools.partial(self._keep, layer, mark=mark)
+        given = {"sm_scale": scale, "group": group, "look": look, "mark": mark}
+        self.observer.observe(layer, q, k, layout, heads=call.heads, **given)
         if calibrate and self._exact is not None:
-            self._add_exact(forward.step, layer, group, q, k, layout, scale, threads)
+            self._add_exact(call.forward.step, layer, group, q, k, layout, scale, threads)
 
-    def _rows_come_here(self, q, layout) -> bool:
+    def _rows_come_here(self, q, layout, heads: Heads) -> bool:
         """Rows are for masks in the heads' own orders, which are not known yet. Few come to the
         host; of a large model on a device they would be too many."""
         if self._settings.calibrate or self._settings.dynamic:
             return False
-        rows = q.shape[1] * self._settings.queries * layout.grid_size
+        rows = heads.total * self._settings.queries * layout.grid_size
         return rows <= _FEW_ROWS or not self.observer.on_device(q)
 
     # -- exact maps ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..heads import Heads
 from ..kernels.attention import CPU_PRECISION
 from ..limits import ALL_BLOCKS
 from ..runlog import RunLog
@@ -72,29 +73,33 @@ class CallLog:
         self._lines: dict[tuple[int, str], dict] = {}
         # By step and layer, the call that the line is of.
         self._calls: dict[tuple[int, str], Mark] = {}
-        # Of sparse calls, by density, density_total and retained of their plans.
-        self._ran: Counter[tuple[float, float, float]] = Counter()
+        # Of sparse calls, by density, density_total and retained of their plans, and by the share
+        # of the model's heads that they held: of several ranks each computes some.
+        self._ran: Counter[tuple[float, float, float, float]] = Counter()
+        # By step and layer, that share.
+        self._shares: dict[tuple[int, str], float] = {}
 
-    def add(self, forward, mark: Mark, layer: str, heads: int, path: str, reason: str, plan, by):
+    def add(self, forward, mark: Mark, layer: str, heads: Heads, path: str, reason: str, plan, by):
         """Logs one call. plan: what it ran; None for a dense one. by: what computed it, the
         precision of our kernels or "model"."""
+        share = len(heads.numbers) / heads.total
         self.paths[path] += 1
         if plan is None:
             self.by[by] += 1
         if plan is not None:
             # What masks that are found on the fly keep is measured, never estimated.
             retained = _UNKNOWN if plan.retained is None else plan.retained
-            self._ran[plan.density, plan.density_total, retained] += 1
+            self._ran[plan.density, plan.density_total, retained, share] += 1
         # A step with several evaluations keeps its last line: one per step and layer.
         name = forward.step, layer
         if mark < self._calls.get(name, mark):
             return
-        self._calls[name] = mark
+        self._calls[name], self._shares[name] = mark, share
         self._lines[name] = {
             "step": forward.step,
             "sigma": round(forward.sigma, 6),
             "layer": layer,
-            "heads": list(range(heads)),
+            "heads": list(range(heads.total)),
             "path": path,
             "reason": reason,
             "attention": by,
@@ -109,9 +114,38 @@ class CallLog:
         calls, every = self.paths[SPARSE], list(self._ran.items())
         if not calls:
             return 1.0, 1.0, 1.0
-        sums = (math.fsum(one[at] * count for one, count in every) for at in range(3))
-        density, total, retained = (one / calls for one in sums)
+        weights = [one[3] * count for one, count in every]
+        pairs = [(one, weight) for (one, _), weight in zip(every, weights, strict=True)]
+        sums = (math.fsum(one[at] * weight for one, weight in pairs) for at in range(3))
+        density, total, retained = (one / math.fsum(weights) for one in sums)
         return density, total, retained
+
+    def told(self) -> dict:
+        """What another rank needs of this one's calls, as JSON can hold it."""
+        ran = [[_or_none(value) for value in one] + [count] for one, count in self._ran.items()]
+        sparse = {name: line for name, line in self._lines.items() if line["path"] == SPARSE}
+        lines = [
+            [*name, line["density"], _or_none(line["retained"]), self._shares[name]]
+            for name, line in sparse.items()
+        ]
+        return {"ran": ran, "lines": lines}
+
+    def merge(self, told: list[dict]) -> None:
+        """Densities and retained mass become those of all ranks' heads. told: of the others."""
+        for one in told:
+            for *values, count in one["ran"]:
+                self._ran[tuple(_UNKNOWN if value is None else value for value in values)] += count
+        every: dict[tuple[int, str], list] = {}
+        for one in [self.told(), *told]:
+            for step, layer, *values in one["lines"]:
+                every.setdefault((step, layer), []).append(values)
+        for name, parts in every.items():
+            line, share = self._lines.get(name), math.fsum(part[2] for part in parts)
+            if line is None or line["path"] != SPARSE:
+                continue
+            line["density"] = math.fsum(part[0] * part[2] for part in parts) / share
+            if all(part[1] is not None for part in parts):
+                line["retained"] = math.fsum(part[1] * part[2] for part in parts) / share
 
     def write(self, readings: list[dict], summary: dict) -> None:
         """Writes the run's lines and its summary; what was measured takes the place of the plan's
@@ -129,6 +163,10 @@ class CallLog:
             self.runlog.add(**self._lines[name])
         self.runlog.add(**summary)
         self.runlog.flush()
+
+
+def _or_none(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _rounded(values) -> list[float]:
@@ -175,7 +213,7 @@ class Report:
         finally:
             self.seconds[what] += time.perf_counter() - started
 
-    def call(self, forward, mark, layer, heads: int, path: str, reason: str, plan, ours) -> None:
+    def call(self, forward, mark, layer, heads: Heads, path: str, reason: str, plan, ours) -> None:
         """Logs one call; see CallLog.add. ours: whether our kernels computed it."""
         by = CPU_PRECISION[self._settings.precision] if ours else "model"
         self.calls.add(forward, mark, layer, heads, path, reason, plan, by)

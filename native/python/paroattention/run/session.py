@@ -9,15 +9,19 @@ from collections.abc import Callable
 import torch
 
 from .. import _core
+from ..heads import Heads, checked
 from ..kernels import plan_store
 from ..kernels.attention import attention, attention_letting_go, unsupported
 from ..layout import TokenLayout
 from ..learn.observer import Observer
+from ..parallel.dealing import Dealing
+from ..parallel.ranks import Ranks, RanksError
 from ..plan.dynamic import planner_for
 from ..runlog import RunLog
 from ..settings import ModelInfo, Settings
 from ..steps import Forward, Steps
 from . import faults
+from .across_ranks import AcrossRanks
 from .beside import Beside
 from .dense_calls import DenseCalls
 from .held import AttentionCall, Held
@@ -25,7 +29,7 @@ from .learning import Learning
 from .model_calls import ModelCalls
 from .observation import Observation
 from .report import BETWEEN, DENSE, FALLBACK, OBSERVE, OUTSIDE, SPARSE, Reasons, Report, first_line
-from .watching import Watch
+from .watching import NO_MORE, Watch
 
 
 class Session:
@@ -36,7 +40,8 @@ class Session:
     was found. save_profile(profile, tensors): called when an observed profile is complete, and once
     more at the end of a run that went on learning. progress(text, step, steps): what the user sees.
     seed: of the observer's own draws. kernel: runs the sparse calls; as paroattention.attention,
-    which it is by default.
+    which it is by default. ranks: the processes that share each layer's heads, each with a session
+    of its own (docs/parallel.md); rank 0 alone saves, logs and shows progress.
 
     Evaluations may come from several threads. What a run does then follows from the seed and the
     inputs alone where each says what it evaluates: see begin_call and begin_forward.
@@ -56,31 +61,31 @@ class Session:
         sampler: str = "",
         seed: int = 0,
         kernel: Callable | None = None,
+        ranks: Ranks | None = None,
     ):
         settings.validate()
         self.settings, self.model = settings, model or ModelInfo()
         self.steps = Steps(sigmas, settings)
         self.planner = planner_for(settings)
-        self.observer = Observer(settings.queries, seed, keep_rows=save_profile is not None)
         reasons = Reasons()
-        self.watch = Watch(settings, self.observer, self.planner, reasons.note)
+        self.faults = faults.Faults(reasons.note)
         self.dense_calls = DenseCalls(settings, self._run_ours, reasons.note)
+        given = settings, self.planner, self.faults, self.dense_calls
+        self._across = across = AcrossRanks(ranks, *given)
+        if not across.first:
+            save_profile = runlog = progress = None
+        self.observer = Observer(settings.queries, seed, keep_rows=save_profile is not None)
+        gather = across.measured if across.several else None
+        self.watch = Watch(settings, self.observer, self.planner, reasons.note, gather)
         told = reasons, self.dense_calls, runlog, progress
         self.report = Report(settings, self.steps, self.planner, self.watch, *told)
         keep, seen = self.watch.blocks.keep, self.observer
         given = seen, sampler, keep, reasons.note
         observation = Observation(settings, self.model, self.steps, *given)
-        self.learning = Learning(
-            settings,
-            self.planner,
-            self.watch,
-            observation,
-            self.report,
-            find_profile,
-            find_maps,
-            save_profile,
-        )
-        self.faults = faults.Faults(reasons.note)
+        parts = self.planner, self.watch, observation, self.report
+        given = find_profile, find_maps, save_profile
+        self.learning = Learning(settings, *parts, *given, across)
+        across.agree(self.steps.sigmas, self.model, sampler, seed, save_profile is not None)
         # entered(step): called as a model call begins, before anything is done for it.
         self.entered: Callable[[int], None] = lambda step: None
         self._kernel = kernel or attention
@@ -153,10 +158,12 @@ class Session:
         with self.report.timed("plan"):
             try:
                 work()
+            except RanksError:
+                raise
             except Exception as error:
                 faults.free(error)
-                self.watch.stop()
-                self.note(f"masks are not renewed any more: {first_line(error)}")
+                self.watch.stop(first_line(error))
+                self.note(NO_MORE.format(why=first_line(error)))
 
     def _begin_step(self, step: int, sigma: float) -> None:
         self._beside.run()  # of a step that was too short for it
@@ -193,13 +200,28 @@ class Session:
         dense: Callable[[], torch.Tensor],
         *,
         sm_scale: float | None = None,
+        heads: Heads | None = None,
     ) -> tuple[torch.Tensor, bool]:
         """(o, whether it is ours). q, k, v (B, H, N, D) in original order.
 
         dense() runs the host's function; its result is handed back as it is (ours=False). Ours is
-        (B, H, N, D). Errors of our own side end in dense(), counted with their reason.
+        (B, H, N, D). Errors of our own side end in dense(), counted with their reason. heads: of
+        the model's heads those in q, k, v, as `dealing` gave them to this rank; None for all.
+        Raises RanksError where another rank has failed.
         """
-        return self.attention_of(forward, layer, Held(q, k, v), layout, dense, sm_scale=sm_scale)
+        given = {"sm_scale": sm_scale, "heads": heads}
+        return self.attention_of(forward, layer, Held(q, k, v), layout, dense, **given)
+
+    def dealing(
+        self, forward: Forward, layer: str, layout: TokenLayout, heads: int, *, equal: bool = False
+    ) -> Dealing:
+        """Which rank computes which of the layer's heads in the call that comes next: ask before
+        the all-to-all. The same on all ranks, and the same in one step. equal: as of
+        parallel.dealing.deal. Raises Error where there are more ranks than heads."""
+        with self._lock:
+            self._look_up(forward, layout)
+            sparse = self.planner.ready and self.steps.allowed(forward.step)
+            return self._across.shares.dealing(layer, layout, heads, sparse, equal)
 
     def attention_of(
         self,
@@ -210,14 +232,16 @@ class Session:
         dense: Callable[[], torch.Tensor],
         *,
         sm_scale: float | None = None,
+        heads: Heads | None = None,
     ) -> tuple[torch.Tensor, bool]:
         """As `attention`, of q, k and v that may be let go of on the way: see Held.
 
         An error after they were let go of is raised: the host could not compute the call either.
         By then it would need more memory than we do.
         """
-        heads, scale = held.q.shape[1], sm_scale or held.q.shape[-1] ** -0.5
-        call = AttentionCall(forward, forward.next_mark(), layer, held, layout, scale, dense)
+        heads = checked(heads, held.q.shape[1])
+        scale, mark = sm_scale or held.q.shape[-1] ** -0.5, forward.next_mark()
+        call = AttentionCall(forward, mark, layer, held, layout, scale, dense, heads)
         path, reason, plan, out, seconds = FALLBACK, "", None, None, 0.0
         try:
             path, reason, key = self._decide(call)
@@ -226,6 +250,7 @@ class Session:
                 if isinstance(plan, str):
                     path, reason, plan = DENSE, plan, None
                 else:
+                    plan = self._across.shares.slices.of(plan, heads)
                     out, seconds = self._sparse(call, key, plan)
                     if out is None:
                         path, reason, plan = FALLBACK, faults.NOT_FINITE, None
@@ -233,8 +258,10 @@ class Session:
                 if path == OBSERVE:
                     reason = self._observe(call) or reason
                 started = time.perf_counter()
-                out = self._dense_by_ours(call)
+                out = self.dense_calls.contained(call, self.faults)
                 seconds = time.perf_counter() - started
+        except RanksError:
+            raise
         except Exception as error:
             self.faults.failed(layer, error)
             if not held.whole:
@@ -261,7 +288,7 @@ class Session:
             decided = self.learning.decide(forward.step)
             if decided:
                 return *decided, None
-            key = self.planner.key(layer, forward.sigma, layout, q)
+            key = self.planner.key(layer, forward.sigma, layout, q, call.heads)
             if self.planner.lacks(key):
                 return *self.learning.missing.decide(layer, forward.step), None
         if not self.steps.allowed(forward.step):
@@ -298,20 +325,6 @@ class Session:
             self._sample(call, key, ran, kept, out)
         return out, seconds
 
-    def _dense_by_ours(self, call: AttentionCall) -> torch.Tensor | None:
-        """Our output of a call of which every block is wanted; None where the host's is to be
-        had: an error of ours must not cost the run what it would watch."""
-        if self.faults.refusal(call.layer):
-            return None
-        try:
-            return self.dense_calls.attention(call)
-        except Exception as error:
-            self.faults.failed(call.layer, error)
-            if not call.held.whole:
-                raise
-            self.note(f"a dense call was computed by the model's own: {first_line(error)}")
-            return None
-
     def _run_ours(self, call: AttentionCall, plan, device: torch.device) -> torch.Tensor | None:
         """Our output, or None if it is known not to be finite."""
         settings, broken = self.settings, self.faults.flag(call.layer, device)
@@ -328,17 +341,7 @@ class Session:
         with self.report.timed("observe"):
             try:
                 with self._lock:
-                    q, k, _ = call.held.tensors
-                    self.learning.observation.add(
-                        call.forward,
-                        call.mark,
-                        call.layer,
-                        q,
-                        k,
-                        call.layout,
-                        call.scale,
-                        self._calls.threads,
-                    )
+                    self.learning.observation.add(call, self._calls.threads)
             except Exception as error:
                 faults.free(error)
                 return f"this call could not be observed: {first_line(error)}"
@@ -350,7 +353,8 @@ class Session:
             try:
                 with self._lock:
                     group = self.learning.observation.half(call.forward.sigma)
-                    self.watch.call(key, plan, *tensors, out, call.scale, group, call.mark)
+                    given = call.scale, group, call.mark, call.heads
+                    self.watch.call(key, plan, *tensors, out, *given)
             except Exception as error:
                 faults.free(error)
                 self.note(f"a sparse call could not be sampled: {first_line(error)}")
@@ -362,17 +366,26 @@ class Session:
 
         ok False (error or interrupt) saves nothing that is half done. Returns the summary.
         """
-        with self._lock:
-            self._guarded(self._settle)
-            self.learning.finish(ok, self._calls.sigma)
-        summary = self.report.end(ok)
+        try:
+            with self._lock:
+                if ok or not self._across.several:
+                    self._guarded(self._settle)
+                else:
+                    self._across.ranks.fail("the run was ended early (an error or an interrupt)")
+                self.learning.finish(ok, self._calls.sigma)
+                if ok:
+                    self._across.told_calls(self.report.calls)
+            return self.report.end(ok)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         self.planner.clear()
         plan_store.release()
         self.watch.clear()
         self.faults.clear()
         self.dense_calls.clear()
         self.learning.observation.release()
-        return summary
 
     def _settle(self) -> None:
         self.faults.send()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
+from ..heads import Heads
 from ..learn.budget import LADDER, Budget, Curves, Maps
 from ..plan.dynamic import curves_for
 from ..plan.planning import Key, Planner
@@ -45,18 +46,26 @@ class TargetError:
     def forget_kept(self) -> None:
         self._fixed = {}
 
-    def curves(self, key: Key, q, k, scale: float) -> tuple[Curves | None, Maps | None]:
-        """What one call's samples are to be added to, and with which maps; None unless the step is
-        measured."""
+    def curves(
+        self, key: Key, q, k, scale: float, heads: Heads
+    ) -> tuple[Curves | None, Maps | None]:
+        """What one call's samples are to be added to, and with which maps, both of the heads in q;
+        None unless the step is measured."""
         if not self.measuring:
             return None, None
-        return curves_for(self._settings, key.heads, scale), self._maps_of(key, q, k, scale)
+        maps = self._maps_of(key, q, k, scale, heads)
+        return curves_for(self._settings, len(heads.numbers), scale), maps
 
-    def _maps_of(self, key: Key, q, k, scale: float) -> Maps:
-        planner, known = self._planner, self._maps
+    def _maps_of(self, key: Key, q, k, scale: float, heads: Heads) -> Maps:
+        planner = self._planner
         if self._settings.dynamic:
             # Masks that are found are other ones in every call.
-            return planner.maps(key, q, k, scale)
+            return planner.maps(key, q, k, scale, heads)
+        every = self._static_maps(key, q, k, scale)
+        return lambda places: every([heads.numbers[place] for place in places])
+
+    def _static_maps(self, key: Key, q, k, scale: float) -> Maps:
+        planner, known = self._planner, self._maps
         if key not in known:
             known[key] = planner.maps(key, q, k, scale)
             # All calls of the step are measured by what was known at the first one.

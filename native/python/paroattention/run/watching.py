@@ -8,27 +8,34 @@ finds for itself have nothing to renew: they are metered, and the kernels learn 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from .. import _core
+from ..heads import Heads, checked
 from ..kernels.cuda_masks import host_plan
 from ..learn.budget import Curves
 from ..learn.device_watch import DeviceWatch, Reading
 from ..learn.observer import Observer
 from ..learn.sampling import Tally
+from ..parallel.slices import slice_of
 from ..plan.denser import Denser
 from ..plan.planning import Key, Planner
 from ..plan.proposal import Proposal, gained
 from ..settings import Settings
 from ..steps import Mark
+from . import faults
 from .block_memory import BlockMemory
 from .completion import filled
 from .meter import Meter
 from .proposals import Proposals
-from .readings import HostReading, sum_curves
+from .readings import HostReading, Measured, sum_curves
+from .report import first_line
 from .target_error import TargetError
+
+NO_MORE = "masks are not renewed any more: {why}"
 
 
 @dataclass
@@ -46,12 +53,17 @@ class _Over:
     ran: dict[Key, object] = field(default_factory=dict)
     # The proposal that this step's samples judged.
     judged: Proposal | None = None
+    # Whether ranks still have to tell each other what they measured in it.
+    untold: bool = False
 
 
 class Watch:
-    """The samples of a session's sparse steps. note(text, count): tells the user, once a cause."""
+    """The samples of a session's sparse steps. note(text, count): tells the user, once a cause.
+    gather(measured, stopped) -> (what all ranks measured, why one of them stopped or ""): where
+    each of several ranks computes some of the heads. Every rank calls it once a step."""
 
-    def __init__(self, settings: Settings, observer: Observer, planner: Planner, note):
+    def __init__(self, settings: Settings, observer: Observer, planner: Planner, note, gather=None):
+        self._note, self._gather = note, gather
         self._settings, self._observer, self._planner = settings, observer, planner
         # Whether the calls of the step under way are sampled.
         self.sampling = False
@@ -69,7 +81,7 @@ class Watch:
         self._readings: list[HostReading] = []
         self._ran: dict[Key, object] = {}
         self._over = _Over()
-        self._stopped = False
+        self._stopped = ""
 
     # -- the profile in use --------------------------------------------------------------------
 
@@ -131,7 +143,8 @@ class Watch:
         """The step is over: its samples are all there, or on their way."""
         readings = sorted(self._readings + self._device.take(), key=lambda one: one.mark)
         curves, judged = sum_curves(self._readings), self.proposals.take_judged()
-        self._over = _Over(self._step, readings, curves, self._ran, judged)
+        untold = self._gather is not None
+        self._over = _Over(self._step, readings, curves, self._ran, judged, untold)
         self._readings, self._ran = [], {}
         self.target.end_step(curves)
 
@@ -145,15 +158,48 @@ class Watch:
         """What samples of the step that is over said is acted upon, if it was not yet: the only
         place that waits for a device, and only for what that had to do before this step."""
         over, self._over = self._over, _Over()
-        tallies: dict[Key, Tally] = {}
+        if not over.untold:
+            self._act(over, self._measured(over))
+            return
+        # Of several ranks each takes its part in every step, whatever went wrong here.
+        measured = self._contained(lambda: self._measured(over))
+        whole, stopped = self._gather(measured or Measured(), self._stopped)
+        if stopped and not self._stopped:
+            self._note(NO_MORE.format(why=stopped))
+            self.stop(stopped)
+        if not self._stopped:
+            self._contained(lambda: self._act(over, whole))
+
+    def _contained(self, work: Callable):
+        """What work() gives. An error ends sampling here, and at the next step on all ranks."""
+        try:
+            return work()
+        except Exception as error:
+            faults.free(error)
+            self._note(NO_MORE.format(why=first_line(error)))
+            self.stop(first_line(error))
+            return None
+
+    def _measured(self, over: _Over) -> Measured:
+        """What this process has measured in a step. Samples teach their layer's blocks here."""
+        measured = Measured(curves=over.curves)
         for reading in over.readings:
-            self._take(reading, over.judged or self.proposals.proposal, tallies)
-        self.meter.read(tallies, *over.step, over.ran)
+            measured.add(reading)
+            seen = self.blocks.of(reading.key)
+            if seen is not None:
+                reading.teach(seen)
+        return measured
+
+    def _act(self, over: _Over, measured: Measured) -> None:
+        proposal = over.judged or self.proposals.proposal
+        for key, gains in measured.gains.items() if proposal is not None else ():
+            proposal.add(key, gains)
+        self.meter.read(measured.tallies, *over.step, over.ran)
         self._pay_for_raised(over)
         if over.judged is not None:
             self.proposals.adopt(over.judged, self.meter.denser)
-        if over.curves:
-            self.target.spend(over.curves, over.step[0])
+        if measured.curves:
+            self.target.spend(measured.curves, over.step[0])
             self.meter.denser.clear()
         self.proposals.make()
 
@@ -173,25 +219,14 @@ class Watch:
         self._planner.forget()
         denser.clear()
 
-    def _take(self, reading, proposal: Proposal | None, tallies: dict[Key, Tally]) -> None:
-        """What was measured of one call, now that the step is over."""
-        key, tally, gains = reading.key, reading.tally(), reading.gains()
-        if tally is not None:
-            tallies.setdefault(key, Tally(key.heads)).add_tally(tally)
-        if gains is not None and proposal is not None:
-            proposal.add(key, gains)
-        seen = self.blocks.of(key)
-        if seen is not None:
-            reading.teach(seen)
-
-    def stop(self) -> None:
+    def stop(self, why: str = "it was asked to stop") -> None:
         """No more samples in this run."""
-        self._stopped, self.sampling = True, False
+        self._stopped, self.sampling = self._stopped or why, False
         if self._over.judged is not None:
             self._over.judged.end()
         self.proposals.give_up()
         self.target.end_step({})
-        self._readings, self._ran, self._over = [], {}, _Over()
+        self._readings, self._ran, self._over = [], {}, _Over(untold=self._over.untold)
         self._device.take()
 
     def clear(self) -> None:
@@ -207,31 +242,44 @@ class Watch:
         return not self._observer.on_device(q) or self.target.measuring
 
     def call(
-        self, key: Key, plan, q, k, v, out, scale: float, group: int, mark: Mark | None = None
+        self,
+        key: Key,
+        plan,
+        q,
+        k,
+        v,
+        out,
+        scale: float,
+        group: int,
+        mark: Mark | None = None,
+        heads: Heads | None = None,
     ) -> None:
         """Samples one sparse call of a run; q, k, v, out (B, H, N, D), plan: what it runs; out may
-        be None where it is not needed. Calls on another grid than the layer's first one (context
-        windows, areas) teach and tell nothing."""
+        be None where it is not needed. heads: those in q, k, v and plan; None for all. Calls on
+        another grid than the layer's first one (context windows, areas) teach and tell nothing."""
+        heads = checked(heads, q.shape[1])
         known = self._observer.layers.get(key.layer)
         if known is not None and known.layout.grid != key.layout.grid:
             return
         self._ran.setdefault(key, self._planner.running(key))
         proposal, queries = self.proposals.proposal, max(1, self._settings.queries // 2)
-        other = proposal.plan(key) if proposal is not None else None
+        other = slice_of(proposal.plan(key), heads) if proposal is not None else None
         blocks = self.blocks.of(key)
         if not self.needs_output(q):
             plans = [plan] if other is None else [plan, other]
-            self._device.call(key, plans, q, k, v, scale, group, queries, blocks, mark)
+            self._device.call(key, plans, q, k, v, scale, group, queries, blocks, mark, heads)
             return
-        reading = HostReading(key, mark or Mark(len(self._readings)), Tally(key.heads))
-        (reading.curves, maps), ran = self.target.curves(key, q, k, scale), host_plan(plan)
+        count, own = len(heads.numbers), mark or Mark(len(self._readings))
+        reading = HostReading(key, own, Tally(count), heads=heads)
+        reading.curves, maps = self.target.curves(key, q, k, scale, heads)
+        ran = host_plan(plan)
 
         def look(sampled):
             reading.sums.add(sampled, ran, v, out)
             if reading.curves is not None:
                 reading.curves.add(sampled, k, v, maps)
             if other is not None:
-                reading.add_gain(gained(key.heads, sampled, ran, other))
+                reading.add_gain(gained(count, sampled, ran, other))
             if blocks is not None:
                 reading.see(sampled, blocks)
 
@@ -245,5 +293,6 @@ class Watch:
             queries=queries,
             look=look,
             mark=mark,
+            heads=heads,
         )
         self._readings.append(reading)

@@ -1,0 +1,152 @@
+"""Which rank computes which heads: dealt out so that all ranks have as much to do.
+
+Pure arithmetic over whole numbers. The same loads give the same dealing on every machine, so ranks
+need not tell each other what they will compute.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import _core
+from ..settings import shown, whole
+
+# Ranks that are looked for in a run at most; more is taken for a mistake.
+MOST_RANKS = 1024
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """The heads of one layer by rank. heads[rank]: that rank's heads, rising. loads: their work by
+    rank, in the unit of the loads that were dealt."""
+
+    heads: tuple[tuple[int, ...], ...]
+    loads: tuple[int, ...]
+
+    @property
+    def ranks(self) -> int:
+        return len(self.heads)
+
+    @property
+    def total(self) -> int:
+        """Heads of the layer."""
+        return sum(self.counts)
+
+    @functools.cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Heads by rank."""
+        return tuple(map(len, self.heads))
+
+    @functools.cached_property
+    def permutation(self) -> tuple[int, ...]:
+        """The order in which an all-to-all must send heads: all of rank 0, then of rank 1, and so
+        on. Entry i is the head that comes i-th."""
+        return tuple(head for own in self.heads for head in own)
+
+    @functools.cached_property
+    def inverse(self) -> tuple[int, ...]:
+        """Where each head stands in `permutation`: back in the model's order."""
+        places = [0] * self.total
+        for place, head in enumerate(self.permutation):
+            places[head] = place
+        return tuple(places)
+
+    @property
+    def imbalance(self) -> float:
+        """How much longer the slowest rank works than the mean: 0 where all are alike."""
+        return max(self.loads) * self.ranks / sum(self.loads) - 1
+
+
+def _check(count: int, ranks: int) -> None:
+    if not whole(ranks, 1, MOST_RANKS):
+        rule = f"must be a whole number from 1 to {MOST_RANKS}"
+        raise _core.Error(f"ranks {rule} (got {shown(ranks)})")
+    if count < ranks:
+        raise _core.Error(
+            f"ranks must be at most the model's {count} heads, since every rank computes whole"
+            f" heads (got {ranks}): use fewer ranks for Ulysses"
+        )
+
+
+def _dealing(heads: Sequence[Sequence[int]], loads: Sequence[int]) -> Dealing:
+    own = tuple(tuple(sorted(part)) for part in heads)
+    return Dealing(own, tuple(sum(loads[head] for head in part) for part in own))
+
+
+def even(heads: int, ranks: int, loads: Sequence[int] | None = None) -> Dealing:
+    """As plain Ulysses deals: heads in a row, as many for each rank. Where they do not come out
+    even the first ranks have one more. loads: by head, 1 each where none are given.
+
+    Raises Error where there are more ranks than heads.
+    """
+    _check(heads, ranks)
+    least, more = divmod(heads, ranks)
+    edges = [rank * least + min(rank, more) for rank in range(ranks + 1)]
+    own = [range(edges[rank], edges[rank + 1]) for rank in range(ranks)]
+    return _dealing(own, loads or [1] * heads)
+
+
+def deal(loads: Sequence[int], ranks: int, *, equal: bool = False) -> Dealing:
+    """Heads with these loads (whole numbers above 0, by head) for so many ranks.
+
+    The heaviest head goes to the lightest rank, and so on; then single heads are moved, or
+    exchanged for others, as long as that makes the heavier of two ranks lighter. equal: ranks'
+    numbers of heads differ by one at most, for engines that exchange equal shares.
+    Raises Error where there are more ranks than heads, or a load is not above 0.
+    """
+    bad = next((load for load in loads if not (isinstance(load, int) and load > 0)), None)
+    if bad is not None:
+        raise _core.Error(f"loads must be whole numbers above 0 (got {shown(bad)})")
+    _check(len(loads), ranks)
+    most = -(-len(loads) // ranks) if equal else len(loads)
+    least = len(loads) // ranks if equal else 1
+    own: list[list[int]] = [[] for _ in range(ranks)]
+    sums, left = [0] * ranks, len(loads)
+    for head in sorted(range(len(loads)), key=lambda one: (-loads[one], one)):
+        # Heads that are left must do for the ranks that have less than they need.
+        short = sum(max(0, least - len(part)) for part in own)
+        open_ = [
+            rank for rank in range(ranks) if len(own[rank]) < (most if left > short else least)
+        ]
+        rank = min(open_, key=lambda one: (sums[one], one))
+        own[rank].append(head)
+        sums[rank] += loads[head]
+        left -= 1
+    _move(own, sums, loads, least, most)
+    found, plain = _dealing(own, loads), even(len(loads), ranks, loads)
+    # Nothing is moved where that gains nothing.
+    return plain if max(plain.loads) <= max(found.loads) else found
+
+
+def _move(own, sums, loads, least: int, most: int) -> None:
+    """Moves and exchanges heads in place. Each one makes the sorted sums smaller, so it ends."""
+    while True:
+        heavy = max(range(len(own)), key=lambda one: (sums[one], -one))
+        found = min(_changes(own, sums, loads, heavy, least, most), default=None)
+        if found is None or found[0] >= sums[heavy]:
+            return
+        _, light, head, other = found
+        gain = loads[head] - (loads[other] if other >= 0 else 0)
+        own[heavy].remove(head)
+        own[light].append(head)
+        if other >= 0:
+            own[light].remove(other)
+            own[heavy].append(other)
+        sums[heavy] -= gain
+        sums[light] += gain
+
+
+def _changes(own, sums, loads, heavy: int, least: int, most: int):
+    """(the heavier sum of both ranks after it, the other rank, head that goes, head that comes or
+    -1) of every move and exchange with the heaviest rank."""
+    for light in range(len(own)):
+        if light == heavy:
+            continue
+        moves = len(own[heavy]) > least and len(own[light]) < most
+        for head in own[heavy]:
+            for other in [-1, *own[light]] if moves else own[light]:
+                gain = loads[head] - (loads[other] if other >= 0 else 0)
+                if gain > 0:
+                    yield max(sums[heavy] - gain, sums[light] + gain), light, head, other

@@ -1,0 +1,55 @@
+"""Which heads each rank computes, layer by layer, in one run."""
+
+from __future__ import annotations
+
+from .. import _core
+from ..layout import TokenLayout
+from ..plan.planning import Planner
+from ..settings import Settings
+from .dealing import Dealing, deal, even
+from .loads import layer_loads
+from .ranks import Ranks
+from .slices import Slices
+
+
+def require_shareable(settings: Settings) -> None:
+    """Raises Error for settings that need all heads in one process."""
+    if settings.exact:
+        raise _core.Error(
+            "exact must be false on several ranks, since exact maps are not gathered (got True):"
+            " calibrate on one GPU"
+        )
+
+
+class Shares:
+    """Of one session. ranks: None for one process, which computes everything.
+
+    A layer's heads are dealt out evenly while every block is computed, and by their loads once it
+    is sparse. Its dealing then stays: what a rank has learned of a head stays where it is.
+    """
+
+    def __init__(self, ranks: Ranks | None, settings: Settings, planner: Planner):
+        self.count = 1 if ranks is None else ranks.size
+        self._settings, self._planner = settings, planner
+        self.slices = Slices()
+        self._dealt: dict[tuple, Dealing] = {}
+        # The profile whose densities are dealt by: the one that the sparse steps began with.
+        self._profile: _core.Profile | None = None
+        self._density = 0.0
+
+    def dealing(
+        self, layer: str, layout: TokenLayout, heads: int, sparse: bool, equal: bool
+    ) -> Dealing:
+        """Of the layer's next call. sparse: the planner decides what it is."""
+        planner = self._planner
+        if sparse and self._profile is None:
+            self._profile, self._density = planner.profile, planner.density(planner.profile)
+        place = planner.index(layer) if sparse else None
+        if place is None or self._profile.model.heads != heads:
+            return even(heads, self.count)
+        name = layer, layout.prefix, layout.grid, layout.suffix, equal
+        if name not in self._dealt:
+            entry = self._profile.layers[place]
+            loads = layer_loads(entry, self._density, layout, self._settings)
+            self._dealt[name] = deal(loads, self.count, equal=equal)
+        return self._dealt[name]

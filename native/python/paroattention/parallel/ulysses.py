@@ -1,0 +1,136 @@
+"""Ulysses over torch.distributed: each rank has some tokens of all heads, and computes attention of
+some heads over all tokens.
+
+The all-to-all sends heads in the order of a Dealing, as many to each rank as that gives it. It is
+the engine of our tests and benches, and serves whoever has none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from .. import _core
+from ..heads import Heads
+from ..layout import TokenLayout
+from ..steps import Forward
+from .dealing import Dealing
+from .ranks import Ranks
+
+
+def token_counts(length: int, ranks: int) -> tuple[int, ...]:
+    """Tokens by rank of a sequence that is cut without padding: the first ranks have one more."""
+    least, more = divmod(length, ranks)
+    return tuple(least + (rank < more) for rank in range(ranks))
+
+
+class Ulysses:
+    """The all-to-all of one process group. ranks: of the same group; on a CPU it tells a rank that
+    waits when another one has failed. group: as of torch.distributed, None for all processes.
+
+    seconds: spent in all-to-alls, on a CPU; on a GPU `events` has pairs of CUDA events instead,
+    where `timed` is set.
+    """
+
+    def __init__(self, ranks: Ranks, group=None):
+        self.ranks, self._group = ranks, group
+        self.seconds, self.timed = 0.0, False
+        self.events: list[tuple] = []
+
+    def heads_here(self, x: torch.Tensor, dealing: Dealing, tokens: tuple[int, ...]):
+        """x (B, H, own tokens, D) of all heads -> (B, own heads, all tokens, D). Heads come in
+        rising order, tokens in the sequence's. tokens: by rank."""
+        batch, heads, length, head_dim = x.shape
+        rank, size = self.ranks.rank, self.ranks.size
+        self._check(dealing, heads, tokens, length)
+        # One copy makes what each rank gets lie in a row: the permutation costs nothing more.
+        order = torch.tensor(dealing.permutation, device=x.device)
+        sent = x.transpose(0, 1).index_select(0, order)
+        of_head, own = batch * head_dim, dealing.counts[rank]
+        out = [count * length * of_head for count in dealing.counts]
+        came = [own * tokens[other] * of_head for other in range(size)]
+        parts = self._exchange(sent.reshape(-1), out, came).split(came)
+        shaped = (
+            part.view(own, batch, tokens[other], head_dim) for other, part in enumerate(parts)
+        )
+        return torch.cat(list(shaped), 2).transpose(0, 1)
+
+    def tokens_here(self, o: torch.Tensor, dealing: Dealing, tokens: tuple[int, ...]):
+        """The way back: o (B, own heads, all tokens, D) -> (B, H, own tokens, D)."""
+        batch, own, length, head_dim = o.shape
+        rank, size = self.ranks.rank, self.ranks.size
+        if (own, length) != (dealing.counts[rank], sum(tokens)):
+            rule = f"must hold {dealing.counts[rank]} heads and {sum(tokens)} tokens"
+            raise _core.Error(f"o {rule} (got {tuple(o.shape)})")
+        of_head, here = batch * head_dim, tokens[rank]
+        pieces = o.transpose(0, 1).split(list(tokens), 2)
+        sent = torch.cat([piece.reshape(-1) for piece in pieces])
+        out = [own * tokens[other] * of_head for other in range(size)]
+        came = [count * here * of_head for count in dealing.counts]
+        found = self._exchange(sent, out, came).view(dealing.total, batch, here, head_dim)
+        back = torch.tensor(dealing.inverse, device=o.device)
+        return found.index_select(0, back).transpose(0, 1)
+
+    def _check(self, dealing: Dealing, heads: int, tokens, length: int) -> None:
+        if dealing.total != heads or dealing.ranks != self.ranks.size:
+            rule = f"must be of {heads} heads and {self.ranks.size} ranks"
+            raise _core.Error(f"dealing {rule} (got {dealing.total} and {dealing.ranks})")
+        if len(tokens) != self.ranks.size or tokens[self.ranks.rank] != length:
+            rule = f"must give this rank the {length} tokens of x"
+            raise _core.Error(f"tokens {rule} (got {tokens}, rank {self.ranks.rank})")
+
+    def _exchange(self, sent: torch.Tensor, out: list[int], came: list[int]) -> torch.Tensor:
+        found = sent.new_empty(sum(came))
+        if sent.device.type == "cuda":
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(2 if self.timed else 0)]
+            for mark in marks[:1]:
+                mark.record()
+            dist.all_to_all_single(found, sent, came, out, group=self._group)
+            for mark in marks[1:]:
+                mark.record()
+                self.events.append(tuple(marks))
+            return found
+        started = time.perf_counter()
+        work = dist.all_to_all_single(found, sent, came, out, group=self._group, async_op=True)
+        self.ranks.wait(work)
+        self.seconds += time.perf_counter() - started
+        return found
+
+    def attention(
+        self,
+        session,
+        forward: Forward,
+        layer: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layout: TokenLayout,
+        dense: Callable,
+        *,
+        sm_scale: float | None = None,
+    ) -> torch.Tensor:
+        """Attention of a sharded sequence: q, k, v (B, H, own tokens, D) -> the same shape.
+
+        session: a Session with these ranks. layout: of the whole sequence. dense(q, k, v): the
+        host's function over (B, heads, N, D). Raises RanksError where a rank has failed.
+        """
+        with self.ranks.guarded():
+            dealing = session.dealing(forward, layer, layout, q.shape[1])
+            tokens = token_counts(layout.length, self.ranks.size)
+            # q, k and v go in one exchange.
+            both = torch.cat([q, k, v])
+            own = self.heads_here(both, dealing, tokens).split(q.shape[0])
+            heads = Heads(dealing.heads[self.ranks.rank], dealing.total)
+            out, _ = session.attention(
+                forward,
+                layer,
+                *own,
+                layout,
+                lambda: dense(*own),
+                sm_scale=sm_scale,
+                heads=heads,
+            )
+            return self.tokens_here(out, dealing, tokens)
