@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.distributed as dist
 from fake_host import KeptLog
 from paroattention import Session, Settings, TokenLayout, reference
 from paroattention.parallel.ranks import Ranks
@@ -73,7 +74,9 @@ class Runner:
             seed=case.seed,
             ranks=ranks,
         )
-        self.engine = Ulysses(ranks) if ranks else None
+        # A group that a failed run has used is of no use to the next one.
+        group = dist.new_group(backend="gloo", use_local_synchronization=True) if ranks else None
+        self.engine = Ulysses(ranks, group) if ranks else None
 
     def call(self, forward, layer: str, q, k, v) -> torch.Tensor:
         """Of all heads and all tokens; on several ranks of this rank's tokens."""

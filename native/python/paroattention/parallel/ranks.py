@@ -62,12 +62,14 @@ class Ranks:
         self._board = dist.PrefixStore(name, board)
         self._group = dist.new_group(
             members,
-            timeout=timedelta(seconds=timeout),
+            # Ours comes first: it knows what to say.
+            timeout=timedelta(seconds=2 * timeout + 60),
             backend="gloo",
             use_local_synchronization=True,
         )
         # Why the run is over on all ranks, once it is.
         self._over = ""
+        self._under_way: list[tuple] = []
         # Seconds spent in exchanges, the waits for slower ranks included.
         self.seconds = 0.0
 
@@ -101,11 +103,19 @@ class Ranks:
         if self._over:
             raise RanksError(f"{self._over}; the run ends on all ranks")
 
-    def wait(self, work) -> None:
-        """Waits for a torch.distributed Work on the CPU, or until a rank fails.
+    def wait(self, work, *buffers: torch.Tensor) -> None:
+        """Waits for a torch.distributed Work on the CPU, or until a rank fails. buffers: what it
+        reads and writes; kept where it does not end, since it may still be under way.
 
         Raises RanksError: a rank failed, is gone, or took longer than `timeout`.
         """
+        try:
+            self._wait(work)
+        except RanksError:
+            self._under_way.append((work, buffers))
+            raise
+
+    def _wait(self, work) -> None:
         started = told = time.monotonic()
         pause = _FIRST_LOOK
         while not work.is_completed():
@@ -168,7 +178,7 @@ class Ranks:
             work = dist.all_gather(every, own, group=self._group, async_op=True)
         except RuntimeError as error:
             self._lost(f"a rank is gone ({shown_line(error)})")
-        self.wait(work)
+        self.wait(work, own, *every)
         return [one.numpy() for one in every]
 
     def agree(self, what: dict[str, object]) -> None:

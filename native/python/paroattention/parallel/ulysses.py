@@ -95,7 +95,7 @@ class Ulysses:
             return found
         started = time.perf_counter()
         work = dist.all_to_all_single(found, sent, came, out, group=self._group, async_op=True)
-        self.ranks.wait(work)
+        self.ranks.wait(work, found, sent)
         self.seconds += time.perf_counter() - started
         return found
 

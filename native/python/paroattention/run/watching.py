@@ -158,10 +158,13 @@ class Watch:
         """What samples of the step that is over said is acted upon, if it was not yet: the only
         place that waits for a device, and only for what that had to do before this step."""
         over, self._over = self._over, _Over()
-        if not over.untold:
+        if self._gather is None:
             self._act(over, self._measured(over))
             return
         # Of several ranks each takes its part in every step, whatever went wrong here.
+        if not over.untold:
+            self._contained(lambda: self._act(over, self._measured(over)))
+            return
         measured = self._contained(lambda: self._measured(over))
         whole, stopped = self._gather(measured or Measured(), self._stopped)
         if stopped and not self._stopped:
