@@ -27,6 +27,7 @@ def _bench(arguments: list[str]) -> int:
         memory,
         observe,
         offsets,
+        parallel,
         plan,
         runs,
     )
@@ -34,7 +35,7 @@ def _bench(arguments: list[str]) -> int:
     tools = {"attention": attention.main, "caches": comfy_caches.main, "comfy": comfy.main}
     tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
     tools |= {"memory": memory.main, "offsets": offsets.main, "plan": plan.main}
-    tools |= {"runs": runs.main}
+    tools |= {"parallel": parallel.main, "runs": runs.main}
     if not arguments or arguments[0] not in tools:
         got = arguments[0] if arguments else "nothing"
         print(f"bench must be one of {', '.join(tools)} (got {got})", file=sys.stderr)

@@ -1,0 +1,157 @@
+"""`bench parallel --simulate`: how evenly a real profile's heads are dealt out to 2, 4 and 8 ranks.
+
+Times come from a fit to attention calls measured on one GPU, not from several GPUs: a head costs
+what it costs in any case, and so much for each block. The profile's heads are repeated until a
+layer has as many as a large model's; its density is shared out as a run does. The all-to-all is
+left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import _core
+from ..layout import TokenLayout
+from ..parallel.dealing import Dealing, deal, even
+from ..parallel.loads import head_loads
+from ..plan.head_densities import afforded, free_density
+from ..plan.profile_copy import copy_head, with_densities, with_layers
+from .bundled import Bundle
+from .fidelity import CALIBRATION
+from .policies import Calibration
+
+TILE = 128
+RANKS = (2, 4, 8)
+DENSITIES = (0.5, 0.3, 0.2, 0.1)
+# name: (heads, layers, grid, prefix)
+MODELS = {
+    "wan14b-720p": (40, 40, (21, 45, 80), 0),
+    "minimax-h3": (56, 50, (27, 42, 70), 187),
+}
+# Of the measured calls.
+SHAPE, PATH = "wan14b-720p", "hopper"
+
+
+@dataclass(frozen=True)
+class HeadTime:
+    """Milliseconds of a head: fixed + each * density, at so many tokens. off: the fit's largest
+    relative residual."""
+
+    fixed: float
+    each: float
+    tokens: int
+    off: float
+
+    def of(self, density: float, tokens: int) -> float:
+        share = tokens / self.tokens
+        return self.fixed * share + self.each * density * share**2
+
+
+def fitted(results: Path) -> HeadTime:
+    """From rows of `bench attention` on a GPU, tail on. Raises Error where they are missing."""
+    content = json.loads(results.read_text(encoding="utf-8"))
+    rows = [
+        row
+        for row in content["rows"]
+        if (row["shape"], row["name"], row["path"]) == (SHAPE, "paro", PATH)
+        and row.get("tile") == f"{TILE}x{TILE}"
+        and (row["tail"] or row["density"] == 1)
+    ]
+    if len(rows) < 3:
+        raise _core.Error(f"--times must hold three rows of {SHAPE}, {PATH} (got {len(rows)})")
+    # As bench/gpu.py has the shape: ten heads a call.
+    heads, tokens = 10, 21 * 45 * 80
+    densities = np.array([row["density_total"] for row in rows])
+    times = np.array([row["ms"] / heads for row in rows])
+    each, fixed = np.polyfit(densities, times, 1)
+    off = np.abs((fixed + each * densities) / times - 1).max()
+    return HeadTime(float(fixed), float(each), tokens, float(off))
+
+
+def tiled(profile: _core.Profile, heads: int, layers: int, shuffled: bool) -> _core.Profile:
+    """The profile's heads, repeated to a model of this size: in their order, or mixed."""
+    every = [head for layer in profile.layers for head in layer.heads]
+    places = [number % len(every) for number in range(heads * layers)]
+    if shuffled:
+        random.Random(0).shuffle(places)
+    made = []
+    for layer in range(layers):
+        own = [copy_head(every[at]) for at in places[layer * heads : (layer + 1) * heads]]
+        made.append(_core.ProfileLayer(f"double.{layer}.0", own))
+    return with_layers(profile, made)
+
+
+def densities_of(profile: _core.Profile, asked: float) -> list[list[float]]:
+    """By layer and head, as a run at this density shares it out."""
+    planned = with_densities(profile, afforded(profile, asked))
+    free = free_density(planned, asked)
+    return [
+        [free if head.density is None else head.density for head in layer.heads]
+        for layer in planned.layers
+    ]
+
+
+def _seconds(dealing: Dealing, times: list[float]) -> list[float]:
+    return [1e-3 * sum(times[head] for head in own) for own in dealing.heads]
+
+
+def row(layers, layout: TokenLayout, ranks: int, time: HeadTime, how: str) -> dict:
+    """One way of dealing: attention of all layers of one evaluation."""
+    slowest = mean = worst = 0.0
+    for own in layers:
+        loads = head_loads(own, layout, TILE, TILE)
+        dealt = {
+            "even": lambda loads=loads: even(len(loads), ranks, loads),
+            "dealt, equal numbers": lambda loads=loads: deal(loads, ranks, equal=True),
+            "dealt": lambda loads=loads: deal(loads, ranks),
+        }[how]()
+        found = _seconds(dealt, [time.of(density, layout.length) for density in own])
+        # Every layer ends with an all-to-all: there all wait for the slowest.
+        slowest += max(found)
+        mean += sum(found) / ranks
+        worst = max(worst, max(found) * ranks / sum(found) - 1)
+    return {
+        "ranks": ranks,
+        "dealing": how,
+        "attention_s": round(slowest, 4),
+        "imbalance": round(slowest / mean - 1, 4),
+        "worst_layer": round(worst, 4),
+    }
+
+
+def rows(profile: _core.Profile, time: HeadTime) -> list[dict]:
+    found = []
+    for name, (heads, count, grid, prefix) in MODELS.items():
+        layout = TokenLayout(grid, prefix)
+        for shuffled in (False, True):
+            model = tiled(profile, heads, count, shuffled)
+            for density in DENSITIES:
+                layers = densities_of(model, density)
+                dense = sum(one > 0.99 for own in layers for one in own)
+                for ranks in RANKS:
+                    for how in ("even", "dealt, equal numbers", "dealt"):
+                        about = {"model": name, "heads": heads, "density": density}
+                        about |= {"order": "mixed" if shuffled else "in order"}
+                        about["dense_heads"] = round(dense / (heads * count), 4)
+                        found.append(about | row(layers, layout, ranks, time, how))
+    return found
+
+
+def calibrated(assets: Path) -> _core.Profile:
+    """The profile of the bundled model, as `bench heads` makes it: four minutes on two cores."""
+    bundle = Bundle(assets, "cpu")
+    return Calibration(bundle, *CALIBRATION, 20, [], 5).profiles["profile"]
+
+
+def show(found: list[dict]) -> None:
+    print(f"{'model':12} {'order':9} {'density':>7} {'ranks':>5} {'dealing':21} imbalance  worst")
+    for one in found:
+        print(
+            f"{one['model']:12} {one['order']:9} {one['density']:7} {one['ranks']:5}"
+            f" {one['dealing']:21} {one['imbalance']:9.1%} {one['worst_layer']:6.1%}"
+        )
