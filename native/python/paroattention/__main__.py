@@ -22,6 +22,7 @@ def _bench(arguments: list[str]) -> int:
         attention,
         comfy,
         comfy_caches,
+        comfy_parallel,
         fidelity,
         heads,
         memory,
@@ -35,7 +36,7 @@ def _bench(arguments: list[str]) -> int:
     tools = {"attention": attention.main, "caches": comfy_caches.main, "comfy": comfy.main}
     tools |= {"fidelity": fidelity.main, "heads": heads.main, "observe": observe.main}
     tools |= {"memory": memory.main, "offsets": offsets.main, "plan": plan.main}
-    tools |= {"parallel": parallel.main, "runs": runs.main}
+    tools |= {"comfy-parallel": comfy_parallel.main, "parallel": parallel.main, "runs": runs.main}
     if not arguments or arguments[0] not in tools:
         got = arguments[0] if arguments else "nothing"
         print(f"bench must be one of {', '.join(tools)} (got {got})", file=sys.stderr)

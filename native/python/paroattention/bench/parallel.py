@@ -13,11 +13,9 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -32,6 +30,7 @@ from ..parallel.ranks import Ranks
 from ..parallel.slices import slice_of
 from ..parallel.ulysses import Ulysses, token_counts
 from . import parallel_simulated as simulated
+from . import processes
 from .attention import _commit, _write
 
 # name: (B, H, grid, prefix, head_dim). tiny is for trying the bench itself.
@@ -174,49 +173,11 @@ class Rank:
                     yield self.row(name, "paro", density, how, dealing, compute)
 
 
-def serve(rank: int, size: int, port: int, work: Work, results) -> None:
-    """One process. results: a queue; rank 0 puts its rows there, then None; an error as text."""
-    try:
-        limit = timedelta(seconds=_TIMEOUT)
-        store = dist.TCPStore("127.0.0.1", port, size, False, limit)
-        if work.device == "cuda":
-            torch.cuda.set_device(rank)
-        backend = "nccl" if work.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-        ranks = Ranks(timeout=_TIMEOUT)
-        with ranks.guarded():
-            for row in Rank(ranks, work).rows():
-                if rank == 0:
-                    results.put(row)
-        results.put(None)
-    except BaseException as error:
-        results.put(f"rank {rank}: {type(error).__name__}: {error}")
-        raise
-
-
-def measured(size: int, work: Work) -> list[dict]:
-    """Rows of `size` processes. Raises Error where one of them fails."""
-    spawn = torch.multiprocessing.get_context("spawn")
-    results = spawn.Queue()
-    store = dist.TCPStore("127.0.0.1", 0, size, True, wait_for_workers=False)
-    given = size, store.port, work, results
-    processes = [spawn.Process(target=serve, args=(rank, *given)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    rows, left, failed = [], size, []
-    while left:
-        told = results.get(timeout=2 * _TIMEOUT)
-        if isinstance(told, dict):
-            rows.append(told)
-            print(_line(told), flush=True)
-            continue
-        left -= 1
-        failed += [told] if told else []
-    for process in processes:
-        process.join()
-    if failed:
-        raise _core.Error(f"all ranks must come to an end (got {'; '.join(failed)})")
-    return rows
+def rows(work: Work, rank: int, count: int):
+    """Of one process; see processes.rows_of."""
+    ranks = Ranks(timeout=_TIMEOUT)
+    with ranks.guarded():
+        yield from Rank(ranks, work).rows()
 
 
 def _line(row: dict) -> str:
@@ -268,10 +229,9 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     if options.simulate:
         return _simulate(options)
-    sizes = options.gpus or [1, 2]
-    if options.device == "cuda" and torch.cuda.device_count() < max(sizes):
-        there = torch.cuda.device_count()
-        raise _core.Error(f"--gpus must be at most the {there} GPUs here (got {max(sizes)})")
+    sizes, cuda = options.gpus or [1, 2], options.device == "cuda"
+    if cuda:
+        processes.require_gpus(max(sizes))
     shapes = options.shape or [name for name in SHAPES if name != "tiny"]
     densities = options.density or list(DENSITIES)
     profile, by_head = _profile(options), {}
@@ -280,10 +240,10 @@ def main(arguments: list[str]) -> int:
         for density in densities:
             by_head[name, density] = simulated.densities_of(model, density)[0]
     work = Work(shapes, densities, by_head, options.device, options.repeats)
-    rows = []
-    cuda = options.device == "cuda"
+    found = []
     about = {"commit": _commit(), "device": torch.cuda.get_device_name() if cuda else "cpu"}
     for size in sizes:
-        rows += measured(size, work)
-        _write(options.out, about, rows)
+        given = {"cuda": cuda, "seconds": _TIMEOUT, "line": _line}
+        found += processes.rows_of(size, rows, work, **given)
+        _write(options.out, about, found)
     return 0

@@ -74,6 +74,20 @@ class Ulysses:
         back = torch.tensor(dealing.inverse, device=o.device)
         return found.index_select(0, back).transpose(0, 1)
 
+    def whole(self, x: torch.Tensor, tokens: tuple[int, ...]) -> torch.Tensor:
+        """x (B, own tokens, C) -> (B, all tokens, C) on every rank."""
+        # Ranks' numbers of tokens differ by one at most; a collective wants them alike.
+        short = max(tokens) - x.shape[1]
+        own = torch.nn.functional.pad(x, (0, 0, 0, short)).contiguous()
+        every = [torch.empty_like(own) for _ in tokens]
+        if own.device.type == "cuda":
+            dist.all_gather(every, own, group=self._group)
+        else:
+            work = dist.all_gather(every, own, group=self._group, async_op=True)
+            self.ranks.wait(work, own, *every)
+        parts = [part[:, :count] for part, count in zip(every, tokens, strict=True)]
+        return torch.cat(parts, 1)
+
     def _check(self, dealing: Dealing, heads: int, tokens, length: int) -> None:
         if dealing.total != heads or dealing.ranks != self.ranks.size:
             rule = f"must be of {heads} heads and {self.ranks.size} ranks"
