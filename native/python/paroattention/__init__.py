@@ -26,6 +26,7 @@ from ._core import (
 from .kernels import reference, tested_once
 from .kernels.attention import attention, unsupported
 from .kernels.cuda import preferred_tile
+from .heads import Heads
 from .layout import TokenLayout
 from .learn import exact_maps
 from .learn.observer import Observer
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_PROFILE_NAME",
     "ORDERS",
     "Error",
+    "Heads",
     "Held",
     "ModelInfo",
     "Observer",

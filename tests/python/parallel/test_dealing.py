@@ -6,10 +6,17 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from paroattention import Error
 from paroattention.parallel.dealing import deal, even
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import strategies as st  # noqa: E402
+
+
+def given(strategy):
+    """The same inputs each time: a failure is the change's."""
+    always = hypothesis.settings(derandomize=True, deadline=None)
+    return lambda test: always(hypothesis.given(strategy)(test))
 
 
 @st.composite
