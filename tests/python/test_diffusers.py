@@ -15,7 +15,7 @@ from problems import profile
 # Left out on systems that the package is not tried with; never where everything is set up.
 if not os.environ.get("PARO_REQUIRE_COMFY"):
     pytest.importorskip("diffusers")
-import diffusers  # noqa: E402
+import diffusers
 
 STEPS = 5
 # 4 x 6 x 10 tokens; CogVideoX has text before them.
