@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "native" / "python" / "paroattention"
 # Lowest first; modules of the package itself are the base. bench stands beside cli.
-LAYERS = ("base", "kernels", "learn", "plan", "parallel", "run", "diffusers", "cli", "bench")
+LAYERS = (
+    *("base", "kernels", "learn", "plan", "parallel", "run"),
+    *("diffusers", "raylight", "cli", "bench"),
+)
 # (folder, what may be included from there), each by the beginning of an include.
 INCLUDES = {
     "native/core": ("paro/", "files/", "grid/", "mass/", "profile/", "plan/", "cpu/"),

@@ -24,13 +24,16 @@ def test_what_is_published_is_what_the_scanner_reads(published):
 
 
 def test_the_library_takes_its_settings_as_arguments():
-    """It reads no environment and starts no program, but for commands and benches."""
+    """It reads no environment and starts no program, but for commands and benches. Ranks of one run
+    speak to each other, where the host has set torch.distributed up."""
+    speak = {"parallel/ranks.py", "parallel/ulysses.py"}
     package, told = archive.REPO / "native" / "python" / "paroattention", []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package)
         if name.parts[0] not in ("bench", "cli"):
             found = python_rules.faults(path.read_text(encoding="utf-8"))
-            told += [f"{name}:{line} {text}" for line, text in found]
+            told += [f"{name}:{line} {text}" for line, text in found
+                     if not (name.as_posix() in speak and "torch.distributed" in text)]  # fmt: skip
     kinds = (python_rules.ENVIRONMENT, python_rules.PROGRAM, python_rules.NETWORK)
     assert [one for one in told if one.endswith(kinds)] == []
 

@@ -88,12 +88,16 @@ def even(heads: int, ranks: int, loads: Sequence[int] | None = None) -> Dealing:
     return _dealing(own, loads or [1] * heads)
 
 
-def deal(loads: Sequence[int], ranks: int, *, equal: bool = False) -> Dealing:
+def deal(
+    loads: Sequence[int], ranks: int, *, equal: bool = False, few_moves: bool = False
+) -> Dealing:
     """Heads with these loads (whole numbers above 0, by head) for so many ranks.
 
     The heaviest head goes to the lightest rank, and so on; then single heads are moved, or
     exchanged for others, as long as that makes the heavier of two ranks lighter. equal: ranks'
-    numbers of heads differ by one at most, for engines that exchange equal shares.
+    numbers of heads differ by one at most, for engines that exchange equal shares. few_moves: it
+    begins with what `even` gives, so that most heads stay there; for engines that deal evenly and
+    whose heads have to be sent on.
     Raises Error where there are more ranks than heads, or a load is not above 0.
     """
     bad = next((load for load in loads if not (isinstance(load, int) and load > 0)), None)
@@ -102,6 +106,19 @@ def deal(loads: Sequence[int], ranks: int, *, equal: bool = False) -> Dealing:
     _check(len(loads), ranks)
     most = -(-len(loads) // ranks) if equal else len(loads)
     least = len(loads) // ranks if equal else 1
+    plain = even(len(loads), ranks, loads)
+    if few_moves:
+        own, sums = [list(part) for part in plain.heads], list(plain.loads)
+    else:
+        own, sums = _greedy(loads, ranks, least, most)
+    _move(own, sums, loads, least, most)
+    found = _dealing(own, loads)
+    # Nothing is moved where that gains nothing.
+    return plain if max(plain.loads) <= max(found.loads) else found
+
+
+def _greedy(loads: Sequence[int], ranks: int, least: int, most: int) -> tuple[list, list]:
+    """(heads, loads) by rank: the heaviest head goes to the lightest rank, and so on."""
     own: list[list[int]] = [[] for _ in range(ranks)]
     sums, left = [0] * ranks, len(loads)
     for head in sorted(range(len(loads)), key=lambda one: (-loads[one], one)):
@@ -114,10 +131,7 @@ def deal(loads: Sequence[int], ranks: int, *, equal: bool = False) -> Dealing:
         own[rank].append(head)
         sums[rank] += loads[head]
         left -= 1
-    _move(own, sums, loads, least, most)
-    found, plain = _dealing(own, loads), even(len(loads), ranks, loads)
-    # Nothing is moved where that gains nothing.
-    return plain if max(plain.loads) <= max(found.loads) else found
+    return own, sums
 
 
 def _move(own, sums, loads, least: int, most: int) -> None:

@@ -68,7 +68,7 @@ class Ranks:
             use_local_synchronization=True,
         )
         # Why the run is over on all ranks, once it is.
-        self._over = ""
+        self._over, self._failed = "", False
         self._under_way: list[tuple] = []
         # Seconds spent in exchanges, the waits for slower ranks included.
         self.seconds = 0.0
@@ -79,19 +79,25 @@ class Ranks:
         """Tells all ranks that this one cannot go on. The first one to fail is heard. Never
         raises."""
         text = f"rank {self.rank} of {self.size} failed: {shown_line(why)}"
-        self._over = self._over or text
+        heard = text
         with contextlib.suppress(Exception):
-            self._board.compare_set("failed", "", text)
+            heard = self._board.compare_set("failed", "", text).decode()
+        self._over, self._failed = self._over or heard, self._failed or heard == text
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Around what this rank does in a run: an error that leaves it is told to all ranks."""
+        """Around what this rank does in a run: an error that leaves it is told to all ranks. Where
+        another rank has failed before, RanksError says so in place of what came of that here."""
         try:
             yield
-        except RanksError:
-            raise
         except BaseException as error:
-            self.fail(f"{type(error).__name__}: {error}")
+            if isinstance(error, Exception) and not self._failed:
+                try:
+                    self.check()
+                except RanksError as told:
+                    raise told from error
+            if not isinstance(error, RanksError):
+                self.fail(f"{type(error).__name__}: {error}")
             raise
 
     def check(self) -> None:
@@ -197,6 +203,11 @@ class Ranks:
                         f"{name} must be the same on all ranks (rank 0 has {shown(here)}, rank"
                         f" {rank} has {shown(there)}); the run ends on all ranks"
                     )
+
+
+def size_of(group) -> int:
+    """Ranks of a process group; 1 for None."""
+    return 1 if group is None else dist.get_world_size(group)
 
 
 def shown_line(error: object) -> str:

@@ -38,18 +38,18 @@ class Shares:
         self._density = 0.0
 
     def dealing(
-        self, layer: str, layout: TokenLayout, heads: int, sparse: bool, equal: bool
+        self, layer: str, layout: TokenLayout, heads: int, sparse: bool, **how: bool
     ) -> Dealing:
-        """Of the layer's next call. sparse: the planner decides what it is."""
+        """Of the layer's next call. sparse: the planner decides what it is. how: as of `deal`."""
         planner = self._planner
         if sparse and self._profile is None:
             self._profile, self._density = planner.profile, planner.density(planner.profile)
         place = planner.index(layer) if sparse else None
         if place is None or self._profile.model.heads != heads:
             return even(heads, self.count)
-        name = layer, layout.prefix, layout.grid, layout.suffix, equal
+        name = layer, layout.prefix, layout.grid, layout.suffix, *sorted(how.items())
         if name not in self._dealt:
             entry = self._profile.layers[place]
             loads = layer_loads(entry, self._density, layout, self._settings)
-            self._dealt[name] = deal(loads, self.count, equal=equal)
+            self._dealt[name] = deal(loads, self.count, **how)
         return self._dealt[name]

@@ -74,6 +74,25 @@ class Ulysses:
         back = torch.tensor(dealing.inverse, device=o.device)
         return found.index_select(0, back).transpose(0, 1)
 
+    def moved(self, x: torch.Tensor, before: Dealing, after: Dealing) -> torch.Tensor:
+        """Sends heads on, after an all-to-all that dealt them out in another way: x (B, heads of
+        `before`, N, D) -> (B, heads of `after`, N, D). Most heads stay, and cost a copy."""
+        rank = self.ranks.rank
+        if before.heads == after.heads:
+            return x
+        batch, _, length, head_dim = x.shape
+        here, wanted, size = before.heads[rank], after.heads[rank], batch * length * head_dim
+        goes = [[here.index(head) for head in here if head in own] for own in after.heads]
+        comes = [[head for head in own if head in wanted] for own in before.heads]
+        order = torch.tensor([place for part in goes for place in part], device=x.device)
+        sent = x.transpose(0, 1).index_select(0, order).reshape(-1)
+        counts = [len(part) * size for part in comes]
+        found = self._exchange(sent, [len(part) * size for part in goes], counts)
+        came = [head for part in comes for head in part]
+        back = torch.tensor([came.index(head) for head in wanted], device=x.device)
+        found = found.view(len(wanted), batch, length, head_dim).index_select(0, back)
+        return found.transpose(0, 1)
+
     def whole(self, x: torch.Tensor, tokens: tuple[int, ...]) -> torch.Tensor:
         """x (B, own tokens, C) -> (B, all tokens, C) on every rank."""
         # Ranks' numbers of tokens differ by one at most; a collective wants them alike.

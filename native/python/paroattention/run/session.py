@@ -213,15 +213,15 @@ class Session:
         return self.attention_of(forward, layer, Held(q, k, v), layout, dense, **given)
 
     def dealing(
-        self, forward: Forward, layer: str, layout: TokenLayout, heads: int, *, equal: bool = False
+        self, forward: Forward, layer: str, layout: TokenLayout, heads: int, **how: bool
     ) -> Dealing:
         """Which rank computes which of the layer's heads in the call that comes next: ask before
-        the all-to-all. The same on all ranks, and the same in one step. equal: as of
+        the all-to-all. The same on all ranks, and the same in one step. how: as of
         parallel.dealing.deal. Raises Error where there are more ranks than heads."""
         with self._lock:
             self._look_up(forward, layout)
             sparse = self.planner.ready and self.steps.allowed(forward.step)
-            return self._across.shares.dealing(layer, layout, heads, sparse, equal)
+            return self._across.shares.dealing(layer, layout, heads, sparse, **how)
 
     def attention_of(
         self,
