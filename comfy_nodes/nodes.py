@@ -21,7 +21,7 @@ from .inspect_heads import PAROInspect
 from .native import MISSING, paro
 
 if paro is not None:
-    from . import patch, store
+    from . import patch, ray, store
 
 log = logging.getLogger("paroattention")
 CATEGORY = "PARO"
@@ -409,4 +409,5 @@ class PAROCompare(io.ComfyNode):
 
 class ParoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PAROAttention, PAROCalibrate, PAROCompare, PAROInspect]
+        found = [PAROAttention, PAROCalibrate, PAROCompare, PAROInspect]
+        return found + ray.nodes() if paro is not None else found

@@ -50,6 +50,8 @@ _ALLOWED = ("aiohttp.web", "http.HTTPStatus")
 _JUDGED_LATER = {name.partition(".")[0] for name in _ALLOWED}
 # What ComfyUI has, and the library. gguf comes with a node that reads such files.
 _KNOWN = {"torch", "numpy", "PIL", "yaml", "aiohttp", "gguf", "paroattention"}
+# Another plugin, asked for by a node that is there only beside it.
+_KNOWN |= {"raylight"}
 _KNOWN |= {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes"}
 # Ways to the interpreter's inside.
 _INSIDE = {"__builtins__", "__globals__", "__subclasses__", "__import__", "__loader__"}

@@ -5,7 +5,7 @@ plans and goes sparse; `Profile` is what is saved and shared; `reference` is the
 """
 
 from . import torch_version  # noqa: F401, I001  (first: it says so where torch is missing or too old)
-from . import layout, limits, metrics, settings, web_viewer
+from . import diffusers, layout, limits, metrics, raylight, settings, web_viewer
 from ._core import (
     MAX_PROFILE_NAME,
     ORDERS,
@@ -54,6 +54,7 @@ __all__ = [
     "active_isa",
     "attention",
     "completion",
+    "diffusers",
     "exact_maps",
     "head_densities",
     "head_views",
@@ -64,6 +65,7 @@ __all__ = [
     "preferred_tile",
     "profile_build",
     "profile_name_rule",
+    "raylight",
     "reference",
     "require_mergeable",
     "save_capture",

@@ -166,6 +166,12 @@ def apply(model, file: str | Path, *, registry=None, group=None):
     return clone
 
 
+def patch_worker(_, model, file: str):
+    """`apply` as Raylight's ray_patch sends it to every worker: of a package that they can import,
+    which a node's own module is not."""
+    return apply(model, file)
+
+
 def _refuse_ring(group) -> None:
     if size_of(group) > 1:
         raise _core.Error(RING)
@@ -339,4 +345,15 @@ def _packed_video(x, payload) -> tuple | None:
     return spans[0][0], grid, int(layout.seq_len)
 
 
-__all__ = ["NAME", "Given", "Processor", "RanksError", "apply", "find", "read", "register", "write"]
+__all__ = [
+    "NAME",
+    "Given",
+    "Processor",
+    "RanksError",
+    "apply",
+    "find",
+    "patch_worker",
+    "read",
+    "register",
+    "write",
+]
