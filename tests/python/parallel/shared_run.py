@@ -19,7 +19,8 @@ LAYERS = ("double.0.0", "double.1.0")
 @dataclass(frozen=True)
 class Case:
     """A run. known: it begins with a profile. dense_heads: heads of the profile's first layer that
-    are dense. change(rank, case) -> what this rank is given instead."""
+    are dense. on_device: samples are taken where q lies and plans are built in the background, as
+    on a GPU."""
 
     settings: Settings = field(default_factory=Settings)
     grid: tuple = (4, 8, 10)
@@ -32,6 +33,7 @@ class Case:
     dense_heads: tuple = ()
     sigmas: tuple = SIGMAS
     seed: int = 5
+    on_device: bool = False
 
     @property
     def layout(self) -> TokenLayout:
@@ -74,6 +76,8 @@ class Runner:
             seed=case.seed,
             ranks=ranks,
         )
+        if case.on_device:
+            self.session.observer.on_device = lambda q: True
         # A group that a failed run has used is of no use to the next one.
         group = dist.new_group(backend="gloo", use_local_synchronization=True) if ranks else None
         self.engine = Ulysses(ranks, group) if ranks else None

@@ -19,6 +19,8 @@ CASES = {
     "bf16": Case(settings(precision="bf16", tail=False)),
     "dense steps by ours": Case(settings(dense_steps="int8", end_percent=0.8)),
     "a dense head": Case(settings(watch="if needed"), known=True, heads=6, dense_heads=(1, 2)),
+    "as on a GPU": Case(settings(), on_device=True, heads=6),
+    "as on a GPU, known": Case(settings(), on_device=True, known=True, heads=6, dense_heads=(1,)),
     "heads that move": Case(settings(), known=True, heads=6, dense_heads=(1, 2)),
 }
 

@@ -15,19 +15,22 @@ from ..learn.seen_blocks import SeenBlocks
 from ..steps import Mark
 
 
-def told_observed(observer: Observer) -> tuple[dict, dict[str, np.ndarray]]:
-    """(told, arrays) of the heads that this process has watched since it last told of them. What
-    devices have seen must have been sent."""
+def told_observed(observer: Observer, *, again: bool) -> tuple[dict, dict[str, np.ndarray]]:
+    """(told, arrays) of the heads that this process has watched since it last told of them. Of
+    devices it knows what was sent. again: the same heads are told once more the next time."""
     layers, arrays = [], {}
     for number, (layer, watched) in enumerate(observer.layers.items()):
         known, groups = watched.arrived(), {}
-        for group, touched in watched.touched.items():
+        here = [group for group in watched.touched if group in known]
+        for group in here:
+            touched = watched.touched[group]
             heads = sorted(touched)
             own = [known[group][head] for head in heads]
             groups[str(group)] = [heads, [one.rows for one in own]]
             arrays[f"sum/{number}/{group}"] = np.stack([one.sum for one in own])
             arrays[f"pairs/{number}/{group}"] = np.stack([one.pairs for one in own])
-        watched.touched.clear()
+        if not again:
+            watched.touched.clear()
         layout = watched.layout
         sides = [*layout.grid, layout.prefix, layout.suffix]
         size = [watched.heads, watched.head_dim]

@@ -100,12 +100,14 @@ class AcrossRanks:
 
     # -- what was observed ---------------------------------------------------------------------
 
-    def observed(self, observer: Observer) -> None:
-        """Every rank's observer knows what all of them have seen."""
+    def observed(self, observer: Observer, *, sent: bool = False) -> None:
+        """Every rank's observer knows what all of them have seen. sent: of devices what was sent
+        until now, while they go on."""
         if self.ranks is None:
             return
-        observer.send()
-        told, arrays = told_observed(observer)
+        if not sent:
+            observer.send()
+        told, arrays = told_observed(observer, again=sent)
         for rank, (text, values) in enumerate(self.ranks.exchange(told, arrays)):
             if rank != self.ranks.rank:
                 merge_observed(observer, text, values)

@@ -182,8 +182,9 @@ class Learning:
     def start_ahead(self) -> None:
         """Builds the plan beside the last dense step, where a GPU computes that: from the samples
         before it. What this step adds comes with the first renewal."""
-        if self._ahead or self._planner.ready or self._known or self._across.several:
+        if self._ahead or self._planner.ready or self._known:
             return
+        self._across.observed(self.observation.observer, sent=True)
         snapshot, layout = Snapshot(self.observation.observer), self._layout
         if not any(watched.seen_groups() for watched in snapshot.layers.values()):
             return
