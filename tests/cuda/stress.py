@@ -214,7 +214,7 @@ def whole(options: argparse.Namespace) -> int:
 
     in_turns(run, workers, until, so_far)
     for worker in workers:
-        run.tally.add(worker.result(120))
+        run.tally.add(worker.result(max(0.0, until - time.time()) + 120))
     left = max(60.0, until - time.time())
     verdicts = {tool: children.verdict(child, left) for tool, child in sanitized.items()}
     for tool in (tool for tool, (_, good) in verdicts.items() if not good):

@@ -22,6 +22,8 @@ SCRIPT = Path(__file__).with_name("stress.py")
 TOOLS = ("memcheck", "initcheck", "synccheck")
 # Small: under the sanitizer every access is looked at.
 SANITIZED = cases.Sizes(tokens=500, text=150, heads=3, batch=2)
+# So many times a worker begins anew.
+ANEW = 5
 # A worker's exit status where the device no longer answers, so that it has to begin anew.
 BROKEN = 3
 
@@ -137,16 +139,17 @@ class Worker:
 
     def watch(self, command: str) -> None:
         """Has a worker that ended too early begin after the seed at which it did."""
-        if self.child.process.poll() in (None, 0) or time.time() > self.until:
+        if self.dead > ANEW or self.child.process.poll() in (None, 0) or time.time() > self.until:
             return
         seed = self._seed()
         code, text = self.child.finish(1)
         self.gone.add(self._tally())
+        self.file.unlink(missing_ok=True)
         if code != BROKEN:
             what = [f"a worker ended with status {code}: {text[-800:]}"]
             self.gone.failed(Mismatch("random", seed, what, f"{command} --only random:{seed}"))
         self.dead += 1
-        if self.dead <= 5:
+        if self.dead <= ANEW:
             self.start(seed + self.step, self.step, self.until)
 
     def so_far(self) -> Tally:
@@ -159,7 +162,7 @@ class Worker:
         """What it has counted in all, once it has ended."""
         code, text = self.child.finish(seconds)
         tally = self._tally()
-        if code != 0 and self.dead <= 5:
+        if code != 0 and self.dead <= ANEW:
             what = [f"worker {self.number} must end with 0 (got {code}): {text[-800:]}"]
             tally.failed(Mismatch("random", self._seed(), what, "the whole run"))
         tally.add(self.gone)

@@ -49,13 +49,26 @@ def test_the_counts_are_read_from_the_log():
     )  # fmt: skip
 
 
+def test_the_long_run_is_the_sum_of_its_runs():
+    told = json.loads((fuzz.FOLDER / "results" / "long.json").read_text(encoding="utf-8"))
+    assert {*told["targets"]} == {*fuzz.targets()}
+    for parts in (told["runs"], told["targets"].values()):
+        assert sum(one["executions"] for one in parts) == told["executions"]
+    # The README tells the same sum.
+    readme = (fuzz.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"**{told['executions']:,} executions" in readme
+
+
 def test_results_of_several_runs_add_up(tmp_path):
     out = tmp_path / "results" / "long.json"
     one = fuzz.Outcome("profile", 100, 2.0, 50, 7, 60, [])
-    fuzz.add_up(out, [one], "the command")
-    fuzz.add_up(out, [fuzz.Outcome("profile", 11, 1.0, 52, 8, 50, ["x"])], "the command")
+    first, second = ({"command": "the command", "commit": commit} for commit in "ab")
+    fuzz.add_up(out, [one], first)
+    fuzz.add_up(out, [fuzz.Outcome("codes", 5, 1.0, 9, 2, 50, [])], first)
+    fuzz.add_up(out, [fuzz.Outcome("profile", 11, 1.0, 52, 8, 50, ["x"])], second)
     told = json.loads(out.read_text(encoding="utf-8"))
-    assert told["executions"] == 111 and told["command"] == "the command"
+    assert told["executions"] == 116
+    assert told["runs"] == [{**first, "executions": 105}, {**second, "executions": 11}]
     assert told["targets"]["profile"] == {
         "executions": 111, "seconds": 3.0, "edges": 52, "corpus": 8, "memory_mb": 60, "found": 1,
     }  # fmt: skip

@@ -188,10 +188,26 @@ def tell(outcome: Outcome, programs: Path) -> None:
         say(f"    {path}\n    again: {programs / ('fuzz_' + outcome.target)} {path}")
 
 
-def add_up(path: Path, outcomes: list[Outcome], command: str) -> None:
-    """Adds to what earlier runs wrote: executions and seconds are sums, edges the last run's."""
+def commit() -> str:
+    """The commit of the sources, where git tells."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def add_up(path: Path, outcomes: list[Outcome], run: dict[str, str]) -> None:
+    """Adds to what earlier runs wrote: executions and seconds are sums, edges the last run's.
+
+    run: what tells this run from the others, such as its command, commit and time.
+    """
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    kept = told.get("targets", {})
+    kept, runs = told.get("targets", {}), told.get("runs", [])
+    if not runs or any(runs[-1].get(name) != value for name, value in run.items()):
+        runs.append({**run, "executions": 0})
+    runs[-1]["executions"] += sum(outcome.executions for outcome in outcomes)
     for outcome in outcomes:
         now, before = asdict(outcome), kept.get(outcome.target, {})
         now.pop("target")
@@ -201,8 +217,8 @@ def add_up(path: Path, outcomes: list[Outcome], command: str) -> None:
         now["memory_mb"] = max(now["memory_mb"], before.get("memory_mb", 0))
         kept[outcome.target] = now
     told = {
-        "command": command,
         "executions": sum(one["executions"] for one in kept.values()),
+        "runs": runs,
         "targets": dict(sorted(kept.items())),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -231,12 +247,13 @@ def run(
     each = seconds * min(jobs, len(chosen)) / len(chosen)
     say(f"{len(chosen)} targets, {each:.0f} s each, {jobs} at a time")
     outcomes = []
+    this = {"begun": time.strftime("%Y-%m-%d %H:%M"), "commit": commit(), "command": command}
     with ThreadPoolExecutor(jobs) as pool:
         for outcome in pool.map(lambda name: run_target(paths, programs, name, each), chosen):
             tell(outcome, programs)
             outcomes.append(outcome)
             if out is not None:
-                add_up(out, [outcome], command)
+                add_up(out, [outcome], this)
     total = sum(outcome.executions for outcome in outcomes)
     found = sum(not outcome.sound for outcome in outcomes)
     say(f"{total:,} executions; {found} of {len(chosen)} targets found something.")

@@ -245,6 +245,29 @@ def test_a_worker_that_dies_is_told_and_begins_anew(tmp_path):
     assert mismatch["command"] == f"python3 tests/cuda/stress.py --only random:{deadly[0]}"
 
 
+def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
+    class Dead:
+        """Counts a call, and dies of the same seed."""
+
+        process = SimpleNamespace(poll=lambda: 1)
+
+        def __init__(self, arguments):
+            Tally(calls=1).write(tmp_path / "0.json")
+            (tmp_path / "0.seed").write_text("7")
+
+        def finish(self, seconds):
+            return 1, "the reason"
+
+    monkeypatch.setattr(stress_children, "Child", Dead)
+    worker = stress_children.Worker(0, [], tmp_path)
+    worker.start(0, 1, time.time() + 60)
+    for _ in range(20):
+        worker.watch("command")
+    for told in (worker.so_far(), worker.result(1)):
+        assert (told.calls, len(told.mismatches)) == (6, 6)
+        assert told.mismatches[5]["what"] == ["a worker ended with status 1: the reason"]
+
+
 def test_two_processes_must_agree(monkeypatch):
     context = run_with().context
     ours = stress_children.digest(context, 5, 2)
