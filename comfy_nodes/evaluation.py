@@ -6,6 +6,7 @@ that in: APPLY_MODEL opens an evaluation, DIFFUSION_MODEL adds the model's own a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import replace
 
@@ -99,7 +100,8 @@ class Evaluation:
             options["patches_replace"] = {**replaced, "dit": dit}
 
     def _see_joined(self, arguments: dict) -> dict:
-        if "txt" in arguments:
+        with contextlib.suppress(Exception):
+            # Where others have left something else, the layout stays the model's own.
             self._joined = arguments["txt"].shape[1], arguments["img"].shape[1]
         return arguments
 

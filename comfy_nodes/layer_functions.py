@@ -7,6 +7,7 @@ call comes from is noted as it runs, for those modules alone that have such a fu
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -37,13 +38,15 @@ class LayerFunctions:
 
     @torch.compiler.disable
     def _enter(self, module, args) -> None:
-        self._here.__dict__.setdefault("modules", []).append(module)
+        with contextlib.suppress(Exception):  # it would end the model's call
+            self._here.__dict__.setdefault("modules", []).append(module)
 
     @torch.compiler.disable
     def _leave(self, module, args, output) -> None:
-        modules = self._here.__dict__.get("modules", [])
-        if modules and modules[-1] is module:
-            modules.pop()
+        with contextlib.suppress(Exception):
+            modules = self._here.__dict__.get("modules", [])
+            if modules and modules[-1] is module:
+                modules.pop()
 
     def current(self) -> Callable | None:
         """The function of the layer that this thread is in; None where that has none of its own."""

@@ -40,34 +40,49 @@ class Override:
     def _compute(self, func: Callable | None, operands: Operands):
         options = operands.kwargs.get("transformer_options") or {}
         run, evaluation = options.get(RUN), options.get(EVALUATION)
-        layer_function = run.layers.current() if run is not None else None
-        host = HostAttention(self.previous, func, layer_function, operands)
+        host = HostAttention(self.previous, func, _layer_function(run), operands)
         # The fallback may hold another override of ours, or call back: a call is counted once.
         if run is None or evaluation is None or evaluation.busy or under_way(self.previous):
             return host()
-        evaluation.seen.call(evaluation.forward.step)
-        call, layout, layer = _understand(operands, run, evaluation, options)
-        if isinstance(layout, str):
-            if layout in QUIET:
-                evaluation.seen.add(call.qo_len, call.kv_len)
-            else:
-                run.session.note(layout, dense=True)
+        taken = run.guard.safely(_taken, operands, run, evaluation, options)
+        if not taken:
             return host()
         evaluation.busy = True
         try:
-            with recording.paused():
-                return _by_session(run, evaluation, call, layout, layer, host)
+            return _by_session(run, evaluation, *taken, host)
         finally:
             evaluation.busy = False
 
 
-def _by_session(run, evaluation, call: _Arguments, layout, layer, host: HostAttention):
+def _taken(operands: Operands, run, evaluation, options) -> tuple:
+    """(the call, its token layout, its layer's id, what is held of it) where the session is to
+    compute it; () where the host is, and the run has been told why."""
+    evaluation.seen.call(evaluation.forward.step)
+    call, layout, layer = _understand(operands, run, evaluation, options)
+    if not isinstance(layout, str):
+        take = operands.take if operands.contained else None
+        return call, layout, layer, paro.Held(*call.heads_first(), take=take)
+    if layout in QUIET:
+        evaluation.seen.add(call.qo_len, call.kv_len)
+    else:
+        run.session.note(layout, dense=True)
+    return ()
+
+
+def _by_session(run, evaluation, call: _Arguments, layout, layer, held, host: HostAttention):
     """The output of a call over the grid, as the host's function would return it."""
     operands = call.operands
-    take = operands.take if operands.contained else None
-    held = paro.Held(*call.heads_first(), take=take)
+    # What the host's function has raised.
+    raised = []
 
     def dense():
+        try:
+            return by_host()
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    def by_host():
         if not operands.contained:
             return host()
         if held.last and not held.owned:
@@ -79,10 +94,29 @@ def _by_session(run, evaluation, call: _Arguments, layout, layer, host: HostAtte
             held.parts.clear()
         return host(operands.wrapped(tensors))
 
-    out, ours = run.session.attention_of(
-        evaluation.forward, layer, held, layout, dense, sm_scale=call.scale
-    )
-    return call.output(out) if ours else out
+    try:
+        with recording.paused():
+            out, ours = run.session.attention_of(
+                evaluation.forward, layer, held, layout, dense, sm_scale=call.scale
+            )
+            return call.output(out) if ours else out
+    except Exception as error:
+        if any(error is one for one in raised) or not held.whole:
+            raise
+        run.guard.give_up(error)
+        return dense()
+    finally:
+        # Their frames hold q, k and v.
+        raised.clear()
+
+
+def _layer_function(run) -> Callable | None:
+    """The function that the checkpoint chose for the layer that a call of the run comes from."""
+    try:
+        return run.layers.current() if run is not None else None
+    except Exception as error:
+        run.guard.give_up(error)
+        return None
 
 
 def _understand(operands: Operands, run, evaluation, options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import comfy.utils
@@ -93,6 +94,16 @@ class StepTimes:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def tell_not_begun(node_id: str | None, reason: str) -> None:
+    """The last state of a run that is the host's from its start. Never raises."""
+    server = NodeProgress(node_id).server
+    why = {"text": reason, "count": 1, "dense": True}
+    state = {"node": node_id, "state": "dense", "step": 1, "steps": 1, "done": True}
+    with contextlib.suppress(Exception):
+        if server is not None:
+            server.send_sync(EVENT, state | {"reasons": [why]})
 
 
 class Panel:

@@ -13,6 +13,7 @@ from .inputs import AUTO
 from .layouts import Inputs
 from .native import paro
 from .override import EVALUATION, OVERRIDE, RUN, Override
+from .panel import tell_not_begun
 from .run import Run
 
 KEY = "paro"
@@ -56,8 +57,10 @@ def _outer_sample(request: Request):
         except paro.Error:
             # A profile or setting that the user named: told before the sampling costs time.
             raise
-        except Exception:
+        except Exception as error:
             log.exception("PARO: this run stays dense: reading the model failed")
+            why = f"the model could not be read: {paro.session.first_line(error)}"
+            tell_not_begun(request.node_id, why)
             return executor(*args, **kwargs)
         # The guider's model_options are a copy made for this run: two runs never share a session.
         options = guider.model_options.setdefault("transformer_options", {})
@@ -85,7 +88,7 @@ def _with_callback(run, args, kwargs):
     given = kwargs.get("callback", args[5] if len(args) > 5 else None)
 
     def callback(step, *rest, **named):
-        run.came_to(step)
+        run.guard.safely(run.came_to, step)
         return given(step, *rest, **named) if given is not None else None
 
     if len(args) > 5:
@@ -99,11 +102,11 @@ def _predict_noise(executor, x, timestep, *args, **kwargs):
     run = model_options.get("transformer_options", {}).get(RUN)
     if run is None:
         return executor(x, timestep, *args, **kwargs)
-    run.begin_call(timestep, getattr(executor.class_obj, "conds", None) or {})
+    run.guard.safely(run.begin_call, timestep, getattr(executor.class_obj, "conds", None) or {})
     try:
         return executor(x, timestep, *args, **kwargs)
     finally:
-        run.end_call()
+        run.guard.safely(run.end_call)
 
 
 def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, *args, **kwargs):
@@ -117,31 +120,44 @@ def _apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, 
     rest = {k: v for k, v in kwargs.items() if k != "transformer_options"}
     given = {"x": x, "context": c_crossattn, **rest}
     model = getattr(executor.class_obj, "diffusion_model", None)
-    inputs = Inputs(model, given, options)
-    evaluation = Evaluation(run.begin_forward(t, options), run.family, inputs, run.seen)
-    options = {**options, EVALUATION: evaluation}
-    run.stay_in(options)
-    run.layers.watch(model)
+    opened = run.guard.safely(_opened, run, t, Inputs(model, given, options))
+    if opened is None:
+        return executor(x, t, c_concat, c_crossattn, control, *args, **kwargs)
     if args:
-        args[0] = options
+        args[0] = opened
     else:
-        kwargs["transformer_options"] = options
+        kwargs["transformer_options"] = opened
     try:
         return executor(x, t, c_concat, c_crossattn, control, *args, **kwargs)
     finally:
-        evaluation.close()
+        run.guard.safely(opened[EVALUATION].close)
+
+
+def _opened(run, t, inputs: Inputs) -> dict:
+    """The transformer_options of an evaluation at sigmas t (B) that is the run's."""
+    forward = run.begin_forward(t, inputs.options)
+    evaluation = Evaluation(forward, run.family, inputs, run.seen)
+    options = {**inputs.options, EVALUATION: evaluation}
+    run.stay_in(options)
+    run.layers.watch(inputs.model)
+    return options
 
 
 def _diffusion_model(executor, *args, **kwargs):
     """Adds the model's own arguments to the evaluation: the latent's shape, text, references."""
     options = next((v for v in (kwargs.get("transformer_options"), *args) if _ours(v)), None)
     if options is not None:
-        options[RUN].stay_in(options)
-        try:
-            options[EVALUATION].enter_model(executor, args, kwargs)
-        except Exception as error:
-            options[RUN].session.note(f"the model's arguments could not be read: {error}"[:200])
+        options[RUN].guard.safely(_enter_model, options, executor, args, kwargs)
     return executor(*args, **kwargs)
+
+
+def _enter_model(options: dict, executor, args, kwargs) -> None:
+    run = options[RUN]
+    run.stay_in(options)
+    try:
+        options[EVALUATION].enter_model(executor, args, kwargs)
+    except Exception as error:
+        run.session.note(f"the model's arguments could not be read: {error}"[:200])
 
 
 def _ours(value) -> bool:

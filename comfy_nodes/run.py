@@ -11,6 +11,7 @@ from pathlib import Path
 import folder_paths
 
 from . import first_test, policy, routes, store, user_settings
+from .guard import Guard
 from .host_attention import foreign_attention, name_of
 from .identity import fingerprint
 from .identity.changes import Changes
@@ -78,6 +79,7 @@ class Run:
         self._lock = threading.Lock()
         self.session.entered = self._enter
         self._call = _Call()
+        self.guard = Guard(self.session.note)
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -244,7 +246,10 @@ class Run:
         else:
             name, merged = self._under_a_name(profile, watched)
         tensors = store.with_held_capture(name, merged, self.identity, tensors, watched)
-        store.save(name, merged, tensors)
+        try:
+            store.save(name, merged, tensors)
+        except store.WithoutCapture as error:
+            self.session.note(str(error))
         self.panel.saved = name
         routes.tell_changed(name)
         log.info("PARO: saved profile %s", name)
@@ -332,6 +337,24 @@ class Run:
         """Ends the session, whatever happened, and tells what was done."""
         session = self.session
         self.layers.close()
+        # Of a run that was left in the middle nothing is saved.
+        ok = ok and not self.guard.given_up
+        try:
+            self._note_last(ok)
+        except Exception as error:
+            why = paro.session.first_line(error)
+            session.note(f"what this run did could not be summed up: {why}")
+        summary = None
+        try:
+            summary = session.finish(ok)
+        finally:
+            # Whatever failed, the node must not look as if it went on.
+            self.panel.close(summary or session.report.summary(ok))
+        self._log(summary)
+
+    def _note_last(self, ok: bool) -> None:
+        """What the user is told of the run as a whole."""
+        session = self.session
         if ok and not session.report.paths and not session.report.reasons.told_dense:
             self.seen.foreign = self._foreign()
             session.note(self.seen.told(), dense=True)
@@ -340,12 +363,12 @@ class Run:
         told = policy.slower(times.dense_seconds, times.sparse, self._limits.least_gain)
         if told:
             session.note(told)
-        summary = session.finish(ok)
-        self.panel.close(summary)
+
+    def _log(self, summary: dict) -> None:
         skipped = self.seen.skipped()
         if skipped:
             cache = self.seen.cache or "another node"
-            log.info("PARO: %s skipped %d of %d steps", cache, skipped, session.steps.count)
+            log.info("PARO: %s skipped %d of %d steps", cache, skipped, summary["steps"])
         # Of masks that are found on the fly nothing is estimated.
         kept = summary["measured_retained" if summary["retained"] is None else "retained"]
         log.info(

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import leftovers
 from .folders import user_folders
 from .identity.fingerprint import Identity
 from .inputs import PROFILE_WORDS
@@ -39,6 +40,10 @@ log = logging.getLogger("paroattention")
 
 class Replaced(Exception):
     """Another version than the wanted one is there."""
+
+
+class WithoutCapture(Exception):
+    """The profile is saved, and its capture is not."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ def _files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
         # macOS keeps a file's attributes beside it under this prefix, on disks of other systems.
         if file.lower().endswith(suffix) and not file.startswith("._"):
             path = folder / file
-            if path.is_file():
+            # Unlike Path's own it takes what cannot be looked at for no file.
+            if os.path.isfile(path):
                 yield file[: -len(suffix)], path
 
 
@@ -156,7 +162,7 @@ def _scan() -> tuple[list[Entry], list[tuple[str, Path, str]]]:
             rule = _rule(name)
             if rule:
                 others.append((stem, path, f"its name {rule}"))
-            elif path.is_symlink() and path.resolve().parent != folder.resolve():
+            elif os.path.islink(path) and path.resolve().parent != folder.resolve():
                 others.append((stem, path, _LINK))
             elif name in here:
                 others.append(
@@ -307,6 +313,7 @@ def save(name: str, profile, tensors: dict | None = None, only_over: str | None 
 
     A profile of the user's is renewed where it lies; a new one, and one over a shipped one, goes to
     the default folder. So does one whose own folder cannot be written to: there it comes first.
+    WithoutCapture where the rows alone could not be written.
     """
     check_name(name)
     with _saving:
@@ -328,12 +335,17 @@ def _save(name: str, profile, tensors: dict | None) -> Path:
         path = _write(default, profile)
     if tensors:
         beside = _capture_beside(path) or path.with_name(path.name[: -len(SUFFIX)] + CAPTURE)
-        paro.save_capture(_contained(beside), profile, tensors)
+        try:
+            paro.save_capture(_contained(beside), profile, tensors)
+        except (paro.Error, OSError) as error:
+            told = f"profile {name} is saved, but not the rows that the viewer shows: {error}"
+            raise WithoutCapture(told) from error
     return path
 
 
 def _write(path: Path, profile) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    leftovers.remove(path.parent)
     profile.save(_contained(path))
     return path
 

@@ -196,6 +196,9 @@ def of_matrices(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, weight in named:
         try:
             rows = _rows(weight)
+        except (torch.OutOfMemoryError, MemoryError):
+            # The model would have another fingerprint in this run alone.
+            raise
         except Exception as error:
             # A format of another node: norms alone tell the model then.
             log.debug("PARO: weight %s cannot be read for the fingerprint: %s", name, error)

@@ -7,6 +7,7 @@ PARO_REQUIRE_COMFY=1: there its absence is a failure.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 # Scripts of the viewer's interface (tests/viewer/sessions.py) are passed in the page too.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "viewer"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import comfy_server
@@ -101,6 +103,30 @@ def folders(monkeypatch, tmp_path):
     import harness
 
     return harness.Folders(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """(event, data) of all that a server would send; the node has the id 7."""
+    import harness
+
+    messages = []
+
+    def send(event, data, sid=None):
+        messages.append((event, json.loads(json.dumps(data, allow_nan=False))))
+
+    server = SimpleNamespace(send_sync=send, client_id=None)
+    for module in ("panel", "routes"):
+        part = harness.part(module)
+        monkeypatch.setattr(part.PromptServer, "instance", server, raising=False)
+    patch = harness.part("patch")
+    plain = patch.Request
+    monkeypatch.setattr(patch, "Request", lambda *a, **kw: _with_id(plain, *a, **kw))
+    return messages
+
+
+def _with_id(request, settings, profile="auto", save_as="", node_id=None):
+    return request(settings, profile, save_as, node_id or "7")
 
 
 @pytest.fixture

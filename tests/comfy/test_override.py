@@ -105,6 +105,7 @@ class Probe:
                 session=self.session,
                 refusal=lambda *a: None,
                 layers=harness.part("layer_functions").LayerFunctions(),
+                guard=harness.part("guard").Guard(self.note),
             ),
             self.module.EVALUATION: evaluation,
         }

@@ -1,34 +1,11 @@
 """What the page is sent while a run goes on: complete, true, and JSON."""
 
-import json
 from types import SimpleNamespace
 
 import harness
 import pytest
 
 pytestmark = pytest.mark.usefixtures("folders")
-
-
-@pytest.fixture
-def sent(monkeypatch):
-    """(event, data) of all that a server would send; the node has the id 7."""
-    messages = []
-
-    def send(event, data, sid=None):
-        messages.append((event, json.loads(json.dumps(data, allow_nan=False))))
-
-    server = SimpleNamespace(send_sync=send, client_id=None)
-    for module in ("panel", "routes"):
-        part = harness.part(module)
-        monkeypatch.setattr(part.PromptServer, "instance", server, raising=False)
-    patch = harness.part("patch")
-    plain = patch.Request
-    monkeypatch.setattr(patch, "Request", lambda *a, **kw: _with_id(plain, *a, **kw))
-    return messages
-
-
-def _with_id(request, settings, profile="auto", save_as="", node_id=None):
-    return request(settings, profile, save_as, node_id or "7")
 
 
 def states(sent):

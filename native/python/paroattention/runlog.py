@@ -31,5 +31,25 @@ class RunLog:
         if self.path.exists() and self.path.stat().st_size > _MAX_BYTES:
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
+        # Unbuffered: in one call of the system, so that lines of two processes do not mix.
+        with open(self.path, "a+b", buffering=0) as file:
+            _append(file, text.encode())
+
+
+def _append(file, text: bytes) -> None:
+    """Writes text at the end of a file, on a line of its own; nothing of it to a full disk."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            # A process was ended in the middle of a line.
+            text = b"\n" + text
+    written = 0
+    try:
+        while written < len(text):
+            written += file.write(text[written:])
+    except OSError:
+        # Not what another process has written behind it.
+        if written and file.seek(0, os.SEEK_END) == end + written:
+            file.truncate(end)
+        raise

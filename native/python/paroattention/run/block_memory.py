@@ -12,6 +12,8 @@ from ..learn.seen_blocks import MOST_BYTES, SeenBlocks, pooled_tiles
 from ..plan.planning import Key, Planner
 from ..settings import Settings
 from ..steps import Mark
+from . import faults
+from .report import first_line
 
 _TOO_MUCH = f"that would take more than {MOST_BYTES >> 20} MB"
 
@@ -52,14 +54,23 @@ class BlockMemory:
         if settings.refresh and not settings.dynamic:
             self._pools = self._fitting(grid, heads * profile.model.layers)
         for layer in [one for one in self._rows if self._planner.index(one) is not None]:
-            pieces, layout = self._rows.pop(layer), self._observer.layers[layer].layout
+            pieces = self._rows.pop(layer)
             self._row_bytes -= sum(rows.nbytes for *_, rows in pieces)
-            seen = self.of(Key(layer, 0, TokenLayout(layout.grid), heads, 0))
-            if seen is None:
-                continue
-            for _, numbers, places, rows in sorted(pieces, key=lambda piece: piece[0]):
-                for place, head in enumerate(numbers):
-                    seen.add_rows(head, places[place], rows[place])
+            try:
+                self._sum(layer, heads, pieces)
+            except Exception as error:
+                # Without them the masks are made of the profile alone: no reason to have none.
+                faults.free(error)
+                self._note(f"rows of watched steps are not used: {first_line(error)}")
+
+    def _sum(self, layer: str, heads: int, pieces: list) -> None:
+        grid = self._observer.layers[layer].layout.grid
+        seen = self.of(Key(layer, 0, TokenLayout(grid), heads, 0))
+        if seen is None:
+            return
+        for _, numbers, places, rows in sorted(pieces, key=lambda piece: piece[0]):
+            for place, head in enumerate(numbers):
+                seen.add_rows(head, places[place], rows[place])
 
     def _fitting(self, grid, heads: int) -> tuple[int, int] | None:
         """How many tiles and key blocks a row and a column take together, so that the sums of so

@@ -22,6 +22,10 @@ DENSE, OBSERVE, SPARSE, FALLBACK = "dense", "observe", "sparse", "fallback"
 # What the user asked for: logged, but no warning.
 BETWEEN, OUTSIDE = "between watched steps", "outside start_percent and end_percent"
 
+# So many causes are told apart: an error's text may hold figures that are other ones in each call.
+_TOLD = 32
+OTHERS = "further causes, which are not named here"
+
 # Retained mass that is not estimated; one object, since NaN is not equal to another one.
 _UNKNOWN = math.nan
 
@@ -42,6 +46,8 @@ class Reasons:
     def note(self, reason: str, count: int = 1, *, dense: bool = False) -> None:
         """Counts a warning, or (dense) why a call was not ours; shown once per cause."""
         with self._lock:
+            if reason not in self.counts and len(self.counts) >= _TOLD:
+                reason = OTHERS
             self.counts[reason] += count
             if dense:
                 self._dense.add(reason)
@@ -223,8 +229,11 @@ class Report:
     # -- the node's text -----------------------------------------------------------------------
 
     def show(self, state: str, step: int) -> None:
-        """Shows the user the state of the run."""
-        self._progress(self.text(state), step, self._steps.count)
+        """Shows the user the state of the run. What fails there does not end it."""
+        try:
+            self._progress(self.text(state), step, self._steps.count)
+        except Exception as error:
+            self.reasons.note(f"the state of the run could not be shown: {first_line(error)}")
 
     def text(self, state: str) -> str:
         """Lines for the node: state, density, retained mass, what stays dense and why."""

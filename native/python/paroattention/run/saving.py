@@ -42,4 +42,6 @@ class Saver:
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
-        self._note(f"the profile could not be saved: {error}")
+        # Some errors have no text of their own.
+        why = str(error).strip() or type(error).__name__
+        self._note(f"the profile could not be saved: {why}")

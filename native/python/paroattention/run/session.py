@@ -145,7 +145,10 @@ class Session:
 
     def _enter(self, sigma: float) -> None:
         step = self._calls.enter(sigma)
-        self.entered(step)
+        try:
+            self.entered(step)
+        except Exception as error:
+            self.note(f"the start of a step could not be told: {first_line(error)}")
         if self._calls.threads:
             self._guarded(self.learning.observation.choose_orders)
         self.learning.enter(step, sigma)
@@ -274,7 +277,11 @@ class Session:
             seconds += time.perf_counter() - started
         with self._lock:
             self.report.seconds["attention"] += seconds
-            self.report.call(forward, call.mark, layer, heads, path, reason, plan, ours)
+            try:
+                self.report.call(forward, call.mark, layer, heads, path, reason, plan, ours)
+            except Exception as error:
+                # The output is there, and q, k and v may be gone.
+                self.note(f"a call could not be counted: {first_line(error)}")
             if self._beside.called():
                 self._guarded(self._beside.run)
         return out, ours
@@ -344,6 +351,7 @@ class Session:
                     self.learning.observation.add(call, self._calls.threads)
             except Exception as error:
                 faults.free(error)
+                self.note(f"a call could not be observed: {first_line(error)}")
                 return f"this call could not be observed: {first_line(error)}"
         return ""
 
