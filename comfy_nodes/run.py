@@ -23,6 +23,8 @@ from .panel import Panel
 from .seen import Seen
 
 log = logging.getLogger("paroattention")
+# Saves that are tried while others save the same profile.
+_SAVES = 5
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Run:
         self.session.entered = self._enter
         self._call = _Call()
         self.guard = Guard(self.session.note)
+        # The version of the profile that is saved over.
+        self._replaces: str | None = None
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -240,16 +244,23 @@ class Run:
         new profile is saved beside it, and the user is told.
         """
         watched = set(self.session.learning.missing.added or profile.layer_ids())
-        if self.panel.saved:
-            # The same run, which has learned more since.
-            name, merged = self.panel.saved, self._over_own(self.panel.saved, profile, watched)
+        for _ in range(_SAVES):
+            if self.panel.saved:
+                # The same run, which has learned more since.
+                name, merged = self.panel.saved, self._over_own(self.panel.saved, profile, watched)
+            else:
+                name, merged = self._under_a_name(profile, watched)
+            beside = store.with_held_capture(name, merged, self.identity, tensors, watched)
+            try:
+                store.save(name, merged, beside, self._replaces)
+                break
+            except store.Replaced as error:
+                replaced = error
+            except store.WithoutCapture as error:
+                self.session.note(str(error))
+                break
         else:
-            name, merged = self._under_a_name(profile, watched)
-        tensors = store.with_held_capture(name, merged, self.identity, tensors, watched)
-        try:
-            store.save(name, merged, tensors)
-        except store.WithoutCapture as error:
-            self.session.note(str(error))
+            raise replaced
         self.panel.saved = name
         routes.tell_changed(name)
         log.info("PARO: saved profile %s", name)
@@ -296,7 +307,10 @@ class Run:
 
         watched: the layers of `profile` that are of this run.
         """
-        if store.find(name) is None:
+        path = store.find(name)
+        # Another save in between, by the viewer or another server, must not be lost.
+        self._replaces = store.version(path)
+        if path is None:
             return profile
         # Merging refuses what does not fit; a plain observation replaces what would fit.
         density = self.request.settings.start_density

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import leftovers
+from .alone import alone
 from .folders import user_folders
 from .identity.fingerprint import Identity
 from .inputs import PROFILE_WORDS
@@ -30,11 +30,9 @@ _OTHER_FILES = {"schema"}
 # So many similar models' profiles are told of.
 _MAX_SIMILAR = 3
 _LINK = "it is a link to a place outside the folder"
-_cache: dict[Path, tuple[tuple[int, int], object]] = {}
+_cache: dict[Path, tuple[tuple[int, ...], object]] = {}
 # A save that any version may be replaced by.
 ANY = "*"
-# One save at a time: a version is compared and replaced without another one in between.
-_saving = threading.Lock()
 log = logging.getLogger("paroattention")
 
 
@@ -232,7 +230,8 @@ def load(name: str):
 
 def _read(path: Path):
     stat = path.stat()
-    stamp = (stat.st_mtime_ns, stat.st_size)
+    # Times alone do not tell two versions apart where the clock was set back, or is coarse.
+    stamp = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)
     if _cache.get(path, (None,))[0] != stamp:
         _cache[path] = (stamp, paro.Profile.load(path))
     return _cache[path][1]
@@ -316,7 +315,8 @@ def save(name: str, profile, tensors: dict | None = None, only_over: str | None 
     WithoutCapture where the rows alone could not be written.
     """
     check_name(name)
-    with _saving:
+    # A version is compared and replaced without another save in between.
+    with alone(user_folder()):
         if only_over != ANY and version(find(name)) != only_over:
             raise Replaced(f"profile {name} is another one on the server now")
         return _save(name, profile, tensors)

@@ -18,11 +18,9 @@ import pytest
 from syscalls import KILL, Faults, build
 
 SAVING = Path(__file__).parents[1] / "faults" / "saving.py"
-PROFILE, CAPTURE, LOG = (
-    "paro/mine.json",
-    "paro/mine.capture.safetensors",
-    "output/paro/runlog.jsonl",
-)
+NAMES = "mine.json", "mine.capture.safetensors"
+PROFILE, CAPTURE = (f"paro/{name}" for name in NAMES)
+LOG = "output/paro/runlog.jsonl"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
 
@@ -97,10 +95,7 @@ def test_nothing_unfinished_is_offered_or_stays(states, monkeypatch, action):
         )
         offered = {path.name for path in (profiles / "mine.json",) if path.exists()}
         assert {f"{name}.json" for name in store.names()} >= offered
-        rest = {path.name for path in profiles.iterdir()} - {
-            "mine.json",
-            "mine.capture.safetensors",
-        }
+        rest = {path.name for path in profiles.iterdir()} - {*NAMES}
         assert all(name.startswith(".paro-") and name.endswith(".tmp") for name in rest), rest
         # A full disk leaves nothing; a process that is killed cannot clear up.
         assert len(rest) <= (action == "kill"), (folder.name, call)
@@ -161,6 +156,10 @@ def test_lines_after_half_a_line_are_lines_of_their_own(states):
 # -- a server --------------------------------------------------------------------------------------
 
 
+# The calls up to the one that gives a profile its name.
+SAVE = ["mkdir", "open", "write", "fsync", "close", "rename"]
+
+
 def test_a_server_that_is_killed_while_it_saves(comfyui_dir, tmp_path, monkeypatch):
     """Killed for real as the profile gets its name, then started again on what it left."""
     base = comfy_server.make_base(tmp_path / "base")
@@ -172,11 +171,10 @@ def test_a_server_that_is_killed_while_it_saves(comfyui_dir, tmp_path, monkeypat
         for name, value in faults.environment.items():
             patch.setenv(name, value)
         with comfy_server.ComfyServer(comfyui_dir, base, tmp_path / "log") as server:
-            # open, write, fsync, close, rename: killed before the last of them.
-            faults.arm(5, KILL)
+            faults.arm(len(SAVE), KILL)
             with pytest.raises((comfy_server.ServerError, OSError)):
                 server.run(graph)
-    assert faults.calls()[:5] == ["open", "write", "fsync", "close", "rename"]
+    assert faults.calls() == SAVE
     (left,) = profiles.iterdir()
     assert left.name.startswith(".paro-")
     os.utime(left, (0, 0))
