@@ -78,7 +78,7 @@ def tiled(profile: _core.Profile, heads: int, layers: int, shuffled: bool) -> _c
     every = [head for layer in profile.layers for head in layer.heads]
     places = [number % len(every) for number in range(heads * layers)]
     if shuffled:
-        random.Random(0).shuffle(places)
+        random.Random(0).shuffle(places)  # noqa: S311 an order that is the same each time
     made = []
     for layer in range(layers):
         own = [copy_head(every[at]) for at in places[layer * heads : (layer + 1) * heads]]
