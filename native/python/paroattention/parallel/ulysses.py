@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from .. import _core
 from ..heads import Heads
+from ..kernels.observe_inputs import numbers_on
 from ..layout import TokenLayout
 from ..steps import Forward
 from .dealing import Dealing
@@ -47,7 +48,7 @@ class Ulysses:
         rank, size = self.ranks.rank, self.ranks.size
         self._check(dealing, heads, tokens, length)
         # One copy makes what each rank gets lie in a row: the permutation costs nothing more.
-        order = torch.tensor(dealing.permutation, device=x.device)
+        order = numbers_on(dealing.permutation, x.device)
         sent = x.transpose(0, 1).index_select(0, order)
         of_head, own = batch * head_dim, dealing.counts[rank]
         out = [count * length * of_head for count in dealing.counts]
@@ -71,7 +72,7 @@ class Ulysses:
         out = [own * tokens[other] * of_head for other in range(size)]
         came = [count * here * of_head for count in dealing.counts]
         found = self._exchange(sent, out, came).view(dealing.total, batch, here, head_dim)
-        back = torch.tensor(dealing.inverse, device=o.device)
+        back = numbers_on(dealing.inverse, o.device)
         return found.index_select(0, back).transpose(0, 1)
 
     def moved(self, x: torch.Tensor, before: Dealing, after: Dealing) -> torch.Tensor:
@@ -84,12 +85,12 @@ class Ulysses:
         here, wanted, size = before.heads[rank], after.heads[rank], batch * length * head_dim
         goes = [[here.index(head) for head in here if head in own] for own in after.heads]
         comes = [[head for head in own if head in wanted] for own in before.heads]
-        order = torch.tensor([place for part in goes for place in part], device=x.device)
+        order = numbers_on(tuple(place for part in goes for place in part), x.device)
         sent = x.transpose(0, 1).index_select(0, order).reshape(-1)
         counts = [len(part) * size for part in comes]
         found = self._exchange(sent, [len(part) * size for part in goes], counts)
         came = [head for part in comes for head in part]
-        back = torch.tensor([came.index(head) for head in wanted], device=x.device)
+        back = numbers_on(tuple(came.index(head) for head in wanted), x.device)
         found = found.view(len(wanted), batch, length, head_dim).index_select(0, back)
         return found.transpose(0, 1)
 
