@@ -1,4 +1,4 @@
-"""python tests/cuda/compare_arrivals.py [--nvcc NVCC] [--cuobjdump CUOBJDUMP] [--out FILE]
+"""python tests/cuda/compare_arrivals.py [--nvcc NVCC | --nvrtc LIBRARY --include FOLDER] [...]
 
 Shows that the library for racecheck differs from the usual one in its arrivals alone. Compiles
 every source of kernels for sm_90a as device_code.cmake does, makes the cubins for racecheck of them
@@ -6,7 +6,8 @@ every source of kernels for sm_90a as device_code.cmake does, makes the cubins f
 instruction by instruction. What may differ in a Hopper kernel of attention: `@!P SYNCS.ARRIVE`
 loses its predicate, and one UMOV, from which the barriers' count is made, is 32 times as great.
 Ends with 1 where anything else differs, or where a Hopper kernel is not among them. About a minute.
-cuobjdump needs nvdisasm on the path.
+cuobjdump needs nvdisasm on the path. --nvrtc and --include are PARO_NVRTC and PARO_NVRTC_INCLUDE of
+device_code.cmake: the compiler of the wheels.
 """
 
 from __future__ import annotations
@@ -27,15 +28,25 @@ sys.path.insert(0, str(CUDA / "tools"))
 import every_lane_arrives  # noqa: E402
 
 # As in device_code.cmake, but for line numbers.
-FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-DNDEBUG", "-cubin", "-arch=sm_90a"]
-FLAGS += [f"-I{CUDA / 'include'}", f"-I{CUDA / 'src'}", f"-I{ROOT / 'native/core/include'}"]
+FLAGS = ["-DNDEBUG", "-cubin", "-arch=sm_90a", f"-I{CUDA / 'include'}", f"-I{CUDA / 'src'}"]
+FLAGS += [f"-I{ROOT / 'native/core/include'}"]
 ARRIVE = re.compile(r"@!P\d (SYNCS\.ARRIVE\.TRANS64\.A1T0 .*)")
 COUNT = re.compile(r"UMOV (UR\d+), (0x[0-9a-f]+)")
 
 
-def compiled(nvcc: str, source: Path, folder: Path) -> Path:
+def compiler(nvcc: str, nvrtc: str, includes: list[str]) -> list[str]:
+    """What device_code.cmake compiles with, but for the files."""
+    if not nvrtc:
+        return [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", *FLAGS]
+    tools = CUDA / "tools"
+    command = [sys.executable, str(tools / "nvrtc_compile.py"), "--nvrtc", nvrtc, "--std=c++20"]
+    folders = [f"-I{folder}" for folder in (tools / "nvrtc_std", *includes)]
+    return [*command, "-default-device", *FLAGS, *folders]
+
+
+def compiled(command: list[str], source: Path, folder: Path) -> Path:
     cubin = folder / f"{source.stem}.cubin"
-    subprocess.run([nvcc, *FLAGS, str(source), "-o", str(cubin)], check=True)
+    subprocess.run([*command, str(source), "-o", str(cubin)], check=True)
     return cubin
 
 
@@ -89,12 +100,12 @@ def sound(kernel: str, found: dict) -> bool:
     return not found["else"] and (wanted if hopper else found["arrivals"] + found["counts"] == 0)
 
 
-def compared(nvcc: str, cuobjdump: str) -> dict[str, dict]:
+def compared(command: list[str], cuobjdump: str) -> dict[str, dict]:
     """What `compare` found, by kernel."""
     kernels: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for source in sorted((CUDA / "src").glob("*.cu")):
-            cubin = compiled(nvcc, source, Path(scratch))
+            cubin = compiled(command, source, Path(scratch))
             changed = cubin.with_suffix(".lanes.cubin")
             changed.write_bytes(every_lane_arrives.change(cubin.read_bytes())[0])
             usual, lanes = (instructions(cuobjdump, file) for file in (cubin, changed))
@@ -107,10 +118,13 @@ def compared(nvcc: str, cuobjdump: str) -> dict[str, dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nvcc", default=shutil.which("nvcc") or "nvcc")
+    parser.add_argument("--nvrtc", default="", help="libnvrtc, to compile with instead")
+    parser.add_argument("--include", action="append", default=[], help="headers for --nvrtc")
     parser.add_argument("--cuobjdump", default=shutil.which("cuobjdump") or "cuobjdump")
     parser.add_argument("--out", type=Path, help="JSON with the counts of every kernel")
     options = parser.parse_args()
-    kernels = compared(options.nvcc, options.cuobjdump)
+    command = compiler(options.nvcc, options.nvrtc, options.include)
+    kernels = compared(command, options.cuobjdump)
     hopper = [name for name in kernels if every_lane_arrives.NAME.fullmatch(name)]
     for name in hopper:
         one = kernels[name]
