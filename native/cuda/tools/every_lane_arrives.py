@@ -68,8 +68,8 @@ def _change(name: str, code: bytearray, warps: int) -> Changed:
         raise ValueError(
             f"{name}: must make its barriers for {warps} arrivals by one UMOV, and arrive by lane 0"
             f" of its consumers and {OF_THE_PRODUCER} times without a predicate (got"
-            f" {len(count_at)} UMOV, {len(arrivals)} and {unconditional}): compile it with CUDA 12.9"
-            " or 13.0, whose code this knows"
+            f" {len(count_at)} UMOV, {len(arrivals)} and {unconditional}): compile it with CUDA"
+            " 12.9 or 13.0, whose code this knows"
         )
     for at in arrivals:
         (low,) = struct.unpack_from("<Q", code, at)
