@@ -3,9 +3,10 @@
 from comfy.model_management import get_torch_device
 
 # Importing routes adds them to ComfyUI's server.
-from . import first_test, routes, viewer_routes  # noqa: F401
+from . import console_log, first_test, routes, viewer_routes  # noqa: F401
 from .nodes import ParoExtension
 
+console_log.begin()
 # From the plugin's root, as ComfyUI reads it.
 WEB_DIRECTORY = "./comfy_nodes/web"
 

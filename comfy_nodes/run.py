@@ -82,8 +82,7 @@ class Run:
         self.session.entered = self._enter
         self._call = _Call()
         self.guard = Guard(self.session.note)
-        # The version of the profile that is saved over.
-        self._replaces: str | None = None
+        self._replaces: str | None = None  # the version of the profile that is saved over
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -194,7 +193,7 @@ class Run:
         if self.named is not None:
             if self.named.model.fingerprint != model.fingerprint:
                 apart = self.identity.similar(self.named.model.fingerprint)
-                whose = "another model" if apart is None else similar(apart)
+                whose = "another model" if apart is None else fingerprint.similar(apart)
                 session.note(f"profile {self.request.profile} is for {whose} and is not used")
                 # An empty observation budget would hide the cause; the run observes as `none` does.
                 return None, ""
@@ -218,7 +217,7 @@ class Run:
         self._found = self.panel.profile = found.name
         if found.profile is None:
             for name, apart in found.similar:
-                session.note(f"profile {name} is for {similar(apart)} and is not used")
+                session.note(f"profile {name} is for {fingerprint.similar(apart)} and is not used")
             what = "saved profiles of this model are"
             return None, paro.layout.other_sizes(what, found.far, grid) if found.far else ""
         return found.profile, f"{found.name}, {found.grid} grid"
@@ -395,11 +394,6 @@ class Run:
         )
         for reason, count in summary["reasons"].items():
             log.warning("PARO: %s (%d calls)", reason, count)
-
-
-def similar(apart: int) -> str:
-    """Names a model whose fingerprint is near, but not that of a copy. apart: bits that differ."""
-    return f"another, similar model ({apart} of 128 bits of its fingerprint differ)"
 
 
 def runlog_path() -> Path:

@@ -257,3 +257,8 @@ def _first_fingerprint(patcher, weights: dict) -> str:
         values = weight.detach().to("cpu", torch.float32).to(torch.bfloat16)
         digest.update(values.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
+
+
+def similar(apart: int) -> str:
+    """Names a model whose fingerprint is near, but not that of a copy. apart: bits that differ."""
+    return f"another, similar model ({apart} of 128 bits of its fingerprint differ)"

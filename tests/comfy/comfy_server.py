@@ -24,6 +24,7 @@ from tools.setup.comfyui import VERSION, is_comfyui  # noqa: E402
 __all__ = [
     "DEMO_NODES",
     "MODEL",
+    "PLUGIN_NAME",
     "REPO",
     "ComfyServer",
     "Result",

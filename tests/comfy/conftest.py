@@ -140,6 +140,24 @@ def set_by_user(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def locales(tmp_path_factory) -> Path:
+    """Locales that this system need not have, made for these tests alone."""
+    import subprocess
+
+    from strange import require
+
+    require("localedef", "libc-bin")
+    folder = tmp_path_factory.mktemp("locales")
+    for name in ("de_DE", "tr_TR"):
+        made = folder / f"{name}.UTF-8"
+        command = ["localedef", "-i", name, "-f", "UTF-8", str(made)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if not (made / "LC_NUMERIC").is_file():
+            pytest.fail(f"no locale {name} (apt-get install locales): {ended.stderr[:300]}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def comfy_live(comfyui_dir, tmp_path_factory):
     """A running server with our plugin, shared by all tests. `server.base` is its folder."""
     base = comfy_server.make_base(tmp_path_factory.mktemp("server") / "base")

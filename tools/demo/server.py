@@ -69,11 +69,21 @@ def copy(source: Path, target: Path) -> None:
 
 
 class ComfyServer:
-    """`with ComfyServer(comfyui, base, log) as server:` - up when the block begins, gone after."""
+    """`with ComfyServer(comfyui, base, log) as server:` - up when the block begins, gone after.
 
-    def __init__(self, comfyui: Path, base: Path, log: Path, arguments: tuple[str, ...] = ()):
+    arguments: ComfyUI's own. before: a command that starts the one behind it in its own place.
+    """
+
+    def __init__(
+        self,
+        comfyui: Path,
+        base: Path,
+        log: Path,
+        arguments: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),
+    ):
         self.comfyui, self.base, self.log = comfyui, base, log
-        self.arguments = arguments
+        self.arguments, self.before = arguments, before
         self.port = 0
         self._child: subprocess.Popen | None = None
 
@@ -90,7 +100,7 @@ class ComfyServer:
 
     def start(self) -> None:
         self.port = free_port()
-        command = [sys.executable, str(self.comfyui / "main.py"), "--cpu"]
+        command = [*self.before, sys.executable, str(self.comfyui / "main.py"), "--cpu"]
         command += ["--use-pytorch-cross-attention", "--listen", "127.0.0.1"]
         command += ["--port", str(self.port), "--base-directory", str(self.base)]
         command += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
