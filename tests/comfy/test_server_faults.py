@@ -16,6 +16,7 @@ import sys
 import comfy_server
 import pytest
 from comfy_server import small, workflow
+from strange import require_root
 from syscalls import Faults, build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux has them")
@@ -80,8 +81,7 @@ class Disk:
 @contextlib.contextmanager
 def mounted(folder, size: str):
     """A file system of that size over a folder, with a copy of what lay in it."""
-    if os.geteuid():
-        pytest.fail("this test mounts file systems: run it as root")
+    require_root()
     kept = {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:

@@ -1,14 +1,13 @@
 """The plugin in a real ComfyUI on machines that are not like ours, several oddities at once."""
 
 import json
-import os
 import sys
 import urllib.parse
 
 import comfy_server
 import pytest
 from comfy_server import small, workflow
-from strange import LONG, NAME, STRANGE, require
+from strange import LONG, NAME, STRANGE, require, require_root
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made by Linux's means")
 
@@ -48,8 +47,7 @@ SERVERS = {
 
 @pytest.fixture(params=SERVERS)
 def server(request, comfyui_dir, tmp_path, locales, monkeypatch):
-    if os.geteuid():
-        pytest.fail("this test mounts a folder read-only: run it as root")
+    require_root()
     for program in ("unshare", "taskset"):
         require(program, "util-linux")
     machine = SERVERS[request.param]

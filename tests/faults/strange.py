@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 STRANGE, LONG = "Größe 画像 🎬", "ü" * 127
 # The longest name of a profile: its capture's file then has 255 bytes.
 NAME = "画" * 78 + "e"
+
+
+def require_root() -> None:
+    """What only root can make: folders that are full or read-only, and other users."""
+    if os.geteuid():
+        pytest.skip("only root can mount folders and change users")
 
 
 def require(program: str, package: str) -> None:

@@ -40,6 +40,9 @@ JSON = Need(
 CATCH2 = Need("Catch2 3", False, "libcatch2-dev", "catch-devel", "catch2", "catch2")
 # For the tests of ComfyUI's page; without a browser they are skipped, and named as skipped.
 CHROMIUM = Need("Chromium", False, "chromium", "chromium", "chromium", "")
+# For the tests of strange machines, which fail without them.
+QEMU = Need("QEMU for programs", False, "qemu-user", "qemu-user", "qemu-user", "")
+LOCALES = Need("sources of locales", False, "locales", "glibc-locale-source", "glibc", "")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -69,6 +72,9 @@ def missing(with_tests: bool) -> list[Need]:
         return needs
     if with_tests and sys.platform == "linux" and not any(map(shutil.which, BROWSERS)):
         needs.append(CHROMIUM)
+    if with_tests and sys.platform == "linux":
+        needs += [QEMU] if shutil.which("qemu-x86_64") is None else []
+        needs += [LOCALES] if not Path("/usr/share/i18n/locales/tr_TR").is_file() else []
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         needs.append(PYTHON_H)
     headers = [(ZLIB, "zlib.h"), (JSON, "nlohmann/json.hpp")]
@@ -107,7 +113,8 @@ def ensure(with_tests: bool, logs: Path) -> None:
     command = install_command(needs)
     if any(need.required for need in needs):
         raise SetupError(f"{names} must be installed first", f"run: {command}")
-    how = "tests that need it are skipped" if needs == [CHROMIUM] else "CMake will download it"
+    of_tests = all(need in (CHROMIUM, QEMU, LOCALES) for need in needs)
+    how = "tests that need it are skipped or fail" if of_tests else "CMake will download it"
     say(f"{names} not found: {how}. To use the system's: {command}")
 
 
