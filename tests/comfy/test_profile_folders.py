@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 
 import comfy_server
@@ -179,6 +180,20 @@ def test_a_folder_that_cannot_be_written_to_keeps_its_profile(model, two, monkey
     assert shared.read_bytes() == before and store.find("shared") == two.ours / "shared.json"
     assert store.load("shared").calibration.prompts == 2
     assert store.capture("shared") == two.ours / "shared.capture.safetensors"
+
+
+def test_files_that_cannot_be_looked_at_are_no_profiles(two, monkeypatch):
+    """A folder that may be listed and not entered, or a network drive that has gone."""
+    store, stat = harness.part("store"), os.stat
+
+    def refused(path, *args, **kwargs):
+        if str(path).endswith("rest.json"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert {"mine", "shared"} <= set(store.names()) and "rest" not in store.names()
+    assert "rest" not in harness.part("nodes")._profile_options()
 
 
 def test_shipped_profiles_come_last(two, good, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import pytest
 from fake_host import SIGMAS, Host, sparse_host
 from paroattention import ModelInfo, Settings
+from paroattention.run.report import OTHERS, Reasons
 from paroattention.runlog import RunLog
 from problems import GRID
 
@@ -100,3 +101,14 @@ def test_unknown_models_have_a_valid_identity():
     host = Host(Settings(observe_steps=1), model=ModelInfo())
     host.run()
     assert host.saved[0].model.family == "unknown"
+
+
+def test_causes_that_differ_in_a_figure_do_not_fill_the_log():
+    """The text of an error may say how much memory was free: in each of a thousand calls another."""
+    reasons = Reasons()
+    for number in range(1000):
+        reasons.note(f"OutOfMemoryError: {number} MiB is free", dense=True)
+    reasons.note("OutOfMemoryError: 3 MiB is free", dense=True)
+    assert len(reasons.counts) == 33 and reasons.counts.total() == 1001
+    assert reasons.counts["OutOfMemoryError: 3 MiB is free"] == 2
+    assert reasons.counts[OTHERS] == 1000 - 32 and reasons.is_dense(OTHERS)
