@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -68,6 +69,24 @@ def test_fifty_six_heads_on_eight_ranks_are_within_five_percent(rows):
              if (row["heads"], row["ranks"], row["dealing"]) == (56, 8, "dealt")
              and row["density"] in (0.2, 0.3)]  # fmt: skip
     assert len(found) == 4 and max(found) < 0.05
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_the_least_is_the_least(ranks):
+    """Small enough to try every dealing."""
+    times = [1.0, 1.0, 0.3, 0.3, 0.3, 0.3, 0.3]
+    best = min(
+        max(sum(time for time, rank in zip(times, chosen, strict=True) if rank == one)
+            for one in range(ranks))
+        for chosen in itertools.product(range(ranks), repeat=len(times))
+    )  # fmt: skip
+    assert simulated.least(times, ranks) == pytest.approx(best)
+
+
+def test_ours_is_near_the_least(rows):
+    dealt = [row for row in rows if row["dealing"] == "dealt"]
+    assert all(row["least"] <= row["imbalance"] + 1e-4 for row in rows)
+    assert max(row["imbalance"] - row["least"] for row in dealt) < 0.015
 
 
 def test_all_heads_alike_are_dealt_out_exactly():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 def given(strategy):
     """The same inputs each time: a failure is the change's."""
-    always = hypothesis.settings(derandomize=True, deadline=None)
+    always = hypothesis.settings(derandomize=True, deadline=None, max_examples=40)
     return lambda test: always(hypothesis.given(strategy)(test))
 
 
@@ -82,6 +82,22 @@ def test_it_is_near_the_best_there_is(ranks):
         if len(set(chosen)) == ranks
     )  # fmt: skip
     assert max(deal(loads, ranks).loads) <= 1.05 * best
+
+
+def test_two_heads_are_exchanged_for_one_where_that_helps():
+    """Dealing one by one gives 7 + 4 and 6 + 3 + 3."""
+    assert sorted(deal([7, 6, 4, 3, 3, 1], 2).loads) == [12, 12]
+
+
+def test_few_moves_leave_most_heads_where_they_are():
+    loads = [100, 100, *[20] * 38]
+    plain, near, free = even(40, 8, loads), deal(loads, 8, few_moves=True), deal(loads, 8)
+    stay = [
+        sum(len(set(a) & set(b)) for a, b in zip(plain.heads, one.heads, strict=True))
+        for one in (near, free)
+    ]
+    assert max(near.loads) == max(free.loads) < max(plain.loads)
+    assert stay[0] >= 30 > stay[1]
 
 
 def test_twelve_heads_on_eight_ranks():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from shared_run import Case, alone, settings, shared
@@ -25,17 +27,22 @@ CASES = {
 }
 
 
+@functools.cache
+def whole(name: str) -> dict:
+    """The case's run in one process."""
+    return alone(CASES[name])
+
+
 def _line(line: dict) -> dict:
     return line | {name: pytest.approx(line[name], abs=1e-9) for name in ("density", "retained")}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_are_one(team, name):
-    case = CASES[name]
-    one, both = alone(case), team.run(shared, case)
-    for number, whole in enumerate(one["outputs"]):
+    one, both = whole(name), team.run(shared, CASES[name])
+    for number, out in enumerate(one["outputs"]):
         parts = torch.cat([part["outputs"][number] for part in both], 2)
-        assert torch.equal(parts, whole), number
+        assert torch.equal(parts, out), number
     assert one["summary"]["paths"]["sparse"] > 0
     for part in both:
         # What was measured, and what follows from it, is the same on every rank.
@@ -53,7 +60,7 @@ def test_two_ranks_are_one(team, name):
 
 def test_the_cases_come_to_what_they_are_for():
     """Else two ranks would agree on nothing."""
-    runs = {name: alone(case) for name, case in CASES.items()}
+    runs = {name: whole(name) for name in CASES}
     assert any(taken for _, taken, _ in runs["first run"]["summary"]["renewals"])
     assert any(head for layer in runs["heads made denser"]["densities"] for head in layer)
     assert runs["target error"]["summary"]["budgets"]

@@ -100,9 +100,34 @@ def _seconds(dealing: Dealing, times: list[float]) -> list[float]:
     return [1e-3 * sum(times[head] for head in own) for own in dealing.heads]
 
 
+def least(times: list[float], ranks: int) -> float:
+    """The slowest rank's time in the best dealing of whole heads that there is, for heads of two
+    different times at most: every number of the slower ones that a rank may have is tried."""
+    slow, fast = max(times), min(times)
+    many = sum(one > fast for one in times)
+    sums = {a * slow + b * fast for a in range(many + 1) for b in range(len(times) - many + 1)}
+    limits = sorted(one for one in sums if one >= (1 - 1e-9) * sum(times) / ranks)
+    return next(limit for limit in limits if _holds(slow, fast, many, len(times), ranks, limit))
+
+
+def _holds(slow, fast, many: int, heads: int, ranks: int, limit: float) -> bool:
+    """Whether ranks that have this time each can compute all heads."""
+    own = [int((limit - a * slow) / fast + 1e-9) if a * slow <= limit else -1
+           for a in range(many + 1)]  # fmt: skip
+    # By slow heads so far, the most fast ones that the ranks so far can have beside them.
+    most = [0] + [-1] * many
+    for _ in range(ranks):
+        most = [
+            max((most[n - a] + own[a] for a in range(n + 1) if most[n - a] >= 0 <= own[a]),
+                default=-1)
+            for n in range(many + 1)
+        ]  # fmt: skip
+    return most[many] >= heads - many
+
+
 def row(layers, layout: TokenLayout, ranks: int, time: HeadTime, how: str) -> dict:
     """One way of dealing: attention of all layers of one evaluation."""
-    slowest = mean = worst = 0.0
+    slowest = mean = worst = best = 0.0
     for own in layers:
         loads = head_loads(own, layout, TILE, TILE)
         dealt = {
@@ -110,7 +135,9 @@ def row(layers, layout: TokenLayout, ranks: int, time: HeadTime, how: str) -> di
             "dealt, equal numbers": lambda loads=loads: deal(loads, ranks, equal=True),
             "dealt": lambda loads=loads: deal(loads, ranks),
         }[how]()
-        found = _seconds(dealt, [time.of(density, layout.length) for density in own])
+        times = [time.of(density, layout.length) for density in own]
+        found = _seconds(dealt, times)
+        best += 1e-3 * least(times, ranks)
         # Every layer ends with an all-to-all: there all wait for the slowest.
         slowest += max(found)
         mean += sum(found) / ranks
@@ -121,6 +148,8 @@ def row(layers, layout: TokenLayout, ranks: int, time: HeadTime, how: str) -> di
         "attention_s": round(slowest, 4),
         "imbalance": round(slowest / mean - 1, 4),
         "worst_layer": round(worst, 4),
+        # Of the best dealing of whole heads.
+        "least": round(best / mean - 1, 4),
     }
 
 
@@ -149,9 +178,11 @@ def calibrated(assets: Path) -> _core.Profile:
 
 
 def show(found: list[dict]) -> None:
-    print(f"{'model':12} {'order':9} {'density':>7} {'ranks':>5} {'dealing':21} imbalance  worst")
+    about = f"{'model':12} {'order':9} {'density':>7} {'ranks':>5} {'dealing':21}"
+    print(f"{about} imbalance  worst  least")
     for one in found:
         print(
             f"{one['model']:12} {one['order']:9} {one['density']:7} {one['ranks']:5}"
             f" {one['dealing']:21} {one['imbalance']:9.1%} {one['worst_layer']:6.1%}"
+            f" {one['least']:6.1%}"
         )

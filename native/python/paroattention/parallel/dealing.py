@@ -7,6 +7,7 @@ need not tell each other what they will compute.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ def deal(
 ) -> Dealing:
     """Heads with these loads (whole numbers above 0, by head) for so many ranks.
 
-    The heaviest head goes to the lightest rank, and so on; then single heads are moved, or
+    The heaviest head goes to the lightest rank, and so on; then one or two heads are moved, or
     exchanged for others, as long as that makes the heavier of two ranks lighter. equal: ranks'
     numbers of heads differ by one at most, for engines that exchange equal shares. few_moves: it
     begins with what `even` gives, so that most heads stay there; for engines that deal evenly and
@@ -135,32 +136,43 @@ def _greedy(loads: Sequence[int], ranks: int, least: int, most: int) -> tuple[li
 
 
 def _move(own, sums, loads, least: int, most: int) -> None:
-    """Moves and exchanges heads in place. Each one makes the sorted sums smaller, so it ends."""
+    """Moves and exchanges heads in place. Each change makes the sorted sums smaller, so it ends."""
     while True:
         heavy = max(range(len(own)), key=lambda one: (sums[one], -one))
         found = min(_changes(own, sums, loads, heavy, least, most), default=None)
         if found is None or found[0] >= sums[heavy]:
             return
-        _, light, head, other = found
-        gain = loads[head] - (loads[other] if other >= 0 else 0)
-        own[heavy].remove(head)
-        own[light].append(head)
-        if other >= 0:
-            own[light].remove(other)
-            own[heavy].append(other)
+        _, light, goes, comes = found
+        gain = sum(loads[head] for head in goes) - sum(loads[head] for head in comes)
+        own[heavy] = [head for head in own[heavy] if head not in goes] + list(comes)
+        own[light] = [head for head in own[light] if head not in comes] + list(goes)
         sums[heavy] -= gain
         sums[light] += gain
 
 
 def _changes(own, sums, loads, heavy: int, least: int, most: int):
-    """(the heavier sum of both ranks after it, the other rank, head that goes, head that comes or
-    -1) of every move and exchange with the heaviest rank."""
+    """(the heavier sum of both ranks after it, the other rank, heads that go, heads that come) of
+    every change with the heaviest rank."""
+    from_heavy = _choices(own[heavy], loads)
     for light in range(len(own)):
         if light == heavy:
             continue
-        moves = len(own[heavy]) > least and len(own[light]) < most
-        for head in own[heavy]:
-            for other in [-1, *own[light]] if moves else own[light]:
-                gain = loads[head] - (loads[other] if other >= 0 else 0)
-                if gain > 0:
-                    yield max(sums[heavy] - gain, sums[light] + gain), light, head, other
+        from_light = _choices(own[light], loads)
+        for (goes, more), (comes, less) in itertools.product(from_heavy, from_light):
+            gain, moved = more - less, len(goes) - len(comes)
+            fits = len(own[heavy]) - moved >= least and len(own[light]) + moved <= most
+            # Or the other way round, where more come than go.
+            fits = fits and len(own[light]) + moved >= least and len(own[heavy]) - moved <= most
+            if gain > 0 and fits:
+                yield max(sums[heavy] - gain, sums[light] + gain), light, goes, comes
+
+
+def _choices(heads: list[int], loads) -> list[tuple[tuple[int, ...], int]]:
+    """(heads, their load) of none, one or two of a rank's heads; of those with the same loads the
+    first ones alone."""
+    found: dict[tuple[int, ...], tuple[int, ...]] = {}
+    rising = sorted(heads)
+    for count in range(3):
+        for some in itertools.combinations(rising, count):
+            found.setdefault(tuple(sorted(loads[head] for head in some)), some)
+    return [(some, sum(key)) for key, some in found.items()]

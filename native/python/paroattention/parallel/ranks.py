@@ -8,8 +8,8 @@ time, where a rank that fails says why. So nobody waits for a rank that does not
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -28,7 +28,8 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.0001, 0.01
 # Seconds between two looks at the board, and how long it may say nothing after a rank was lost.
 _BOARD_EVERY, _LAST_WORDS = 0.2, 1.0
 
-_runs = itertools.count()
+# Runs by members: each has a board of its own.
+_runs: Counter[tuple[int, ...]] = Counter()
 
 
 class RanksError(RuntimeError):
@@ -56,7 +57,8 @@ class Ranks:
         self.rank, self.size, self.timeout = dist.get_rank(group), len(members), timeout
         if self.rank < 0:
             raise _core.Error(f"group must hold this process (got ranks {members})")
-        name = f"paro/{members[0]}-{members[-1]}/{next(_runs)}"
+        _runs[tuple(members)] += 1
+        name = f"paro/{'-'.join(map(str, members))}/{_runs[tuple(members)]}"
         if board is None:
             board = dist.distributed_c10d._get_default_store()
         self._board = dist.PrefixStore(name, board)

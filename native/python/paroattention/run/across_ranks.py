@@ -69,14 +69,21 @@ class AcrossRanks:
         return self.ranks is None or self.ranks.rank == 0
 
     def agree(
-        self, sigmas: list[float], model: ModelInfo, sampler: str, seed: int, saves: bool
+        self,
+        sigmas: list[float],
+        model: ModelInfo,
+        sampler: str,
+        seed: int,
+        finds: bool,
+        saves: bool,
     ) -> None:
-        """At the run's beginning: all ranks were given the same."""
+        """At the run's beginning: all ranks were given the same. finds: whether a profile is looked
+        for; saves: whether this rank saves one."""
         if self.ranks is None:
             return
         what: dict[str, object] = {f"settings.{k}": v for k, v in asdict(self._settings).items()}
         what |= {f"model.{name}": value for name, value in asdict(model).items()}
-        what |= {"sigmas": sigmas, "sampler": sampler, "seed": seed}
+        what |= {"sigmas": sigmas, "sampler": sampler, "seed": seed, "find_profile given": finds}
         what |= {"the paroattention version": _core.__version__, "ranks": self.ranks.size}
         self.ranks.agree(what)
         every = self.ranks.exchange({"saves": saves})

@@ -85,7 +85,8 @@ class Session:
         parts = self.planner, self.watch, observation, self.report
         given = find_profile, find_maps, save_profile
         self.learning = Learning(settings, *parts, *given, across)
-        across.agree(self.steps.sigmas, self.model, sampler, seed, save_profile is not None)
+        given = find_profile is not None, save_profile is not None
+        across.agree(self.steps.sigmas, self.model, sampler, seed, *given)
         # entered(step): called as a model call begins, before anything is done for it.
         self.entered: Callable[[int], None] = lambda step: None
         self._kernel = kernel or attention

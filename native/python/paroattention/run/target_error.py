@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from ..heads import Heads
+from ..heads import Heads, checked
 from ..learn.budget import LADDER, Budget, Curves, Maps
 from ..plan.dynamic import curves_for
 from ..plan.planning import Key, Planner
@@ -47,12 +47,13 @@ class TargetError:
         self._fixed = {}
 
     def curves(
-        self, key: Key, q, k, scale: float, heads: Heads
+        self, key: Key, q, k, scale: float, heads: Heads | None = None
     ) -> tuple[Curves | None, Maps | None]:
-        """What one call's samples are to be added to, and with which maps, both of the heads in q;
-        None unless the step is measured."""
+        """What one call's samples are to be added to, and with which maps, both of the heads in q
+        (None: all); None unless the step is measured."""
         if not self.measuring:
             return None, None
+        heads = checked(heads, q.shape[1])
         maps = self._maps_of(key, q, k, scale, heads)
         return curves_for(self._settings, len(heads.numbers), scale), maps
 
