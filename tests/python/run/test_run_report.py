@@ -104,7 +104,7 @@ def test_unknown_models_have_a_valid_identity():
 
 
 def test_causes_that_differ_in_a_figure_do_not_fill_the_log():
-    """An error may say how much memory was free: in each of a thousand calls another figure."""
+    """The text of an error may say how much memory was free: other words in each call."""
     reasons = Reasons()
     for number in range(1000):
         reasons.note(f"OutOfMemoryError: {number} MiB is free", dense=True)
