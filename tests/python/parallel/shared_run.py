@@ -64,7 +64,7 @@ class Runner:
     """One process of a run. after(step, layer): called behind each call."""
 
     def __init__(self, case: Case, ranks: Ranks | None = None):
-        self.case, self.ranks, self.saved, self.dealings = case, ranks, [], []
+        self.case, self.ranks, self.saved, self.dealings, self.parts = case, ranks, [], [], 0
         found = case.profile()
         self.session = Session(
             case.settings,
@@ -80,7 +80,7 @@ class Runner:
             self.session.observer.on_device = lambda q: True
         # A group that a failed run has used is of no use to the next one.
         group = dist.new_group(backend="gloo", use_local_synchronization=True) if ranks else None
-        self.engine = Ulysses(ranks, group) if ranks else None
+        self.engine = Ulysses(ranks, group, parts=0) if ranks else None
 
     def call(self, forward, layer: str, q, k, v) -> torch.Tensor:
         """Of all heads and all tokens; on several ranks of this rank's tokens."""
@@ -92,7 +92,9 @@ class Runner:
         counts = token_counts(case.layout.length, self.ranks.size)
         first = sum(counts[: self.ranks.rank])
         own = (x[:, :, first : first + counts[self.ranks.rank]] for x in (q, k, v))
-        self.dealings.append(session.dealing(forward, layer, case.layout, case.heads).heads)
+        dealing = session.dealing(forward, layer, case.layout, case.heads, parts=0)
+        self.dealings.append(dealing.heads)
+        self.parts += len(dealing.parts)
         return self.engine.attention(session, forward, layer, *own, case.layout, _dense)
 
     def run(self, after=None) -> dict:
@@ -136,6 +138,7 @@ class Runner:
             "reasons": summary["reasons"],
             "saved": self.saved,
             "dealings": self.dealings,
+            "parts": self.parts,
             "lines": [line for line in session.report.calls.runlog.lines if "step" in line],
         }
 

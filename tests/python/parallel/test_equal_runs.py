@@ -23,6 +23,12 @@ CASES = {
     "a dense head": Case(settings(watch="if needed"), known=True, heads=6, dense_heads=(1, 2)),
     "as on a GPU": Case(settings(), on_device=True, heads=6),
     "as on a GPU, known": Case(settings(), on_device=True, known=True, heads=6, dense_heads=(1,)),
+    "heads in parts": Case(
+        settings(watch="if needed"), known=True, heads=3, grid=(6, 11, 13), prefix=9, suffix=70
+    ),
+    "heads in parts, as on a GPU": Case(
+        settings(meter_limit=0.3), on_device=True, heads=3, grid=(6, 11, 13), prefix=9
+    ),
     "heads that move": Case(settings(), known=True, heads=6, dense_heads=(1, 2)),
 }
 
@@ -56,6 +62,7 @@ def test_two_ranks_are_one(team, name):
     assert both[0]["saved"] == one["saved"]
     assert [_line(line) for line in both[0]["lines"]] == [_line(line) for line in one["lines"]]
     assert both[0]["dealings"] == both[1]["dealings"]
+    assert both[0]["parts"] > 0 or "in parts" not in name
 
 
 def test_the_cases_come_to_what_they_are_for():

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import _core
-from ..heads import Heads
 from ..kernels.attention import attention
 from ..kernels.cuda import preferred_tile
 from ..layout import TokenLayout
 from ..parallel.dealing import Dealing, deal, even
-from ..parallel.loads import plan_loads
+from ..parallel.loads import fixed_load, plan_loads
+from ..parallel.parts import with_parts
 from ..parallel.ranks import Ranks
 from ..parallel.slices import slice_of
 from ..parallel.ulysses import Ulysses, token_counts
@@ -68,6 +68,14 @@ def masked_plan(shape, densities: list[float], block: int, seed: int = 0) -> _co
         mask.view(-1)[free[torch.randperm(len(free), generator=draw)[:count]]] = True
         heads.append(_core.HeadPlan("HWF", _core.BlockMask(mask.numpy())))
     return TokenLayout(grid, prefix).plan(heads, block, block)
+
+
+def _parts(dealing: Dealing, plan: _core.Plan) -> Dealing:
+    """With parts of whatever evens ranks out, whether sending pays or not."""
+    layout = TokenLayout(tuple(plan.grid), plan.prefix, plan.suffix)
+    fixed = fixed_load(layout, plan.block_q, plan.block_kv)
+    rows = plan.heads[0].mask.rows
+    return with_parts(dealing, plan_loads(plan), fixed, plan.orders, rows, plan.block_q)
 
 
 def _mark(device: str):
@@ -128,7 +136,8 @@ class Rank:
             out = compute(*own)
             marks.append(_mark(device))
             if self.ranks.size > 1:
-                self.engine.tokens_here(out, dealing, tokens)
+                layout = TokenLayout(shape[2], shape[3])
+                self.engine.tokens_here(out, dealing, tokens, layout)
             marks.append(_mark(device))
             if device == "cuda":
                 torch.cuda.synchronize()
@@ -167,8 +176,9 @@ class Rank:
                 ways = {"even": plain}
                 if size > 1 and density < 1:
                     ways["dealt"] = deal(plan_loads(plan), size)
+                    ways["parts"] = _parts(ways["dealt"], plan)
                 for how, dealing in ways.items():
-                    own = slice_of(plan, Heads(dealing.heads[rank], heads))
+                    own = slice_of(plan, dealing.of(rank))
                     compute = functools.partial(attention, plan=own)
                     yield self.row(name, "paro", density, how, dealing, compute)
 

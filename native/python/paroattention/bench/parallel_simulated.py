@@ -18,7 +18,8 @@ import numpy as np
 from .. import _core
 from ..layout import TokenLayout
 from ..parallel.dealing import Dealing, deal, even
-from ..parallel.loads import head_loads
+from ..parallel.loads import fixed_load, head_loads
+from ..parallel.parts import SENT_KEYS, with_parts
 from ..plan.head_densities import afforded, free_density
 from ..plan.profile_copy import copy_head, with_densities, with_layers
 from .bundled import Bundle
@@ -26,6 +27,8 @@ from .fidelity import CALIBRATION
 from .policies import Calibration
 
 TILE = 128
+# parts: of whatever gains something; parts that pay: where sending is worth it too.
+HOW = ("even", "dealt, equal numbers", "dealt", "parts that pay", "parts")
 RANKS = (2, 4, 8)
 DENSITIES = (0.5, 0.3, 0.2, 0.1)
 # name: (heads, layers, grid, prefix)
@@ -96,8 +99,32 @@ def densities_of(profile: _core.Profile, asked: float) -> list[list[float]]:
     ]
 
 
-def _seconds(dealing: Dealing, times: list[float]) -> list[float]:
-    return [1e-3 * sum(times[head] for head in own) for own in dealing.heads]
+def _dealing(how: str, loads: list[int], ranks: int, layout: TokenLayout) -> Dealing:
+    if how == "even":
+        return even(len(loads), ranks, loads)
+    dealt = deal(loads, ranks, equal=how == "dealt, equal numbers")
+    if "parts" not in how:
+        return dealt
+    rows, fixed = -(-layout.grid_size // TILE), fixed_load(layout, TILE, TILE)
+    gain = SENT_KEYS * rows / TILE if how == "parts that pay" else 0.0
+    return with_parts(dealt, loads, fixed, ["FHW"] * len(loads), rows, TILE, gain)
+
+
+def _seconds(
+    dealing: Dealing, times: list[float], fixed: float, layout: TokenLayout
+) -> list[float]:
+    """By rank. fixed: milliseconds of a head that computes nothing; parts cost that once more, and
+    one block of each row that is another rank's."""
+    found = [sum(times[head] for head in own) for own in dealing.heads]
+    rows = -(-layout.grid_size // TILE)
+    # Of a dense head, by the number of its blocks.
+    block = (max(times) - fixed) / rows**2
+    for part in dealing.parts:
+        (owner,) = (rank for rank, own in enumerate(dealing.heads) if part.head in own)
+        count, work = part.end - part.first, times[part.head] - fixed
+        found[owner] -= count / rows * work - count * block
+        found[part.rank] += fixed + count / rows * work + (rows - count) * block
+    return [1e-3 * one for one in found]
 
 
 def least(times: list[float], ranks: int) -> float:
@@ -130,18 +157,16 @@ def row(layers, layout: TokenLayout, ranks: int, time: HeadTime, how: str) -> di
     slowest = mean = worst = best = 0.0
     for own in layers:
         loads = head_loads(own, layout, TILE, TILE)
-        dealt = {
-            "even": lambda loads=loads: even(len(loads), ranks, loads),
-            "dealt, equal numbers": lambda loads=loads: deal(loads, ranks, equal=True),
-            "dealt": lambda loads=loads: deal(loads, ranks),
-        }[how]()
+        dealt = _dealing(how, loads, ranks, layout)
         times = [time.of(density, layout.length) for density in own]
-        found = _seconds(dealt, times)
+        found = _seconds(dealt, times, time.fixed * layout.length / time.tokens, layout)
         best += 1e-3 * least(times, ranks)
         # Every layer ends with an all-to-all: there all wait for the slowest.
         slowest += max(found)
-        mean += sum(found) / ranks
-        worst = max(worst, max(found) * ranks / sum(found) - 1)
+        # An even share of the work, without what parts compute beside it.
+        share = 1e-3 * sum(times) / ranks
+        mean += share
+        worst = max(worst, max(found) / share - 1)
     return {
         "ranks": ranks,
         "dealing": how,
@@ -163,7 +188,7 @@ def rows(profile: _core.Profile, time: HeadTime) -> list[dict]:
                 layers = densities_of(model, density)
                 dense = sum(one > 0.99 for own in layers for one in own)
                 for ranks in RANKS:
-                    for how in ("even", "dealt, equal numbers", "dealt"):
+                    for how in HOW:
                         about = {"model": name, "heads": heads, "density": density}
                         about |= {"order": "mixed" if shuffled else "in order"}
                         about["dense_heads"] = round(dense / (heads * count), 4)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _core
+from ..heads import Heads
 from ..settings import shown, whole
 
 # Ranks that are looked for in a run at most; more is taken for a mistake.
@@ -19,12 +20,27 @@ MOST_RANKS = 1024
 
 
 @dataclass(frozen=True)
+class Part:
+    """Query tiles first to end of a head's grid that `rank` computes in place of the head's own
+    rank. order, block_q: which tokens these are."""
+
+    head: int
+    rank: int
+    first: int
+    end: int
+    order: str
+    block_q: int
+
+
+@dataclass(frozen=True)
 class Dealing:
-    """The heads of one layer by rank. heads[rank]: that rank's heads, rising. loads: their work by
-    rank, in the unit of the loads that were dealt."""
+    """The heads of one layer by rank. heads[rank]: that rank's own heads, rising. loads: their work
+    by rank, in the unit of the loads that were dealt. parts: rows of heads that other ranks compute
+    (parallel/parts.py)."""
 
     heads: tuple[tuple[int, ...], ...]
     loads: tuple[int, ...]
+    parts: tuple[Part, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -33,26 +49,47 @@ class Dealing:
     @property
     def total(self) -> int:
         """Heads of the layer."""
-        return sum(self.counts)
+        return sum(map(len, self.heads))
 
     @functools.cached_property
     def counts(self) -> tuple[int, ...]:
-        """Heads by rank."""
-        return tuple(map(len, self.heads))
+        """Heads that each rank is sent: its own, and those that it computes a part of."""
+        return tuple(len(self.of(rank).numbers) for rank in range(self.ranks))
 
     @functools.cached_property
     def permutation(self) -> tuple[int, ...]:
         """The order in which an all-to-all must send heads: all of rank 0, then of rank 1, and so
-        on. Entry i is the head that comes i-th."""
-        return tuple(head for own in self.heads for head in own)
+        on. Entry i is the head that comes i-th; one in parts comes several times."""
+        return tuple(head for rank in range(self.ranks) for head in self.of(rank).numbers)
 
     @functools.cached_property
     def inverse(self) -> tuple[int, ...]:
-        """Where each head stands in `permutation`: back in the model's order."""
-        places = [0] * self.total
-        for place, head in enumerate(self.permutation):
-            places[head] = place
+        """Where each head of its own rank stands in `permutation`: back in the model's order."""
+        places, first = [0] * self.total, 0
+        for own, count in zip(self.heads, self.counts, strict=True):
+            for place, head in enumerate(own):
+                places[head] = first + place
+            first += count
         return tuple(places)
+
+    def of(self, rank: int) -> Heads:
+        """What a rank computes."""
+        return self._of[rank]
+
+    @functools.cached_property
+    def _of(self) -> tuple[Heads, ...]:
+        found, total = [], self.total
+        for rank, own in enumerate(self.heads):
+            guests = [part for part in self.parts if part.rank == rank]
+            # Parts are cut off a head's end, one after the other.
+            ends = [min((part.first for part in self.parts if part.head == head), default=None)
+                    for head in own]  # fmt: skip
+            rows = [None if end is None else (0, end) for end in ends]
+            rows += [(part.first, part.end) for part in guests]
+            numbers = (*own, *(part.head for part in guests))
+            given = tuple(rows) if any(one is not None for one in rows) else ()
+            found.append(Heads(numbers, total, given, len(guests)))
+        return tuple(found)
 
     @property
     def imbalance(self) -> float:

@@ -13,6 +13,15 @@ from ..settings import Settings
 FIXED_SHARE = 0.04
 
 
+def fixed_load(layout: TokenLayout, block_q: int, block_kv: int) -> int:
+    """What any head costs beside the blocks of its mask: prefix and suffix, and packing."""
+    rows, cols = (-(-layout.grid_size // side) for side in (block_q, block_kv))
+    sides = layout.prefix, layout.suffix
+    all_rows = rows + sum(-(-tokens // block_q) for tokens in sides)
+    all_cols = cols + sum(-(-tokens // block_kv) for tokens in sides)
+    return all_rows * all_cols - rows * cols + max(1, round(FIXED_SHARE * all_rows * all_cols))
+
+
 def head_loads(
     densities: list[float],
     layout: TokenLayout,
@@ -28,10 +37,7 @@ def head_loads(
     every call.
     """
     rows, cols = (-(-layout.grid_size // side) for side in (block_q, block_kv))
-    sides = layout.prefix, layout.suffix
-    all_rows = rows + sum(-(-tokens // block_q) for tokens in sides)
-    all_cols = cols + sum(-(-tokens // block_kv) for tokens in sides)
-    fixed = all_rows * all_cols - rows * cols + max(1, round(FIXED_SHARE * all_rows * all_cols))
+    fixed = fixed_load(layout, block_q, block_kv)
     share = np.array(densities, dtype=np.float32).astype(np.float64)
     if by_row:
         blocks = rows * np.clip(np.floor(share * cols + 0.5), 1, cols)

@@ -7,7 +7,8 @@ from ..layout import TokenLayout
 from ..plan.planning import Planner
 from ..settings import Settings
 from .dealing import Dealing, deal, even
-from .loads import layer_loads
+from .loads import fixed_load, layer_loads
+from .parts import with_parts
 from .ranks import Ranks
 from .slices import Slices
 
@@ -38,18 +39,39 @@ class Shares:
         self._density = 0.0
 
     def dealing(
-        self, layer: str, layout: TokenLayout, heads: int, sparse: bool, **how: bool
+        self,
+        layer: str,
+        layout: TokenLayout,
+        heads: int,
+        sparse: bool,
+        parts: int | None = None,
+        **how: bool,
     ) -> Dealing:
-        """Of the layer's next call. sparse: the planner decides what it is. how: as of `deal`."""
+        """Of the layer's next call. sparse: the planner decides what it is. parts: heads may be
+        cut where that gains as much as attention of a head's queries to so many keys; None: they
+        stay whole. how: as of `deal`."""
         planner = self._planner
         if sparse and self._profile is None:
             self._profile, self._density = planner.profile, planner.density(planner.profile)
         place = planner.index(layer) if sparse else None
         if place is None or self._profile.model.heads != heads:
             return even(heads, self.count)
-        name = layer, layout.prefix, layout.grid, layout.suffix, *sorted(how.items())
+        parts = None if self._settings.dynamic else parts
+        name = layer, layout.prefix, layout.grid, layout.suffix, parts, *sorted(how.items())
         if name not in self._dealt:
-            entry = self._profile.layers[place]
-            loads = layer_loads(entry, self._density, layout, self._settings)
-            self._dealt[name] = deal(loads, self.count, **how)
+            self._dealt[name] = self._deal(self._profile.layers[place], layout, parts, how)
         return self._dealt[name]
+
+    def _deal(
+        self, layer: _core.ProfileLayer, layout: TokenLayout, parts: int | None, how
+    ) -> Dealing:
+        settings = self._settings
+        loads = layer_loads(layer, self._density, layout, settings)
+        dealt = deal(loads, self.count, **how)
+        if parts is None:
+            return dealt
+        fixed = fixed_load(layout, settings.block_q, settings.block_kv)
+        orders = [head.order for head in layer.heads]
+        rows = -(-layout.grid_size // settings.block_q)
+        gain = parts * rows / settings.block_kv
+        return with_parts(dealt, loads, fixed, orders, rows, settings.block_q, gain)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
+import numpy as np
+
 from .. import _core
 from ..heads import Heads
 from ..kernels.head_orders import HeadOrders
@@ -14,7 +16,8 @@ from ..layout import TokenLayout
 def slice_of(plan, heads: Heads):
     """A plan (or a HeadOrders) of these heads alone, in this order. It itself for all heads.
 
-    Raises Error where the plan has another number of heads.
+    Of rows that are not wanted one block is computed, so that their output is finite; it is of no
+    use. Raises Error where the plan has another number of heads.
     """
     if plan.head_count != heads.total:
         raise _core.Error(
@@ -25,7 +28,22 @@ def slice_of(plan, heads: Heads):
     if isinstance(plan, HeadOrders):
         return replace(plan, heads=tuple(heads.of(plan.heads)))
     layout = TokenLayout(tuple(plan.grid), plan.prefix, plan.suffix)
-    return layout.plan(heads.of(plan.heads), plan.block_q, plan.block_kv)
+    own = heads.of(plan.heads)
+    if heads.rows:
+        own = [_part(head, rows) for head, rows in zip(own, heads.rows, strict=True)]
+    return layout.plan(own, plan.block_q, plan.block_kv)
+
+
+def _part(head: _core.HeadPlan, rows: tuple[int, int] | None) -> _core.HeadPlan:
+    if rows is None:
+        return head
+    mask = head.mask.numpy().copy()
+    first_block = mask.argmax(1)
+    outside = np.ones(len(mask), dtype=bool)
+    outside[slice(*rows)] = False
+    mask[outside] = False
+    mask[outside, first_block[outside]] = True
+    return _core.HeadPlan(head.order, _core.BlockMask(mask), head.retained)
 
 
 class Slices:

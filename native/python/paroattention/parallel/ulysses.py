@@ -7,6 +7,8 @@ the engine of our tests and benches, and serves whoever has none.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Callable
 
@@ -14,12 +16,23 @@ import torch
 import torch.distributed as dist
 
 from .. import _core
-from ..heads import Heads
-from ..kernels.observe_inputs import numbers_on
-from ..layout import TokenLayout
+from ..kernels.observe_inputs import numbers_on, to_device
+from ..layout import TokenLayout, permutation
 from ..steps import Forward
-from .dealing import Dealing
+from .dealing import Dealing, Part
+from .parts import SENT_KEYS
 from .ranks import Ranks
+
+
+@functools.lru_cache(maxsize=4096)
+def _tokens_of(part: Part, layout: TokenLayout, first: int, count: int, device) -> torch.Tensor:
+    """Of `count` tokens from `first` on, those whose query tiles are the part's."""
+    rows = permutation(layout.grid, part.order)[1] // part.block_q
+    inside = torch.zeros(layout.length, dtype=torch.bool)
+    grid = inside[layout.prefix : layout.prefix + layout.grid_size]
+    grid[(rows >= part.first) & (rows < part.end)] = True
+    mine = torch.nonzero(inside[first : first + count]).squeeze(1)
+    return to_device(mine, device)
 
 
 def token_counts(length: int, ranks: int) -> tuple[int, ...]:
@@ -31,19 +44,21 @@ def token_counts(length: int, ranks: int) -> tuple[int, ...]:
 class Ulysses:
     """The all-to-all of one process group. ranks: of the same group; on a CPU it tells a rank that
     waits when another one has failed. group: as of torch.distributed, None for all processes.
+    parts: as of Session.dealing; by default where it is worth what sending a head costs.
 
     seconds: spent in all-to-alls, on a CPU; on a GPU `events` has pairs of CUDA events instead,
     where `timed` is set.
     """
 
-    def __init__(self, ranks: Ranks, group=None):
-        self.ranks, self._group = ranks, group
+    def __init__(self, ranks: Ranks, group=None, *, parts: int | None = SENT_KEYS):
+        self.ranks, self._group, self._parts = ranks, group, parts
         self.seconds, self.timed = 0.0, False
         self.events: list[tuple] = []
 
     def heads_here(self, x: torch.Tensor, dealing: Dealing, tokens: tuple[int, ...]):
-        """x (B, H, own tokens, D) of all heads -> (B, own heads, all tokens, D). Heads come in
-        rising order, tokens in the sequence's. tokens: by rank."""
+        """x (B, H, own tokens, D) of all heads -> (B, heads here, all tokens, D): own heads rising,
+        then those that this rank computes a part of; tokens in the sequence's order. tokens: by
+        rank."""
         batch, heads, length, head_dim = x.shape
         rank, size = self.ranks.rank, self.ranks.size
         self._check(dealing, heads, tokens, length)
@@ -59,8 +74,11 @@ class Ulysses:
         )
         return torch.cat(list(shaped), 2).transpose(0, 1)
 
-    def tokens_here(self, o: torch.Tensor, dealing: Dealing, tokens: tuple[int, ...]):
-        """The way back: o (B, own heads, all tokens, D) -> (B, H, own tokens, D)."""
+    def tokens_here(
+        self, o: torch.Tensor, dealing: Dealing, tokens: tuple[int, ...], layout=None
+    ) -> torch.Tensor:
+        """The way back: o (B, heads here, all tokens, D) -> (B, H, own tokens, D). layout: the
+        sequence's, needed where heads are in parts."""
         batch, own, length, head_dim = o.shape
         rank, size = self.ranks.rank, self.ranks.size
         if (own, length) != (dealing.counts[rank], sum(tokens)):
@@ -71,9 +89,22 @@ class Ulysses:
         sent = torch.cat([piece.reshape(-1) for piece in pieces])
         out = [own * tokens[other] * of_head for other in range(size)]
         came = [count * here * of_head for count in dealing.counts]
-        found = self._exchange(sent, out, came).view(dealing.total, batch, here, head_dim)
-        back = numbers_on(dealing.inverse, o.device)
-        return found.index_select(0, back).transpose(0, 1)
+        slots = len(dealing.permutation)
+        found = self._exchange(sent, out, came).view(slots, batch, here, head_dim)
+        whole = found.index_select(0, numbers_on(dealing.inverse, o.device))
+        if dealing.parts:
+            self._put_parts(whole, found, dealing, sum(tokens[:rank]), layout)
+        return whole.transpose(0, 1)
+
+    def _put_parts(self, whole, found, dealing: Dealing, first: int, layout) -> None:
+        """Puts the rows that other ranks have computed over those of the head's own rank. first:
+        this rank's first token."""
+        ends = list(itertools.accumulate(dealing.counts))
+        for rank, end in enumerate(ends):
+            guests = [part for part in dealing.parts if part.rank == rank]
+            for slot, part in enumerate(guests, end - len(guests)):
+                mine = _tokens_of(part, layout, first, whole.shape[2], whole.device)
+                whole[part.head].index_copy_(1, mine, found[slot].index_select(1, mine))
 
     def moved(self, x: torch.Tensor, before: Dealing, after: Dealing) -> torch.Tensor:
         """Sends heads on, after an all-to-all that dealt them out in another way: x (B, heads of
@@ -152,12 +183,13 @@ class Ulysses:
         host's function over (B, heads, N, D). Raises RanksError where a rank has failed.
         """
         with self.ranks.guarded():
-            dealing = session.dealing(forward, layer, layout, q.shape[1])
+            heads, parts = q.shape[1], self._parts
+            dealing = session.dealing(forward, layer, layout, heads, parts=parts)
             tokens = token_counts(layout.length, self.ranks.size)
             # q, k and v go in one exchange.
             both = torch.cat([q, k, v])
             own = self.heads_here(both, dealing, tokens).split(q.shape[0])
-            heads = Heads(dealing.heads[self.ranks.rank], dealing.total)
+            heads = dealing.of(self.ranks.rank)
             out, _ = session.attention(
                 forward,
                 layer,
@@ -167,4 +199,4 @@ class Ulysses:
                 sm_scale=sm_scale,
                 heads=heads,
             )
-            return self.tokens_here(out, dealing, tokens)
+            return self.tokens_here(out, dealing, tokens, layout)

@@ -88,7 +88,7 @@ class CallLog:
     def add(self, forward, mark: Mark, layer: str, heads: Heads, path: str, reason: str, plan, by):
         """Logs one call. plan: what it ran; None for a dense one. by: what computed it, the
         precision of our kernels or "model"."""
-        share = len(heads.numbers) / heads.total
+        share = len(heads.own.numbers) / heads.total
         self.paths[path] += 1
         if plan is None:
             self.by[by] += 1

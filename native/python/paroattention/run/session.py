@@ -217,15 +217,26 @@ class Session:
         return self.attention_of(forward, layer, Held(q, k, v), layout, dense, **given)
 
     def dealing(
-        self, forward: Forward, layer: str, layout: TokenLayout, heads: int, **how: bool
+        self,
+        forward: Forward,
+        layer: str,
+        layout: TokenLayout,
+        heads: int,
+        *,
+        parts: int | None = None,
+        **how: bool,
     ) -> Dealing:
         """Which rank computes which of the layer's heads in the call that comes next: ask before
         the all-to-all. The same on all ranks, and the same in one step. how: as of
-        parallel.dealing.deal. Raises Error where there are more ranks than heads."""
+        parallel.dealing.deal. parts: heads may be cut where that gains as much as attention of a
+        head's queries to so many keys; None: they stay whole. Raises Error where there are more
+        ranks than heads."""
         with self._lock:
             self._look_up(forward, layout)
             sparse = self.planner.ready and self.steps.allowed(forward.step)
-            return self._across.shares.dealing(layer, layout, heads, sparse, **how)
+            # What looks at the output of a head must have all of it.
+            parts = None if self.watch.looks_at_output else parts
+            return self._across.shares.dealing(layer, layout, heads, sparse, parts, **how)
 
     def attention_of(
         self,
@@ -254,8 +265,9 @@ class Session:
                 if isinstance(plan, str):
                     path, reason, plan = DENSE, plan, None
                 else:
-                    plan = self._across.shares.slices.of(plan, heads)
-                    out, seconds = self._sparse(call, key, plan)
+                    slices = self._across.shares.slices
+                    ran, plan = slices.of(plan, heads), slices.of(plan, heads.own)
+                    out, seconds = self._sparse(call, key, ran, plan)
                     if out is None:
                         path, reason, plan = FALLBACK, faults.NOT_FINITE, None
             elif path == OBSERVE or reason in (BETWEEN, OUTSIDE):
@@ -318,15 +330,20 @@ class Session:
         if self.learning.look_up(layout) and forward is not None:
             self._begin_step(self._calls.step, self._calls.sigma)
 
-    def _sparse(self, call: AttentionCall, key, plan) -> tuple[torch.Tensor | None, float]:
-        """(our output, or None if it is known not to be finite; its seconds) of a sparse call."""
+    def _sparse(self, call: AttentionCall, key, plan, own) -> tuple[torch.Tensor | None, float]:
+        """(our output, or None if it is known not to be finite; its seconds) of a sparse call. own:
+        the plan of the heads that are sampled here."""
         sampling, device = self.watch.sampling, call.held.q.device
         early = sampling and not self.watch.needs_output(call.held.q)
         kept = call.held.tensors if sampling and not early else None
         started = time.perf_counter()
         ran = self.planner.for_call(plan, *call.held.tensors[:2], call.scale)
         if early:
-            self._sample(call, key, ran, call.held.tensors, None)
+            # What is sampled has all of its rows; what runs may have some.
+            count = len(call.heads.own.numbers)
+            watched = [x[:, :count] for x in call.held.tensors]
+            self._sample(call, key, own if call.heads.rows else ran, watched, None)
+            del watched
         out = self._run_ours(call, ran, device)
         seconds = time.perf_counter() - started
         if kept and out is not None:
@@ -362,7 +379,7 @@ class Session:
             try:
                 with self._lock:
                     group = self.learning.observation.half(call.forward.sigma)
-                    given = call.scale, group, call.mark, call.heads
+                    given = call.scale, group, call.mark, call.heads.own
                     self.watch.call(key, plan, *tensors, out, *given)
             except Exception as error:
                 faults.free(error)

@@ -240,6 +240,11 @@ class Watch:
 
     # -- a call --------------------------------------------------------------------------------
 
+    @property
+    def looks_at_output(self) -> bool:
+        """Whether the calls of the step under way are looked at with their output."""
+        return self.sampling and (not self._planner.background or self.target.measuring)
+
     def needs_output(self, q: torch.Tensor) -> bool:
         """Whether `call` looks at the output of such a call, so that it comes after it."""
         return not self._observer.on_device(q) or self.target.measuring
