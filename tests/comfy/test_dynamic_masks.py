@@ -9,7 +9,7 @@ import family_cases
 import harness
 import pytest
 import torch
-from test_panel import sent, states  # noqa: F401
+from test_panel import states
 from test_server import last_run
 
 pytestmark = pytest.mark.usefixtures("folders")
@@ -166,7 +166,7 @@ def test_percents(model, folders):
     assert folders.steps() == "dddsss"
 
 
-def test_the_panel_tells_what_was_measured(model, sent, folders):  # noqa: F811
+def test_the_panel_tells_what_was_measured(model, sent, folders):
     harness.sample(dynamic(model, observe_steps=2, save_as="seen"))
     seen = states(sent)
     # In the first sparse step nothing has been measured yet, and nothing is made up.
