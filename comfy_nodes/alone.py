@@ -29,7 +29,8 @@ def alone(folder: Path) -> Iterator[None]:
             yield
         finally:
             if handle is not None:
-                os.close(handle)
+                with contextlib.suppress(OSError):  # what was saved is saved
+                    os.close(handle)
 
 
 def _locked(folder: Path) -> int | None:

@@ -122,6 +122,8 @@ def test_the_run_goes_on_and_says_why(model, want, folders, sent, monkeypatch, l
         assert told in reasons[0] or (times and first > 1)
     lines = [line for line in log.text.splitlines() if MESSAGE in line]
     assert len(lines) <= 3, lines
+    if told == "could not be shown":
+        assert folders.steps() == "oss"
     # What is on the disk is whole.
     for name in folders.names():
         if name.endswith(".json"):
@@ -139,6 +141,19 @@ def test_after_all_of_them_runs_are_as_before(model, want, folders, monkeypatch)
     assert torch.equal(harness.sample(model, steps=STEPS), want)
     harness.sample(harness.paro(model, profile="none"), steps=STEPS)
     assert folders.steps() == "o" + "s" * (STEPS - 1) and folders.last()["reasons"] == {}
+
+
+@pytest.mark.parametrize("first", [2, 4, 6])
+def test_of_a_run_that_was_left_while_it_watched_nothing_is_saved(
+    model, folders, monkeypatch, first
+):
+    """A profile of half the layers, or of half the steps, would be found by later runs."""
+    with monkeypatch.context() as patch:
+        broken(patch, "the wrapper of an evaluation", first)
+        harness.sample(harness.paro(model, observe_steps=6), steps=6)
+    assert folders.names() == [] and not folders.last()["ok"]
+    harness.sample(harness.paro(model, observe_steps=6), steps=6)
+    assert len(folders.names()) == 2 and folders.last()["ok"]
 
 
 # -- the host's own errors -------------------------------------------------------------------------

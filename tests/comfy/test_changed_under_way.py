@@ -91,12 +91,11 @@ def left(path):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("node", ["named", "named and saved", "auto"])
+@pytest.mark.parametrize("node", ["named", "auto"])
 def test_a_profile_that_changes_while_a_run_uses_it(model, folders, made, mine, node, change):
     """The run goes by what it has read. What lies there at its end is the other's."""
     inputs = {
         "named": {"profile": "mine"},
-        "named and saved": {"profile": "mine", "watch": "always", "save_as": "mine"},
         "auto": {"profile": "auto", "watch": "always"},
     }[node]
     want = harness.sample(harness.paro(at_evaluation(model, 0, None), **inputs), steps=STEPS)
@@ -112,12 +111,29 @@ def test_a_profile_that_changes_while_a_run_uses_it(model, folders, made, mine, 
 
     out = harness.sample(harness.paro(at_evaluation(model, 3, work), **inputs), steps=STEPS)
     assert torch.equal(out, want) and folders.last()["ok"]
+    assert left(mine) == found[0]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_profile_that_changes_while_a_run_makes_it(model, folders, made, mine, change):
+    """Saved as the run goes sparse, replaced by others, and saved once more at the end."""
+    mine.unlink()
+
+    def work():
+        assert mine.is_file()
+        CHANGES[change](mine, made[1])
+
+    wrapped = at_evaluation(model, 3, work)
+    out = harness.sample(harness.paro(wrapped, profile="none", save_as="mine"), steps=STEPS)
+    assert torch.isfinite(out).all() and folders.last()["ok"] and folders.last()["renewals"]
     assert not [name for name in folders.names() if name.endswith(".tmp")]
-    if change in ("garbage", "a folder") or node != "named and saved":
-        assert left(mine) == found[0]
-    for path in folders.profiles.glob("*.json"):
-        if path.is_file() and left(path) != found[0]:
-            folders.load(path.stem)
+    if change == "a folder":
+        (reason,) = folders.last()["reasons"]
+        assert reason.startswith("the profile could not be saved: ") and mine.is_dir()
+        return
+    # What it has learned is there: a run that observes takes the place of what would fit.
+    assert not folders.last()["reasons"]
+    assert left(mine) != made[1] and folders.load("mine").calibration.prompts == 1
 
 
 # -- two that save at once -------------------------------------------------------------------------
@@ -185,7 +201,7 @@ def test_a_save_waits_for_another_servers_but_not_without_end(tmp_path, monkeypa
     assert other.stdout.readline() == b"held\n"
     began = time.monotonic()
     with module.alone(tmp_path):
-        assert time.monotonic() - began >= 0.3
+        assert 0.3 <= time.monotonic() - began < 20
     monkeypatch.setattr(module, "PATIENCE", 60.0)
     order = []
 

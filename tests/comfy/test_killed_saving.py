@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is L
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """{what was done: (exit status, the call that broke, the folder that is left)}."""
+    """{what was done: (exit status, the call that broke, what is told, the folder left)}."""
     base = tmp_path_factory.mktemp("saving")
     faults = Faults(build(base), base / "control", base / "work")
     environment = os.environ | faults.environment | {"OMP_NUM_THREADS": "1"}
@@ -37,8 +37,8 @@ def states(tmp_path_factory):
 
 
 def broken(states, action: str):
-    """(case, folder, call) of all states after that action."""
-    for name, (status, call, folder) in states.items():
+    """(case, exit status, call, folder) of all states after that action."""
+    for name, (status, call, _, folder) in states.items():
         case, done, number = name.split("-")
         if done == action and number != "none":
             yield case, status, call, folder
@@ -65,7 +65,7 @@ def test_every_call_of_a_save_was_broken(states):
 def test_what_is_there_is_the_old_or_the_new_one_and_whole(states, action):
     import paroattention
 
-    both = {case: states[f"{case}-{action}-none"][2] for case in ("first", "again")}
+    both = {case: states[f"{case}-{action}-none"][-1] for case in ("first", "again")}
     old = {"first": {PROFILE: None, CAPTURE: None}, "again": {}}
     old["again"] = {name: content(both["first"], name) for name in (PROFILE, CAPTURE)}
     seen = set()
@@ -120,16 +120,30 @@ def test_a_full_disk_costs_a_runs_lines_whole(states):
 
 
 def test_a_full_disk_is_told(states):
-    """In the run log of the same run, where that could be written."""
-    for case, _, call, folder in broken(states, "fail"):
-        *lines, _ = lines_of(folder)
-        if len(lines) != (2 if case == "first" else 4):
+    """What was lost, and nothing else: the profile, its capture, the run's lines."""
+    seen = set()
+    for name, (_, call, told, folder) in states.items():
+        case, action, number = name.split("-")
+        if action != "fail":
             continue
-        (*_, told) = (json.loads(line)["reasons"] for line in lines if b"reasons" in line)
-        written = content(folder, PROFILE) == content(states[f"{case}-fail-none"][2], PROFILE)
-        assert len(told) == 1 or call in ("fsync", "close", "mkdir"), (folder.name, call, told)
-        if told:
-            assert ("is saved, but not the rows" in told[0]) == written, (folder.name, told)
+        whole = states[f"{case}-fail-none"][-1]
+        profile, capture, log = (
+            content(folder, one) == content(whole, one) for one in (PROFILE, CAPTURE, LOG)
+        )
+        wanted = []
+        if not profile:
+            wanted.append("the profile could not be saved: ")
+        elif not capture:
+            wanted.append("profile mine is saved, but not the rows that the viewer shows: ")
+        # The very last call closes the log: the disk may say then that it kept nothing.
+        closed = number != "none" and f"{case}-fail-{int(number) + 1}" not in states
+        if not log or closed:
+            wanted.append("the run log could not be written: ")
+        assert len(told) == len(wanted), (name, call, told)
+        assert all(one.startswith(start) for one, start in zip(told, wanted, strict=True)), told
+        assert all("No space left on device" in one for one in told)
+        seen.add(tuple(wanted))
+    assert len(seen) == 4, seen
 
 
 def test_lines_after_half_a_line_are_lines_of_their_own(states):

@@ -22,6 +22,8 @@ import harness
 
 BASE = Path(sys.argv[1])
 WORK = BASE / "work"
+# What the node would say; not among the files whose calls break.
+TOLD = BASE / "told.json"
 ACTIONS = {"kill": KILL, "fail": FAIL}
 
 
@@ -52,11 +54,12 @@ def finish(learned: tuple) -> None:
     Saver(run.save, run.session.note).store(profile, lambda: tensors, False)
     log = run.session.report.calls.runlog
     log.add(run=True, lines="x" * 20_000)
-    log.add(end=True, reasons=list(run.session.report.reasons.counts))
+    log.add(end=True)
     try:
         log.flush()
     except OSError as error:
-        print(f"run log: {error}", file=sys.stderr)
+        run.session.note(f"the run log could not be written: {error}")
+    TOLD.write_text(json.dumps(list(run.session.report.reasons.counts)), encoding="utf-8")
 
 
 def in_a_child(work) -> int:
@@ -73,7 +76,8 @@ def in_a_child(work) -> int:
 
 
 def every_call(faults: Faults, case: str, before: Path | None, learned: tuple) -> dict:
-    """Breaks each call in turn. {name of the folder: [status, name of the call that broke]}."""
+    """Breaks each call in turn. {name of the folder: [status, name of the call that broke,
+    what is told]}."""
     done = {}
     for name, action in ACTIONS.items():
         number = 0
@@ -84,13 +88,15 @@ def every_call(faults: Faults, case: str, before: Path | None, learned: tuple) -
                 WORK.mkdir()
             else:
                 shutil.copytree(before, WORK)
+            TOLD.unlink(missing_ok=True)
             faults.arm(number, action)
             status = in_a_child(lambda: finish(learned))
             calls = faults.calls()
             faults.arm(0)
             reached = len(calls) >= number
             key = f"{case}-{name}-{number if reached else 'none'}"
-            done[key] = [status, calls[number - 1] if reached else ""]
+            told = json.loads(TOLD.read_text(encoding="utf-8")) if TOLD.exists() else None
+            done[key] = [status, calls[number - 1] if reached else "", told]
             shutil.copytree(WORK, BASE / key)
             if not reached:
                 break
