@@ -44,6 +44,8 @@ class Shares:
         layout: TokenLayout,
         heads: int,
         sparse: bool,
+        *,
+        whole: bool = False,
         parts: int | None = None,
         **how: bool,
     ) -> Dealing:
@@ -56,7 +58,8 @@ class Shares:
         place = planner.index(layer) if sparse else None
         if place is None or self._profile.model.heads != heads:
             return even(heads, self.count)
-        parts = None if self._settings.dynamic else parts
+        # What looks at the output of a head must have all of it.
+        parts = None if whole or self._settings.dynamic else parts
         name = layer, layout.prefix, layout.grid, layout.suffix, parts, *sorted(how.items())
         if name not in self._dealt:
             self._dealt[name] = self._deal(self._profile.layers[place], layout, parts, how)

@@ -14,7 +14,6 @@ from ..kernels import plan_store
 from ..kernels.attention import attention, attention_letting_go, unsupported
 from ..layout import TokenLayout
 from ..learn.observer import Observer
-from ..parallel.dealing import Dealing
 from ..parallel.ranks import Ranks, RanksError
 from ..plan.dynamic import planner_for
 from ..runlog import RunLog
@@ -216,27 +215,15 @@ class Session:
         given = {"sm_scale": sm_scale, "heads": heads}
         return self.attention_of(forward, layer, Held(q, k, v), layout, dense, **given)
 
-    def dealing(
-        self,
-        forward: Forward,
-        layer: str,
-        layout: TokenLayout,
-        heads: int,
-        *,
-        parts: int | None = None,
-        **how: bool,
-    ) -> Dealing:
-        """Which rank computes which of the layer's heads in the call that comes next: ask before
-        the all-to-all. The same on all ranks, and the same in one step. how: as of
-        parallel.dealing.deal. parts: heads may be cut where that gains as much as attention of a
-        head's queries to so many keys; None: they stay whole. Raises Error where there are more
-        ranks than heads."""
+    def dealing(self, forward: Forward, layer: str, layout: TokenLayout, heads: int, **how):
+        """The Dealing of the call that comes next, of a layer with so many heads: ask before the
+        all-to-all. The same on all ranks, and in one step. how: as of Shares.dealing. Raises Error
+        where there are more ranks than heads."""
         with self._lock:
             self._look_up(forward, layout)
             sparse = self.planner.ready and self.steps.allowed(forward.step)
-            # What looks at the output of a head must have all of it.
-            parts = None if self.watch.looks_at_output else parts
-            return self._across.shares.dealing(layer, layout, heads, sparse, parts, **how)
+            how["whole"] = self.watch.looks_at_output
+            return self._across.shares.dealing(layer, layout, heads, sparse, **how)
 
     def attention_of(
         self,
