@@ -202,7 +202,15 @@ def _line(row: dict) -> str:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="paroattention bench parallel", description=__doc__)
     parser.add_argument("--simulate", action="store_true", help=simulated.__doc__.splitlines()[0])
-    parser.add_argument("--profile", type=Path, help="a real profile; else the bundled model's")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        default=Path("tests/bench/bundled-profile.json"),
+        help="a real profile; default: the bundled model's, as --calibrate makes it",
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="makes that profile anew, on the CPU"
+    )
     parser.add_argument("--assets", type=Path, default=Path("assets/model"))
     parser.add_argument(
         "--times",
@@ -220,9 +228,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _profile(options) -> _core.Profile:
-    if options.profile is not None:
-        return _core.Profile.load(options.profile)
-    return simulated.calibrated(options.assets)
+    if options.calibrate:
+        simulated.calibrated(options.assets).save(options.profile)
+    return _core.Profile.load(options.profile)
 
 
 def _simulate(options) -> int:
