@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -130,17 +131,26 @@ def patch(
         raise _core.Error(f"profile {rule} (got {type(profile).__name__})")
     if not hasattr(scheduler, "timesteps"):
         raise _core.Error(f"scheduler must have timesteps (got {shown(type(scheduler).__name__)})")
-    return Patched(transformer, scheduler, settings, profile, save, seed)
+    return Patched(transformer, scheduler, _Asked(settings, profile, save, seed))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `patch` was given for every run."""
+
+    settings: Settings
+    profile: _core.Profile | None
+    save: str | Path | None
+    seed: int
 
 
 class Patched:
     """A patched transformer. session: of the run under way, None between two runs. summary: what
     the last finished run did, as Session.finish returns it."""
 
-    def __init__(self, transformer, scheduler, settings, profile, save, seed: int):
+    def __init__(self, transformer, scheduler, asked: _Asked):
         family, blocks, self._block, self._layout_of = _FAMILIES[type(transformer).__name__]
-        self._transformer, self._scheduler, self._settings = transformer, scheduler, settings
-        self._profile, self._save, self._seed = profile, save, seed
+        self._scheduler, self._asked = scheduler, asked
         self.session: Session | None = None
         self.summary: dict | None = None
         # (Forward, TokenLayout) of the evaluation under way; the number of its present block.
@@ -207,24 +217,25 @@ class Patched:
         # The last step leads to where nothing is left to be taken away.
         sigmas.append(0.0)
         self.session = Session(
-            self._settings,
+            self._asked.settings,
             sigmas,
             model=self._model,
             find_profile=self._find,
-            save_profile=self._saved if self._save is not None else None,
+            save_profile=self._saved if self._asked.save is not None else None,
             sampler=type(self._scheduler).__name__,
-            seed=self._seed,
+            seed=self._asked.seed,
         )
 
     def _find(self, grid):
-        if self._profile is None:
+        profile = self._asked.profile
+        if profile is None:
             return None, ""
-        if self._profile.match_grid(grid) == "far":
+        if profile.match_grid(grid) == "far":
             return None, "the profile is for other sizes"
-        return self._profile, "the given profile"
+        return profile, "the given profile"
 
     def _saved(self, profile, tensors) -> None:
-        profile.save(self._save)
+        profile.save(self._asked.save)
 
     def attention(self, func, args, kwargs):
         """One call of scaled_dot_product_attention by a self-attention: ours, or torch's."""
