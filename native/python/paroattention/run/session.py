@@ -356,7 +356,10 @@ class Session:
                     self.learning.observation.add(call, self._calls.threads)
             except Exception as error:
                 faults.free(error)
-                self.note(f"a call could not be observed: {first_line(error)}")
+                if not isinstance(error, _core.Error):
+                    # What is refused by a rule (another grid, values that are not finite) is in the
+                    # run log alone.
+                    self.note(f"a call could not be observed: {first_line(error)}")
                 return f"this call could not be observed: {first_line(error)}"
         return ""
 
