@@ -35,6 +35,7 @@ from tools.wheels.inputs import WINDOWS_PYTHONS
 from tools.windows import trial as windows_trial
 
 REPO = Path(__file__).resolve().parent
+SOAK = "test_soak.py"
 
 
 def set_up(paths: Paths, *, with_tests: bool, wheel: str = "") -> Path:
@@ -165,7 +166,9 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     env = paths.environment(COMFYUI_DIR=str(comfy), PARO_REQUIRE_COMFY="1")
-    env["OMP_WAIT_POLICY"] = "passive"  # threads that spin take the time of the suite beside
+    # Two lanes share the cores: threads that spin for work would take the time of the suite beside.
+    env["OMP_WAIT_POLICY"] = "passive"
+    env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // 2))
     if sys.platform == "linux":
         env["PARO_VIEWER"] = str(viewer.ensure(paths, with_tests=True))
         env["PARO_REQUIRE_VIEWER"] = "1"
@@ -174,22 +177,25 @@ def test(paths: Paths, arguments: argparse.Namespace) -> int:
             env["PARO_REQUIRE_WEB_VIEWER"] = "1"
         else:
             say("The viewer for the page is not tested: `python3 run.py web-viewer` builds it.")
-    native_tests = suites.ctest(paths, results)
-    python, tools, engine, window = (
-        suites.pytest(paths, name, results, arguments.quick)
-        for name in ("python", "tools", "comfy", "viewer")
-    )
-    counted = []
+
+    def tests(name: str, *words: str) -> suites.Suite:
+        return suites.pytest(paths, name, results, arguments.quick, *words)
+
+    python, tools, window = tests("python"), tests("tools"), tests("viewer")
+    # The longest test on its own, so that the two lanes are as long as each other.
+    engine, soak = tests("comfy", f"--ignore=tests/comfy/{SOAK}"), tests(f"comfy/{SOAK}")
+    native_tests = [suites.ctest(paths, results)]
     if arguments.coverage:
-        counted = coverage.native_suites(paths, results)
+        native_tests += coverage.native_suites(paths, results)
         env |= coverage.environment(results)
         for suite in (python, engine):
             coverage.watch(paths, suite)
-    # As long as each other. What opens a window and what opens a browser may run at one time.
-    suites.run_lanes([[native_tests, *counted, python, tools, window], [engine]], env)
+    lane = [*native_tests, python, tools, window]
+    if not arguments.quick:
+        lane.append(soak)
+    suites.run_lanes([lane, [engine]], env)
     enough = coverage.report(paths, results) if arguments.coverage else True
-    everything = [native_tests, *counted, python, tools, engine, window]
-    code = suites.summarise(everything, time.monotonic() - start)
+    code = suites.summarise([*lane, engine], time.monotonic() - start)
     return code or (0 if enough else 1)
 
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tools.setup import coverage
 from tools.setup.suites import Suite
 
-GOOD = {"native/core": 95, "paroattention": 90, "comfy_nodes": 86}
+GOOD = {"native/core": 95, "paroattention": 90, "comfy_nodes": 86, "benchmarks": 12}
 
 
 def told(monkeypatch, tmp_path, percent):
@@ -21,7 +21,7 @@ def told(monkeypatch, tmp_path, percent):
         return coverage.Share("native/core", (2 * percent["native/core"], 200), (1, 2))
 
     def python(paths, results):
-        for part in ("paroattention", "comfy_nodes"):
+        for part in ("paroattention", "comfy_nodes", "benchmarks"):
             yield coverage.Share(part, (2 * percent[part], 200), (3, 4))
 
     monkeypatch.setattr(coverage, "_core", core)
@@ -36,7 +36,7 @@ def test_shares_are_told_and_written(monkeypatch, tmp_path, capsys):
     assert json.loads((tmp_path / "coverage.json").read_text())["comfy_nodes"] == [172, 200, 3, 4]
 
 
-@pytest.mark.parametrize("part", GOOD)
+@pytest.mark.parametrize("part", ["native/core", "paroattention", "comfy_nodes"])
 def test_a_share_below_its_floor_fails(monkeypatch, tmp_path, capsys, part):
     assert not told(monkeypatch, tmp_path, GOOD | {part: 60})
     assert f"{part}: 60.0 % of 200 lines" in capsys.readouterr().out
@@ -49,3 +49,16 @@ def test_a_suite_is_started_by_what_measures(monkeypatch, tmp_path):
     assert suite.command[:4] == ["python", "-m", "coverage", "run"]
     assert "--source=/a/paroattention,/b/comfy_nodes" in suite.command
     assert suite.command[-3:] == ["-m", "pytest", "tests/x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("/a/venv/site-packages/paroattention/run/session.py", "paroattention"),
+        ("/a/venv/site-packages/paroattention/__init__.py", "paroattention"),
+        ("/a/venv/site-packages/paroattention/bench/gpu.py", "benchmarks"),
+        ("comfy_nodes/layouts/wan.py", "comfy_nodes"),
+    ],
+)
+def test_a_file_belongs_to_one_part(name, part):
+    assert coverage._part(name) == part

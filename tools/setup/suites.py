@@ -82,15 +82,17 @@ def ctest(paths: Paths, results: Path) -> Suite:
     return Suite("C++ (ctest)", command, report, results / "ctest.log", closing)
 
 
-def pytest(paths: Paths, name: str, results: Path, quick: bool) -> Suite:
-    report = results / f"{name}.xml"
-    command = [str(paths.python), "-m", "pytest", str(Path("tests") / name)]
+def pytest(paths: Paths, name: str, results: Path, quick: bool, *words: str) -> Suite:
+    """The tests of a folder, or one file of it. words: further ones of pytest's."""
+    stem = name.replace("/", "-").removesuffix(".py")
+    report = results / f"{stem}.xml"
+    command = [str(paths.python), "-m", "pytest", str(Path("tests") / name), *words]
     # A cache of its own: suites run side by side.
-    command += [f"--junitxml={report}", "-o", f"cache_dir={paths.cache / 'pytest' / name}"]
+    command += [f"--junitxml={report}", "-o", f"cache_dir={paths.cache / 'pytest' / stem}"]
     if quick:
         command += ["-m", "not slow"]
     closing = r"\d+ (passed|failed|error|skipped)|no tests ran"
-    return Suite(f"tests/{name} (pytest)", command, report, results / f"{name}.log", closing)
+    return Suite(f"tests/{name} (pytest)", command, report, results / f"{stem}.log", closing)
 
 
 def run_lanes(lanes: list[list[Suite]], env: dict[str, str]) -> None:
