@@ -149,6 +149,23 @@ TEST_CASE("a capture that comes later is attached without a word, and the profil
     CHECK(far.store.brought["wan.capture.safetensors"] == 1);
 }
 
+#ifndef _WIN32
+TEST_CASE("a file that was written again has another stamp, also of one size and time") {
+    samples::Folder folder;
+    const std::filesystem::path path = folder / "wan.json";
+    save_profile(samples::grid_profile(), path);
+    const auto time = std::filesystem::last_write_time(path);
+    const Stamp before = disk().stamp(path);
+    CHECK(disk().stamp(path) == before);
+    save_profile(samples::grid_profile(), path);
+    std::filesystem::last_write_time(path, time);
+    const Stamp after = disk().stamp(path);
+    CHECK((after.size == before.size && after.time == before.time));
+    CHECK(after != before);
+    CHECK(disk().stamp(folder / "none.json") == Stamp{});
+}
+#endif
+
 TEST_CASE("what cannot be fetched is told of, and asked for again") {
     Far far;
     far.store.problem = "wan.json: the server does not answer";

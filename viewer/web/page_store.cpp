@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 Stamp PageStore::stamp_of(const Version& version) const {
     if (version.number == 0) return {};
     using Time = fs::file_time_type;
-    return {true, 0, Time(Time::duration(static_cast<Time::rep>(version.number)))};
+    return {.exists = true, .time = Time(Time::duration(static_cast<Time::rep>(version.number)))};
 }
 
 Stamp PageStore::stamp(const fs::path& path) const {

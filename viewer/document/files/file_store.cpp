@@ -2,11 +2,25 @@
 
 #include "document/files/utf8.h"
 
+#ifndef _WIN32
+#include <sys/stat.h>
+#endif
+
 namespace paro::viewer {
 
 namespace fs = std::filesystem;
 
 namespace {
+
+std::uintmax_t file_number(const fs::path& path) {
+#ifdef _WIN32
+    static_cast<void>(path);
+    return 0;
+#else
+    struct stat found {};
+    return ::stat(path.c_str(), &found) == 0 ? static_cast<std::uintmax_t>(found.st_ino) : 0;
+#endif
+}
 
 class Disk : public FileStore {
    public:
@@ -18,6 +32,7 @@ class Disk : public FileStore {
         if (error) return {};
         stamp.time = fs::last_write_time(path, error);
         if (error) return {};
+        stamp.number = file_number(path);
         stamp.exists = true;
         return stamp;
     }

@@ -12,10 +12,12 @@
 
 namespace paro::viewer {
 
-// Size and time of change; compares unequal once a file was written again.
+// Size, time of change and number of a file; compares unequal once it was written again. Linux counts time in ticks of
+// some milliseconds: two saves may share one, and then differ in their number alone. 0 on Windows, whose time is finer.
 struct Stamp {
     bool exists = false;
     std::uintmax_t size = 0;
+    std::uintmax_t number = 0;
     std::filesystem::file_time_type time{};
     friend bool operator==(const Stamp&, const Stamp&) = default;
 };
