@@ -10,4 +10,7 @@ try:
 except ImportError:
     from comfy_api.latest import ComfyExtension, io, ui
 
-__all__ = ["ComfyExtension", "io", "ui"]
+# Where ComfyUI's menu lists our nodes.
+CATEGORY = "PARO"
+
+__all__ = ["CATEGORY", "ComfyExtension", "io", "ui"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .api import io, ui
+from .api import CATEGORY, io, ui
 from .inputs import check_queued, require_one_of, require_text
 from .native import MISSING, paro
 
@@ -104,7 +104,7 @@ class PAROInspect(io.ComfyNode):
         return io.Schema(
             node_id="PAROInspect",
             display_name="PARO Inspect",
-            category="PARO",
+            category=CATEGORY,
             description=(
                 "Draws chosen heads of a profile: the attention map in the original order, and "
                 "in the head's own order with the skipped blocks in grey."

@@ -7,7 +7,7 @@ import logging
 
 import torch
 
-from .api import ComfyExtension, io, ui
+from .api import CATEGORY, ComfyExtension, io, ui
 from .inputs import (
     AUTO,
     NONE,
@@ -24,7 +24,6 @@ if paro is not None:
     from . import patch, ray, store
 
 log = logging.getLogger("paroattention")
-CATEGORY = "PARO"
 
 
 def _profile_options() -> list[str]:

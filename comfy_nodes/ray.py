@@ -12,12 +12,11 @@ from pathlib import Path
 import folder_paths
 
 from . import store
-from .api import io
+from .api import CATEGORY, io
 from .folders import private_folder, user_folders
 from .inputs import NONE, require_text
 from .native import paro
 
-CATEGORY = "PARO"
 MISSING = "Raylight is not loaded: install it beside this plugin, and restart ComfyUI"
 
 

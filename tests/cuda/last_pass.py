@@ -7,12 +7,24 @@ sanitizer that was asked for found nothing.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 # What decides whether a GPU would have something new to show.
 WATCHED = ("native", "comfy_nodes", "tests/cuda")
+
+
+def commit() -> str:
+    """The commit of the sources: PARO_COMMIT where they lie without git, as on a lent GPU."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        told = ""
+    return os.environ.get("PARO_COMMIT") or told or "unknown"
 
 
 def passes(folder: Path = HERE / "results") -> list[dict]:
@@ -29,7 +41,7 @@ def _changes_since(commit: str) -> str:
     """How many commits have touched what a GPU runs since; "" where git cannot tell."""
     command = ["git", "rev-list", "--count", f"{commit}..HEAD", "--", *WATCHED]
     try:
-        done = subprocess.run(command, cwd=HERE.parent.parent, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError:
         return ""
     count = done.stdout.strip()

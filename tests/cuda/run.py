@@ -42,13 +42,6 @@ _DEATHS = re.compile(
 _WHOLE = re.compile(r"-(?:n|-dist|-durations|-maxfail|-tb|v+|q+|x)\b|\d+$|auto$|load\w*$")
 
 
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    return os.environ.get("PARO_COMMIT") or done.stdout.strip() or "unknown"
-
-
 def _build() -> str:
     """Whether the operators' library shares its C++ runtime with the process."""
     from paroattention.kernels import cuda
@@ -181,7 +174,7 @@ def main() -> int:
     found["whole"] = found["whole"] and clean and name != "none"
     report = {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": last_pass.commit(),
         "device": name,
         "torch": torch.__version__,
         **found,

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 if any((PACKAGE / "paroattention").glob("_core*")):
     sys.path.insert(0, str(PACKAGE))
 
+import last_pass  # noqa: E402
 import stress_children as children  # noqa: E402
 import stress_plants  # noqa: E402
 import stress_sections as sections  # noqa: E402
@@ -230,15 +230,6 @@ def whole(options: argparse.Namespace) -> int:
     return 0 if result["whole"] or (sound and left_out) else 1
 
 
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return os.environ.get("PARO_COMMIT") or done.stdout.strip() or "unknown"
-
-
 def outcome(
     run: Run, tally: Tally, verdicts: dict[str, tuple[str, bool]], seconds: float, finished=False
 ) -> dict:
@@ -250,7 +241,7 @@ def outcome(
     sound = not tally.mismatches and all(good for _, good in verdicts.values())
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
+        "commit": last_pass.commit(),
         "device": run.device.describe(),
         "torch": torch.__version__,
         "python": sys.version.split()[0],

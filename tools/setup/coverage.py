@@ -50,8 +50,7 @@ def watch(paths: Paths, suite: Suite) -> None:
 
 
 def sources(paths: Paths) -> list[str]:
-    (package,) = paths.venv.rglob("site-packages/paroattention/__init__.py")
-    return [str(package.parent), str(REPO / "comfy_nodes")]
+    return [str(native.installed_package(paths)), str(REPO / "comfy_nodes")]
 
 
 def environment(results: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import native, python_env, system
 from .paths import REPO, Paths
-from .steps import SetupError, end_process, say
+from .steps import SetupError, commit, end_process, say
 
 FOLDER = REPO / "tests" / "fuzz"
 RACES = "races"
@@ -186,16 +186,6 @@ def tell(outcome: Outcome, programs: Path) -> None:
     )
     for path in outcome.found or []:
         say(f"    {path}\n    again: {programs / ('fuzz_' + outcome.target)} {path}")
-
-
-def commit() -> str:
-    """The commit of the sources, where git tells."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def add_up(path: Path, outcomes: list[Outcome], run: dict[str, str]) -> None:

@@ -80,6 +80,12 @@ def install_wheel(paths: Paths, wheel: Path) -> None:
     stage(paths.stamps / "package", hash_text("wheel", hash_file(wheel)), install)
 
 
+def installed_package(paths: Paths) -> Path | None:
+    """The library's folder in the environment; None where it is not installed yet."""
+    found = next(paths.venv.rglob("site-packages/paroattention/__init__.py"), None)
+    return found.parent if found else None
+
+
 def build_folder(paths: Paths) -> Path:
     """Of the C++ tests and of the viewer: the core and the viewer's document are compiled once."""
     return paths.build / "native"

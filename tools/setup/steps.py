@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .paths import REPO
+
 QUIET_SECONDS = 2.0  # shorter steps print nothing
 HEARTBEAT_SECONDS = 20.0  # between lines where the terminal cannot rewrite one
 
@@ -137,30 +139,6 @@ def run_logged(
         raise SetupError(f"{name} failed ({describe_exit(code)})", todo, log)
 
 
-def stream(command: list[str], log: Path, *, cwd: Path, env: dict[str, str] | None = None) -> int:
-    """Runs a command whose output belongs on the terminal; the log gets a copy."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"$ {' '.join(command)}")
-    with open(log, "wb") as copy:
-        child = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                copy.write(line)
-                sys.stdout.write(line.decode("utf-8", errors="replace"))
-                sys.stdout.flush()
-            return child.wait()
-        finally:
-            end_process(child)
-
-
 def describe_exit(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
@@ -188,6 +166,16 @@ def send(child: subprocess.Popen, which: signal.Signals) -> None:
         os.killpg(child.pid, which)
     else:
         child.send_signal(which)
+
+
+def commit() -> str:
+    """The commit of the sources, where git tells."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def hash_text(*parts: str) -> str:

@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..setup import viewer
+from ..setup import native, viewer
 from ..setup.paths import REPO, Paths
 from ..setup.steps import SetupError, hash_text, hash_tree, say, stage
 from ..wheels.inputs import Inputs
@@ -49,10 +49,8 @@ def compiler(folder: Path) -> str:
 def install(paths: Paths) -> Path:
     """Copies the files to where the library looks for them: the installed package's, else the
     sources'."""
-    installed = [
-        path.parent for path in paths.venv.rglob("site-packages/paroattention/__init__.py")
-    ]
-    target = (installed or [REPO / "native" / "python" / "paroattention"])[0] / "web"
+    library = native.installed_package(paths) or REPO / "native" / "python" / "paroattention"
+    target = library / "web"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ensure(paths), target, ignore=shutil.ignore_patterns(".*"))
     return target

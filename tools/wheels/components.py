@@ -14,9 +14,8 @@ from pathlib import Path
 from ..setup import viewer
 from ..setup.steps import SetupError
 from ..web_viewer import build as web_viewer
-from .inputs import PYBIND11, ZIG, Inputs
+from .inputs import MINGW, PYBIND11, ZIG, Inputs
 
-MINGW = "x86_64-w64-mingw32-g++-posix"
 FONT_LICENCE = Path(__file__).parent / "roboto.txt"
 DEBIAN = Path("/usr/share/doc")
 LLVM = "Apache-2.0 WITH LLVM-exception"

@@ -26,6 +26,7 @@ PYBIND11 = "pybind11==3.1.0"
 # The kernels' compiler: code of CUDA 12 runs with drivers from 525 on, that of 13 from 580.
 NVRTC = ("nvidia-cuda-nvrtc-cu12==12.9.86", "nvidia-cuda-runtime-cu12==12.9.79")
 NVRTC_VERSION = 12090
+MINGW = "x86_64-w64-mingw32-g++-posix"
 # fatbinary comes with nvcc alone, of any version.
 NVCC = "nvidia-cuda-nvcc==13.0.88"
 ARCHITECTURES = ("80-real", "86-real", "89-real", "90a-real", "100-real", "120")
@@ -108,7 +109,7 @@ class Inputs:
     @staticmethod
     def mingw() -> None:
         """Checks that Debian's compiler for Windows is there."""
-        if not shutil.which("x86_64-w64-mingw32-g++-posix"):
+        if not shutil.which(MINGW):
             raise SetupError(
                 "The wheel for Windows needs mingw-w64, which this system lacks",
                 "run: apt-get install g++-mingw-w64-x86-64-posix libz-mingw-w64-dev",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ..setup import comfyui, python_env
 from ..setup.paths import REPO, Paths
-from ..setup.steps import SetupError, hash_file, say
+from ..setup.steps import SetupError, commit, hash_file, say
 from . import archive, places
 from .inputs import QUICK_PYTHON, Inputs
 
@@ -42,14 +41,11 @@ def run(paths: Paths, wheel: Path, versions: list[str]) -> dict:
         raise SetupError(f"There is no wheel {wheel}", "run: python3 run.py wheels")
     inputs, comfy = Inputs(paths), comfyui.ensure(paths)[0]
     plugin = archive.make(inputs.folder)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=REPO, capture_output=True, text=True
-    )
     results = {
         "command": "python3 run.py wheels --try",
         "wheel": wheel.name,
         "sha256": hash_file(wheel),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "comfyui": comfyui.version(comfy),
         "trials": [],

@@ -30,12 +30,7 @@ from tolerances import Tolerance, tolerance
 Tally = stress_tally.Tally
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_with(plant: str = "") -> stress.Run:

@@ -19,6 +19,8 @@ from paroattention import Settings, _core, reference
 from paroattention.run import dense_calls
 from problems import profile, tensors
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIGMAS = [1.0, 0.7, 0.5, 0.2, 0.0]
 KNOWN = profile(layers=("double.0.0",))
 # By what the run does. Each is a function of Host's arguments that differ from a plain first run.
@@ -68,15 +70,6 @@ class SmallHost(Host):
             assert out.shape == qkv[0].shape and torch.isfinite(out).all()
         with self.allocations:
             return self.session.finish()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Hundreds of tiny runs: a second thread would only wait for the first one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
